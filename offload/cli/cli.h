@@ -1,0 +1,36 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef RS_CLI_CLI_H
+#define RS_CLI_CLI_H
+
+/*
+ * The command reseal: a table of subcommands and a loop (main.c). A subcommand
+ * is `int reseal_cmd_NAME(int argc, char **argv)` in a file of its own:
+ * argv[0] is the subcommand's name, the result is the exit code.
+ */
+
+#include "offload/base/bytes.h"
+
+/* Exit codes that every subcommand shares; commands with more of them document theirs. */
+enum rs_cli_exit {
+    RS_CLI_OK = 0,
+    RS_CLI_FAILED = 1, /* it was tried and did not work; one line on stderr says why and what to do */
+    RS_CLI_USAGE = 2,  /* the command line was wrong; nothing was tried */
+};
+
+int reseal_cmd_help(int argc, char **argv);
+
+/* One line on stderr, "reseal NAME: text", and the exit code given: `return rs_cli_fail(1, "status", ...)`.
+ */
+__attribute__((format(printf, 3, 4))) int rs_cli_fail(int exit_code, const char *command, const char *format,
+                                                      ...);
+
+/* One line for a wrong option after getopt_long() printed its own; returns RS_CLI_USAGE. */
+int rs_cli_usage(const char *command);
+
+/*
+ * Bytes from "4096", "64K", "256M", "1G" (binary multiples), whole text,
+ * at most `max`. 0 or RESEAL_EINVAL.
+ */
+RS_MUST_CHECK int rs_cli_bytes(const char *text, uint64_t max, uint64_t *out);
+
+#endif

@@ -1,0 +1,70 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "offload/cli/cli.h"
+
+static const struct command {
+    const char *name;
+    const char *summary;
+    int (*run)(int argc, char **argv);
+} commands[] = {
+    {"help", "this list, or the help of a command", reseal_cmd_help},
+};
+
+static const struct command *find(const char *name)
+{
+    for (size_t i = 0; i < RS_ARRAY_LEN(commands); i++)
+        if (strcmp(commands[i].name, name) == 0) return &commands[i];
+    return NULL;
+}
+
+static void print_commands(FILE *to)
+{
+    fprintf(to, "usage: reseal COMMAND [OPTIONS]\n\n"
+                "Decrypts with one key and re-encrypts with another, at the speed of the core.\n\n");
+    for (size_t i = 0; i < RS_ARRAY_LEN(commands); i++)
+        fprintf(to, "  %-10s %s\n", commands[i].name, commands[i].summary);
+    fprintf(to, "\n'reseal COMMAND --help' has the options and an example; 'reseal --version' the version.\n"
+                "example: reseal doctor\n");
+}
+
+static int unknown(const char *name)
+{
+    fprintf(stderr, "reseal: unknown command '%s': 'reseal help' lists them\n", name);
+    return RS_CLI_USAGE;
+}
+
+int reseal_cmd_help(int argc, char **argv)
+{
+    if (argc < 2 || strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0) {
+        print_commands(stdout);
+        return RS_CLI_OK;
+    }
+    const struct command *c = find(argv[1]);
+    if (c == NULL) return unknown(argv[1]);
+    char *help[] = {argv[1], (char[]){"--help"}, NULL};
+    return c->run == reseal_cmd_help ? reseal_cmd_help(1, help) : c->run(2, help);
+}
+
+int main(int argc, char **argv)
+{
+    if (argc < 2) {
+        print_commands(stdout);
+        return RS_CLI_OK;
+    }
+    if (strcmp(argv[1], "--version") == 0) {
+        printf("reseal %s\n", RESEAL_VERSION);
+        return RS_CLI_OK;
+    }
+    if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0) return reseal_cmd_help(1, argv);
+    const struct command *c = find(argv[1]);
+    if (c == NULL) return unknown(argv[1]);
+    int code = c->run(argc - 1, argv + 1);
+    /* A full disk or a closed pipe must not pass for success. */
+    if (fflush(stdout) != 0 || ferror(stdout)) {
+        if (code == RS_CLI_OK) code = rs_cli_fail(RS_CLI_FAILED, argv[1], "cannot write the output");
+    }
+    return code;
+}
