@@ -17,7 +17,8 @@ struct rs_vaes_key {
     uint32_t rounds;                      /* 10 or 14 */
 } RS_ALIGNED(64);
 
-/* FIPS 197 key expansion with AES-NI; bits is 128 or 256. (expand.c) */
+/* FIPS 197 key expansion with AES-NI; bits is 128 or 256; dec may be NULL; unused round keys are zero.
+ * (expand.c) */
 void rs_aes_expand(uint8_t enc[RS_AES_ROUND_KEYS][16], uint8_t dec[RS_AES_ROUND_KEYS][16], const uint8_t *raw,
                    unsigned bits);
 
