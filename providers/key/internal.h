@@ -16,6 +16,15 @@
 enum rs_key_msg_type {
     RS_MSG_SESSION_KEYS = RS_MSG_INTERNAL + 0, /* rs_msg_session_request -> rs_msg_session_keys */
     RS_MSG_KEY_REVOKED = RS_MSG_INTERNAL + 1,  /* keyd -> work: rs_msg_key; no reply: sessions that use it end */
+
+    /*
+     * On --supervisor-fd of reseal-keyd. WORK_PAIR carries the keyd end of a
+     * new pair; no reply. Pairs that it already holds stay valid until the
+     * other end closes: during a take-over two reseald-work live side by side,
+     * and REVOKED goes to all. End of file on the supervisor's descriptor
+     * ends reseal-keyd; so does SIGTERM.
+     */
+    RS_MSG_WORK_PAIR = RS_MSG_INTERNAL + 8, /* supervisor -> keyd: none + one end of a SEQPACKET pair */
 };
 
 /* Who asks, by the kernel's word (SO_PEERCRED), and for what. */
