@@ -10,7 +10,8 @@
  * One message is one packet: a header, a body of the type's fixed size, and
  * up to RS_MSG_FDS descriptors (SCM_RIGHTS). Every request gets one reply of
  * the same type with RS_MSG_REPLY set, in order; a reply with a status other
- * than 0 has no body. A message of an unknown type, another length, unknown
+ * than 0 has no body, except KEY_LUKS with RESEAL_ECIPHER: its rs_msg_luks
+ * names the cipher. A message of an unknown type, another length, unknown
  * flags or unexpected descriptors ends the connection.
  * docs/ring-protocol.md tells it to the byte.
  */
