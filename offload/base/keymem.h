@@ -1,0 +1,79 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef RS_BASE_KEYMEM_H
+#define RS_BASE_KEYMEM_H
+
+/*
+ * Key memory: one arena per process for everything that is, or holds, a key.
+ * The best of three kinds that the machine gives, never silently less:
+ *
+ *   secret  memfd_secret(2): taken out of the kernel's own map, not dumped,
+ *           not swapped; /proc/PID/mem answers EIO even to root
+ *   locked  anonymous memory, mlock, DONTDUMP, WIPEONFORK
+ *   plain   anonymous memory, DONTDUMP, WIPEONFORK; can reach the swap:
+ *           rs_keymem_kind() says so and status must show it
+ *
+ * All have a guard page on both sides; the allocator's own book-keeping lies
+ * elsewhere, so an overrun cannot forge it. A block is zeroed when it is given
+ * and wiped when it is freed. Never do direct I/O (O_DIRECT, registered
+ * buffers) from key memory: the kernel refuses it.
+ *
+ * Scratch is for data, not keys: plaintext that a stage needs.
+ *
+ * Threads: every call may be made from any thread after rs_keymem_init().
+ * Fork: the child has no key memory of its parent: it must exec or _exit, or
+ * have been forked before rs_keymem_init().
+ */
+
+#include "offload/base/bytes.h"
+
+enum rs_keymem_kind { RS_KEYMEM_NONE, RS_KEYMEM_SECRET, RS_KEYMEM_LOCKED, RS_KEYMEM_PLAIN };
+
+/* Default arena: half of an ordinary user's RLIMIT_MEMLOCK (8 MiB), so that scratch can be locked too. */
+#define RS_KEYMEM_SIZE  (4u << 20)
+#define RS_KEYMEM_ALIGN 64u
+
+/*
+ * Makes the arena: `size` bytes, 0 for RS_KEYMEM_SIZE, 64 KiB to 1 GiB. Where the
+ * locked-memory limit is lower, halves the size down to 1 MiB before it takes
+ * a weaker kind. RESEAL_KEYMEM=secret|locked|plain in the environment (tests)
+ * names the kind to begin with. Idempotent; call it before other threads
+ * start and before a seccomp filter. 0, RESEAL_EINVAL, RESEAL_ENOMEM.
+ */
+RS_MUST_CHECK int rs_keymem_init(size_t size);
+
+/* The kind in force; RS_KEYMEM_NONE before rs_keymem_init(). */
+enum rs_keymem_kind rs_keymem_kind(void);
+
+/* "none", "secret", "locked" or "plain". */
+const char *rs_keymem_kind_name(void);
+
+/* Bytes of the arena, and of it in use. Either pointer may be NULL. */
+void rs_keymem_usage(size_t *size, size_t *used);
+
+/* `len` zeroed bytes (0 counts as 1), aligned to RS_KEYMEM_ALIGN; NULL when the arena is full. */
+RS_MUST_CHECK void *rs_keymem_alloc(size_t len);
+
+/* As realloc(3): contents kept up to the smaller length, the old block wiped; on NULL it is unchanged. */
+RS_MUST_CHECK void *rs_keymem_realloc(void *p, size_t len);
+
+/* Wipes and frees. NULL is allowed. Ends the program for a pointer that is not the start of a block. */
+void rs_keymem_free(void *p);
+
+/* True when p points into the arena. */
+RS_MUST_CHECK bool rs_keymem_owns(const void *p);
+
+/*
+ * Maps `len` zeroed bytes for plaintext, page aligned between guard pages:
+ * anonymous, DONTDUMP, WIPEONFORK, locked when the limit allows: *locked tells
+ * (NULL: not wanted). NULL when memory is out.
+ */
+RS_MUST_CHECK void *rs_scratch_map(size_t len, bool *locked);
+
+/* Wipes and unmaps what rs_scratch_map(len) gave. NULL is allowed. */
+void rs_scratch_unmap(void *p, size_t len);
+
+/* RS_KEYMEM void *p = rs_keymem_alloc(n): freed, wiped, at the end of its scope. */
+void rs_cleanup_keymem(void *pp);
+#define RS_KEYMEM __attribute__((cleanup(rs_cleanup_keymem)))
+
+#endif
