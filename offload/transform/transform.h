@@ -10,13 +10,15 @@
  *   1. Configuration
  *   2. A transform: keys, engine, life
  *   3. Jobs
- *   4. Record subkeys
  *
  * Without stages a job is one fused pass of an engine: each byte is loaded
  * once and stored once. With stages it is two: the source side is opened into
  * `scratch`, the stages work there, the destination side is sealed from there
  * straight into `out`; what the passes left in scratch is wiped before
  * rs_transform_run() returns.
+ *
+ * The subkey of a GCM session or record is made before, by rs_derive_subkey()
+ * (providers/crypto/derive.h): a transform per subkey.
  *
  * Threads: a transform and its key memory belong to one thread at a time.
  * Nothing here allocates, locks or logs after rs_transform_init().
@@ -37,7 +39,6 @@
 #define RS_JOB_MAX     RS_RUN_MAX    /* bytes, largest job */
 #define RS_STAGED_MAX  RS_RECORD_MAX /* bytes of plaintext, largest job that compresses or decompresses */
 #define RS_DIGEST_LEN  32u
-#define RS_SALT_LEN    16u
 #define RS_ZERO_UNIT   4096u /* zero map: unit when neither side has one */
 #define RS_ZSTD_LEVELS 9u    /* highest zstd level: bounds the private memory */
 #define RS_LZ4_LEVELS  12u   /* highest lz4 level; 2 and more are LZ4HC */
@@ -196,15 +197,5 @@ size_t rs_transform_run(const struct rs_transform *t, struct rs_job *jobs, size_
 /* True when `working_set` bytes (all buffers that the jobs in flight cycle through, in and out) do not stay
  * in this core's private cache. */
 bool rs_transform_streams(uint64_t working_set);
-
-/* ==== 4. Record subkeys =================================================== */
-
-/*
- * The key of a GCM session: HKDF-SHA-256(key, salt, "reseal record v1"), as
- * long as the key itself (16 or 32 bytes). RESEAL_EINVAL for another length.
- * No copy stays behind.
- */
-RS_MUST_CHECK int rs_derive_subkey(const uint8_t *raw, size_t raw_len, const uint8_t salt[RS_SALT_LEN],
-                                   uint8_t *out);
 
 #endif

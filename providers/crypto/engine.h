@@ -18,15 +18,15 @@
 
 enum rs_cipher { RS_PLAIN = 0, RS_XTS = 1, RS_GCM = 2 };
 
-#define RS_IV_LEN       12
-#define RS_TAG_LEN      16
-#define RS_AAD_MAX      128u            /* bytes of AAD a record may carry */
-#define RS_UNIT_MIN     16u             /* bytes, smallest XTS data unit */
-#define RS_UNIT_MAX     (1u << 24)      /* 2^20 blocks, SP 800-38E */
-#define RS_RECORD_MAX   (1u << 20)      /* bytes, largest GCM record */
-#define RS_RUN_MAX      (4u << 20)      /* bytes, largest run */
-#define RS_KEY_ALIGN    64u
-#define RS_BATCH_MAX    32u             /* runs in one call */
+#define RS_IV_LEN     12
+#define RS_TAG_LEN    16
+#define RS_AAD_MAX    128u       /* bytes of AAD a record may carry */
+#define RS_UNIT_MIN   16u        /* bytes, smallest XTS data unit */
+#define RS_UNIT_MAX   (1u << 24) /* 2^20 blocks, SP 800-38E */
+#define RS_RECORD_MAX (1u << 20) /* bytes, largest GCM record */
+#define RS_RUN_MAX    (4u << 20) /* bytes, largest run */
+#define RS_KEY_ALIGN  64u
+#define RS_BATCH_MAX  32u /* runs in one call */
 
 /*
  * One side of a run. For XTS, unit i of the run has the 128-bit tweak
@@ -35,15 +35,16 @@ enum rs_cipher { RS_PLAIN = 0, RS_XTS = 1, RS_GCM = 2 };
  * 16 bytes (ciphertext stealing). For GCM the whole run is one record.
  */
 struct rs_side {
-    const void *key;        /* prepared by the engine that runs, NULL for plain */
-    const uint8_t *aad;     /* GCM; NULL when aad_len is 0 */
-    uint64_t tweak_lo;      /* XTS: first data unit's tweak, low half */
+    const void *key;    /* prepared by the engine that runs, NULL for plain */
+    const uint8_t *aad; /* GCM; NULL when aad_len is 0 */
+    uint64_t tweak_lo;  /* XTS: first data unit's tweak, low half */
     uint64_t tweak_hi;
-    uint64_t step;          /* XTS: added to tweak_lo for each data unit */
-    uint32_t unit;          /* XTS: bytes in a data unit, a multiple of 16, or any length >= 16 when the run is one unit */
-    uint32_t aad_len;       /* GCM: at most RS_AAD_MAX (an engine of its own accord takes any) */
-    uint8_t cipher;         /* enum rs_cipher */
-    uint8_t iv[RS_IV_LEN];  /* GCM */
+    uint64_t step; /* XTS: added to tweak_lo for each data unit */
+    uint32_t
+        unit; /* XTS: bytes in a data unit, a multiple of 16, or any length >= 16 when the run is one unit */
+    uint32_t aad_len;        /* GCM: at most RS_AAD_MAX (an engine of its own accord takes any) */
+    uint8_t cipher;          /* enum rs_cipher */
+    uint8_t iv[RS_IV_LEN];   /* GCM */
     uint8_t tag[RS_TAG_LEN]; /* GCM: expected (source), result (destination) */
 };
 
@@ -57,18 +58,18 @@ struct rs_side {
 struct rs_run {
     const uint8_t *in;
     uint8_t *out;
-    size_t len;             /* 1 to RS_RUN_MAX, RS_RECORD_MAX when a side is GCM */
-    struct rs_side src;     /* decrypted from */
-    struct rs_side dst;     /* encrypted to */
-    int status;             /* result: 0, RESEAL_EAUTH, RESEAL_EUNIT, RESEAL_EFAULT... */
+    size_t len;         /* 1 to RS_RUN_MAX, RS_RECORD_MAX when a side is GCM */
+    struct rs_side src; /* decrypted from */
+    struct rs_side dst; /* encrypted to */
+    int status;         /* result: 0, RESEAL_EAUTH, RESEAL_EUNIT, RESEAL_EFAULT... */
 };
 
 /* What an engine needs to decide whether, and how fast, it does a run. */
 struct rs_shape {
-    uint8_t src, dst;           /* enum rs_cipher */
+    uint8_t src, dst;            /* enum rs_cipher */
     uint16_t src_bits, dst_bits; /* AES key bits of each side: 128 or 256; 0 for plain */
     uint32_t src_unit, dst_unit; /* bytes, XTS sides */
-    uint32_t len;               /* bytes in a typical run */
+    uint32_t len;                /* bytes in a typical run */
 };
 
 /* Flags of rs_engine.run */
@@ -102,25 +103,49 @@ struct rs_engine {
     void (*wipe)(void *key, enum rs_cipher cipher, unsigned bits);
 };
 
+/* What every engine may refuse before it starts: 0, RESEAL_EINVAL (cipher, length), RESEAL_EUNIT. (staged.c)
+ */
+RS_MUST_CHECK int rs_run_check(const struct rs_run *run);
+
 /* ---- registry (engines.c) ------------------------------------------------ */
 
-/* Probes every engine and runs the known-answer self-tests. Idempotent, thread-safe. */
+/*
+ * Probes every engine and runs the known-answer self-tests (selftest.h).
+ * Idempotent, thread-safe; the calls below do it when nobody did. A few
+ * milliseconds. RESEAL_SELFTEST_FAIL="ENGINE" or "ENGINE:PAIR" (such as
+ * "openssl:xts-gcm"; comma-separated) makes a test fail on purpose.
+ */
 void rs_engines_init(void);
 
 /* The engines that probed and passed, best first; NULL-terminated. */
 const struct rs_engine *const *rs_engines(void);
+
+/* By name; the name of a family ("vaes") gives its best member. NULL: unknown, or not used (rs_engine_fault()
+ * says why). */
 RS_MUST_CHECK const struct rs_engine *rs_engine_by_name(const char *name);
 
-/* Scratch that a batch of runs of at most `len` bytes needs, in private locked memory, 64-aligned. */
+/* Every engine that was built in, used or not, best first; NULL-terminated. */
+const struct rs_engine *const *rs_engines_known(void);
+
+/*
+ * Scratch that a batch of runs of at most `len` bytes needs, in private locked
+ * memory, 64-aligned: two records (n waits for its tag while n-1 is copied
+ * out), each rounded up to 4096, and 16 KiB for counter tables and tweaks.
+ * Engines use no more.
+ */
 size_t rs_engine_scratch_size(size_t len);
 
 /*
- * Calibration: the fastest engine for a shape, measured on this machine, kept
- * for the life of the process; RESEAL_ENGINE=name overrides it (tests).
+ * Calibration (calibrate.h): the fastest engine for a shape, measured on this
+ * machine when the shape is first asked for, kept for the life of the process.
+ * Takes a lock and some milliseconds: for the opening of a session, not for a
+ * job. RESEAL_ENGINE=NAME overrides it (tests). NULL when no engine that is
+ * used, or not the one named, supports the shape.
  */
 RS_MUST_CHECK const struct rs_engine *rs_engine_best(const struct rs_shape *shape);
 
-/* Why an engine is not used: "", "cpu", "selftest failed: xts avx512", ... */
+/* Why an engine is not used: "" (it is), "cpu", "selftest failed: xts-gcm 256/128", "unknown engine". Static.
+ */
 const char *rs_engine_fault(const char *name);
 
 #endif
