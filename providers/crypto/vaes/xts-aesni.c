@@ -1,49 +1,22 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "providers/crypto/vaes/xts-common.h"
 
-/* One side's walk over the blocks of a run. */
-struct walk {
-    const struct rs_side *side;
-    const struct rs_vaes_key *key; /* NULL: plain */
-    uint64_t unit;                 /* number of the next data unit */
-    uint32_t left;                 /* blocks left in this one */
-    __m128i tweak;                 /* of the next block */
-};
-
-static void walk_begin(struct walk *w, const struct rs_side *s)
-{
-    *w = (struct walk){.side = s, .key = s->cipher == RS_PLAIN ? NULL : s->key};
-}
-
-/* The tweak of the next block. */
-static __m128i walk_next(struct walk *w)
-{
-    if (w->left == 0) {
-        w->tweak = rs_aes_encrypt(rs_xts_tweak_number(w->side, w->unit++), w->key->tweak, w->key->rounds);
-        w->left = (w->side->unit + 15) / 16;
-    } else {
-        w->tweak = rs_xts_next(w->tweak);
-    }
-    w->left--;
-    return w->tweak;
-}
-
 static int run_one(const struct rs_run *run)
 {
     int rc = rs_xts_check(run);
     if (rc != 0) return rc;
-    struct walk src, dst;
-    walk_begin(&src, &run->src);
-    walk_begin(&dst, &run->dst);
-    size_t bulk = run->len % 16 == 0 ? run->len : run->len / 16 * 16 - 16;
+    struct rs_block_walk src, dst;
+    rs_block_walk_begin(&src, &run->src);
+    rs_block_walk_begin(&dst, &run->dst);
+    size_t bulk = rs_xts_bulk(run->len);
     for (size_t at = 0; at < bulk; at += 16) {
         __m128i x = _mm_loadu_si128((const __m128i *)(run->in + at));
         if (src.key != NULL) {
-            __m128i t = walk_next(&src);
+            __m128i t = rs_block_walk_next(&src);
             x = _mm_xor_si128(rs_aes_decrypt(_mm_xor_si128(x, t), src.key->dec, src.key->rounds), t);
         }
         if (dst.key != NULL) {
-            __m128i t = walk_next(&dst);
+            __m128i t = rs_block_walk_next(&dst);
             x = _mm_xor_si128(rs_aes_encrypt(_mm_xor_si128(x, t), dst.key->enc, dst.key->rounds), t);
         }
         _mm_storeu_si128((__m128i *)(run->out + at), x);
@@ -51,8 +24,8 @@ static int run_one(const struct rs_run *run)
     if (bulk != run->len) {
         __m128i t1[2] = {0}, t2[2] = {0};
         for (int i = 0; i < 2; i++) {
-            if (src.key != NULL) t1[i] = walk_next(&src);
-            if (dst.key != NULL) t2[i] = walk_next(&dst);
+            t1[i] = rs_block_walk_next(&src);
+            t2[i] = rs_block_walk_next(&dst);
         }
         rs_xts_steal(src.key, dst.key, t1, t2, run->in + bulk, run->out + bulk, run->len - bulk);
         rs_wipe(t1, sizeof(t1));

@@ -54,4 +54,38 @@ static inline __m128i rs_xts_next(__m128i t)
     return _mm_xor_si128(_mm_add_epi64(t, t), carry);
 }
 
+/* Bytes of a run before the ones that stealing mixes: whole blocks. */
+static inline size_t rs_xts_bulk(size_t len)
+{
+    return len % 16 == 0 ? len : len / 16 * 16 - 16;
+}
+
+/* One side's walk over the blocks of a run, for units that no kernel has a faster way for. Secret. */
+struct rs_block_walk {
+    const struct rs_side *side;
+    const struct rs_vaes_key *key; /* NULL: plain */
+    uint64_t unit;                 /* number of the next data unit */
+    uint32_t left;                 /* blocks left in this one */
+    __m128i tweak;                 /* of the block before */
+};
+
+static inline void rs_block_walk_begin(struct rs_block_walk *w, const struct rs_side *s)
+{
+    *w = (struct rs_block_walk){.side = s, .key = s->cipher == RS_PLAIN ? NULL : s->key};
+}
+
+/* The tweak of the next block; 0 on a plain side. */
+static inline __m128i rs_block_walk_next(struct rs_block_walk *w)
+{
+    if (w->key == NULL) return _mm_setzero_si128();
+    if (w->left == 0) {
+        w->tweak = rs_aes_encrypt(rs_xts_tweak_number(w->side, w->unit++), w->key->tweak, w->key->rounds);
+        w->left = (w->side->unit + 15) / 16;
+    } else {
+        w->tweak = rs_xts_next(w->tweak);
+    }
+    w->left--;
+    return w->tweak;
+}
+
 #endif
