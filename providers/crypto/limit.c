@@ -45,6 +45,7 @@ static double memcpy_rate(void *out, const void *in, size_t len)
         }                                                                                                    \
         for (unsigned i = 1; i < STATES; i++) s[0] = enc(s[0], s[i]);                                        \
         memcpy(keep, &s[0], sizeof(s[0]));                                                                   \
+        __asm__ volatile("" : : "r"(keep) : "memory");                                                       \
     }
 ROUNDS(rounds_avx512, "vaes,avx512f,avx512bw", __m512i, _mm512_set1_epi8, _mm512_aesenc_epi128)
 ROUNDS(rounds_avx2, "vaes,avx2", __m256i, _mm256_set1_epi8, _mm256_aesenc_epi128)
@@ -65,16 +66,16 @@ static double rounds_rate(void (*rounds)(void *keep), unsigned blocks)
 double rs_limit_aes_rounds_per_second(void)
 {
     /* CPUID traps in a guest: ask once. Racing threads store the same. */
-    static struct rs_cpu cpu;
     static int known;
-    if (__atomic_load_n(&known, __ATOMIC_ACQUIRE) == 0) {
-        struct rs_cpu found = rs_cpu_probe();
-        __atomic_store(&cpu, &found, __ATOMIC_RELAXED);
-        __atomic_store_n(&known, 1, __ATOMIC_RELEASE);
+    int width = __atomic_load_n(&known, __ATOMIC_RELAXED);
+    if (width == 0) {
+        struct rs_cpu cpu = rs_cpu_probe();
+        width = cpu.avx512 ? 4 : cpu.avx2 ? 2 : cpu.aesni ? 1 : -1;
+        __atomic_store_n(&known, width, __ATOMIC_RELAXED);
     }
-    if (cpu.avx512) return rounds_rate(rounds_avx512, 4);
-    if (cpu.avx2) return rounds_rate(rounds_avx2, 2);
-    return cpu.aesni ? rounds_rate(rounds_aesni, 1) : 0;
+    if (width == 4) return rounds_rate(rounds_avx512, 4);
+    if (width == 2) return rounds_rate(rounds_avx2, 2);
+    return width == 1 ? rounds_rate(rounds_aesni, 1) : 0;
 }
 
 static double stream_rate(void *out, const void *in, size_t len)
