@@ -1,0 +1,64 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef RS_BASE_SANDBOX_H
+#define RS_BASE_SANDBOX_H
+
+/*
+ * What a process gives up before it reads anything hostile: dumps, new
+ * privileges, capabilities, files (Landlock) and system calls (seccomp). Each
+ * step notes in struct rs_protections what is in force, for status: a kernel
+ * without one of them is reported, not an error.
+ *
+ * Threads: Landlock binds the calling thread and those it starts later: call
+ * these before the first thread.
+ */
+
+#include "offload/base/bytes.h"
+
+struct rs_protections {
+    bool no_dump; /* PR_SET_DUMPABLE 0 and RLIMIT_CORE 0 */
+    bool no_new_privs;
+    bool no_capabilities;
+    bool no_writable_code; /* PR_SET_MDWE */
+    int landlock;          /* ABI in force; 0: none */
+    bool seccomp;
+};
+
+/* No dumps, no new privileges, no memory both writable and executable. */
+void rs_sandbox_process(struct rs_protections *p);
+
+/* Gives up every capability. What needs one (locking memory beyond the limit) comes before it. */
+void rs_sandbox_capabilities(struct rs_protections *p);
+
+/* Rights for a path; all else is refused. */
+enum rs_path_right {
+    RS_PATH_READ = 1,  /* open for reading, list */
+    RS_PATH_WRITE = 2, /* open files that exist for writing */
+    RS_PATH_MAKE = 4,  /* make and remove regular files and sockets */
+    RS_PATH_EXECUTE = 8,
+};
+
+struct rs_path {
+    const char
+        *path; /* file or folder with all beneath; one that does not exist is left out; NULL ends the list */
+    unsigned rights; /* enum rs_path_right, or-ed */
+};
+
+/* Flags of rs_sandbox_files() */
+#define RS_SANDBOX_SCOPE_SIGNALS 1u /* may not signal processes outside */
+#define RS_SANDBOX_ALLOW_TCP     2u /* may bind and connect TCP ports */
+
+/*
+ * Refuses every file not named, TCP and abstract sockets, where the kernel's ABI has it. What
+ * is open stays usable. 0 (also when the kernel has no Landlock: p->landlock
+ * is 0 then), or RESEAL_EIO.
+ */
+RS_MUST_CHECK int rs_sandbox_files(struct rs_protections *p, const struct rs_path *paths, unsigned flags);
+
+/*
+ * Allows the named system calls only; clone only for threads; others answer EPERM (clone3: ENOSYS, so that
+ * the C library takes clone). `names` ends with NULL; a name this kernel does not know is left out. 0, or
+ * RESEAL_EIO. A sanitizer build does nothing: its run-time library needs more.
+ */
+RS_MUST_CHECK int rs_sandbox_calls(struct rs_protections *p, const char *const *names);
+
+#endif
