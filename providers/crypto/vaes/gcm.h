@@ -1,0 +1,20 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef RS_VAES_GCM_H
+#define RS_VAES_GCM_H
+
+/* What the GCM kernels of the three instruction sets share. */
+
+#include "offload/include/reseal/reseal.h"
+#include "providers/crypto/vaes/key.h"
+
+/* x^128 + x^127 + x^126 + x^121 + 1, bit-reflected: the upper half; the lower is 1. */
+#define RS_GHASH_POLY 0xc200000000000000ull
+
+/* The power H^n (n = 1 to 64) is key->ghash[RS_GHASH_AT(n)]: descending, so that neighbouring lanes get
+ * neighbouring powers with one load. */
+#define RS_GHASH_AT(n) (RS_GHASH_POWERS - (n))
+
+/* Records from this length on build the table of counter blocks after two rounds. */
+#define RS_GCM_TABLE_FROM 16384u
+
+#endif
