@@ -31,7 +31,9 @@ typedef __m512i V;
     _mm512_shuffle_epi8(                                                                                     \
         v, _mm512_broadcast_i32x4(_mm_set_epi8(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15)))
 /* The first n blocks (1 to LANES) at p, the other lanes zero. */
-#define v_load_blocks(p, n) _mm512_maskz_loadu_epi64((__mmask8)((1u << (2 * (n))) - 1), (const void *)(p))
+#define v_load_blocks(p, n)                                                                                  \
+    ((n) >= LANES ? v_loadu(p)                                                                               \
+                  : _mm512_maskz_loadu_epi64((__mmask8)((1u << (2 * (n))) - 1), (const void *)(p)))
 /* n in the counter of lane 0, n + 1 in the next... */
 #define v_count(n)                                                                                           \
     _mm512_add_epi32(_mm512_maskz_set1_epi32(0x1111, (int)(n)),                                              \

@@ -39,7 +39,7 @@ struct gcm {
     V delta, delta_last; /* this epoch's, and that of its last vectors */
     V stash[2][GROUP];   /* ciphertext waiting to be hashed, bytes reversed */
     const struct rs_vaes_key *key;
-    uint8_t table[EPOCH][16];
+    uint8_t table[EPOCH][16] RS_ALIGNED(64);
     uint8_t first[16];      /* table[0] */
     uint8_t delta_next[16]; /* of the next epoch */
     uint8_t delta_one[16];  /* of epoch 1 */
