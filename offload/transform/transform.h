@@ -40,7 +40,7 @@
 #define RS_STAGED_MAX  RS_RECORD_MAX /* bytes of plaintext, largest job that compresses or decompresses */
 #define RS_DIGEST_LEN  32u
 #define RS_ZERO_UNIT   4096u /* zero map: unit when neither side has one */
-#define RS_ZSTD_LEVELS 9u    /* highest zstd level: bounds the private memory */
+#define RS_ZSTD_LEVELS 6u    /* highest zstd level: bounds the private memory, 4 MiB */
 #define RS_LZ4_LEVELS  12u   /* highest lz4 level; 2 and more are LZ4HC */
 
 struct rs_transform_side {
@@ -135,7 +135,7 @@ void rs_transform_wipe(struct rs_transform *t);
  * raw_len when decompressing, else min(len, out_cap).
  *
  * By-products are of the plaintext that is not compressed, and are written
- * only when the job succeeds: after a failed authentication nothing was.
+ * only when the job succeeds; the zero map of a job that failed is all zero.
  * The zero map has a bit per whole unit of `zero_unit` bytes (the destination's
  * data unit; when it has none the source's; when neither has one RS_ZERO_UNIT);
  * a partial unit at the end (GCM, plain without a unit) always reads 0.

@@ -52,7 +52,11 @@ struct rs_side {
  * A run. `in` and `out` are identical or disjoint. With a GCM source nothing
  * reaches `out` before the tag verified: the result waits in `scratch`
  * (private memory, rs_engine_scratch_size() bytes, shared by the batch), and
- * an engine wipes what a failed run left there. In a batch the copy of record
+ * an engine wipes what a failed run left there, and leaves no plaintext and no
+ * counter table there when it returns. Shared memory has a hostile writer at
+ * the other end: each ciphertext byte of a GCM source is loaded once, what is
+ * hashed is what was decrypted; the tag of a GCM destination is of the bytes
+ * that were made, never of bytes read back from `out`. In a batch the copy of record
  * n-1 may be stitched into record n.
  */
 struct rs_run {
