@@ -224,7 +224,11 @@ static int expectations(struct test *t)
             struct rs_run run = {
                 .in = slot(t->plain, i), .out = to, .len = lengths[i], .dst = t->sides[i][k]};
             run.dst.key = t->reference_keys[k];
-            if (t->reference->run(&run, 1, t->scratch, 0) != 0) return RESEAL_ESELFTEST;
+            if (run.dst.cipher == RS_PLAIN) {
+                memcpy(to, run.in, run.len);
+            } else if (t->reference->run(&run, 1, t->scratch, 0) != 0) {
+                return RESEAL_ESELFTEST;
+            }
             memcpy(t->sides[i][k].tag, run.dst.tag, RS_TAG_LEN);
         }
     }
