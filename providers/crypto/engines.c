@@ -32,11 +32,11 @@ static const struct rs_engine *const known[] = {
 static const struct rs_engine *used[KNOWN + 1];
 static char faults[KNOWN][96];
 
-/* Two halves, so that the copy of one verified record runs under the next, and 16 KiB for what else a kernel
+/* Two halves, so that the copy of one verified record runs under the next, and 20 KiB for what else a kernel
  * keeps that is secret: tweaks, counter tables. */
 size_t rs_engine_scratch_size(size_t len)
 {
-    return 2 * rs_round_up(len, 4096) + 16384;
+    return 2 * rs_round_up(len, 4096) + 20480;
 }
 
 /* Of RESEAL_SELFTEST_FAIL="vaes-avx2,openssl:xts-gcm", what is for this engine: "" any pair, a pair, NULL

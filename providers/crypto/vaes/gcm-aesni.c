@@ -2,11 +2,13 @@
 /* GCM with AES-NI and PCLMULQDQ: one block in a vector. */
 #include <immintrin.h>
 
+#include "providers/crypto/vaes/gcm-bases.h"
 #include "providers/crypto/vaes/gcm.h"
 
 #define LANES   1
 #define RUN     rs_gcm_run_aesni
 #define XTS_RUN rs_xts_run_aesni
+#define BASES   rs_tweak_bases_aesni
 
 typedef __m128i V;
 
@@ -27,6 +29,7 @@ typedef __m128i V;
 #define v_declast(s, k)     _mm_aesdeclast_si128(s, k)
 #define v_clmul(a, b, i)    _mm_clmulepi64_si128(a, b, i)
 #define v_swap64(v)         _mm_shuffle_epi32(v, 0x4e)
+#define v_up64(v)           _mm_slli_si128(v, 8)
 #define v_add32(a, b)       _mm_add_epi32(a, b)
 #define v_reverse(v)        _mm_shuffle_epi8(v, _mm_set_epi8(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15))
 #define v_load_blocks(p, n) v_loadu(p)

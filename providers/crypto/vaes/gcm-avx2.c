@@ -2,11 +2,13 @@
 /* GCM with VAES and VPCLMULQDQ on 256 bits: two blocks in a vector. */
 #include <immintrin.h>
 
+#include "providers/crypto/vaes/gcm-bases.h"
 #include "providers/crypto/vaes/gcm.h"
 
 #define LANES   2
 #define RUN     rs_gcm_run_avx2
 #define XTS_RUN rs_xts_run_avx2
+#define BASES   rs_tweak_bases_aesni
 
 typedef __m256i V;
 
@@ -26,6 +28,7 @@ typedef __m256i V;
 #define v_declast(s, k)  _mm256_aesdeclast_epi128(s, k)
 #define v_clmul(a, b, i) _mm256_clmulepi64_epi128(a, b, i)
 #define v_swap64(v)      _mm256_shuffle_epi32(v, 0x4e)
+#define v_up64(v)        _mm256_bslli_epi128(v, 8)
 #define v_add32(a, b)    _mm256_add_epi32(a, b)
 #define v_reverse(v)                                                                                         \
     _mm256_shuffle_epi8(                                                                                     \

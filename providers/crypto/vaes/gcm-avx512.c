@@ -3,10 +3,12 @@
 #include <immintrin.h>
 
 #include "providers/crypto/vaes/gcm.h"
+#include "providers/crypto/vaes/xts-bases.h"
 
 #define LANES   4
 #define RUN     rs_gcm_run_avx512
 #define XTS_RUN rs_xts_run_avx512
+#define BASES   rs_tweak_bases_avx512
 
 typedef __m512i V;
 
@@ -26,6 +28,7 @@ typedef __m512i V;
 #define v_declast(s, k)  _mm512_aesdeclast_epi128(s, k)
 #define v_clmul(a, b, i) _mm512_clmulepi64_epi128(a, b, i)
 #define v_swap64(v)      _mm512_shuffle_epi32(v, (_MM_PERM_ENUM)0x4e)
+#define v_up64(v)        _mm512_bslli_epi128(v, 8)
 #define v_add32(a, b)    _mm512_add_epi32(a, b)
 #define v_reverse(v)                                                                                         \
     _mm512_shuffle_epi8(                                                                                     \

@@ -55,14 +55,24 @@ struct copy {
 /* What a kernel works on; lies in the scratch, so that nothing secret is on the stack by our doing. */
 struct frame {
     struct gcm src, dst;
+    V stash[3][GROUP]; /* ciphertext waiting to be hashed, bytes reversed: the source's, the destination's */
+    V tweaks[FLIGHT];  /* of this flight */
+    V later[FLIGHT];   /* the destination's counter blocks before their last round */
+    __m128i bases[RS_TWEAK_BASES_ROOM];
+    struct rs_tweak_walk walk; /* of the XTS side */
+    uint32_t xts_flights;      /* 512 bytes each, in the record */
     struct copy copy;
     uint32_t index;  /* blocks done */
-    uint32_t parity; /* which half of the stash the group before is in (GCM to GCM) */
+    uint32_t parity; /* which of the stashes that take turns holds the group before */
     bool stream;     /* non-temporal stores */
     bool copy_stream;
     uint8_t edge_in[GROUP_BYTES + 64] RS_ALIGNED(64);
     uint8_t edge_out[GROUP_BYTES + 64] RS_ALIGNED(64);
 };
+
+/* Where a flight's own blocks may be stashed before all of the group before is hashed, two take turns. */
+#define STASH(f)         ((f)->stash[0])
+#define TURNS(f, parity) ((f)->stash[1 + (parity)])
 
 /* ---- GHASH ---------------------------------------------------------------- */
 
@@ -111,14 +121,6 @@ INLINE void hash_quarter(struct hash *h, int q)
     }
 }
 
-INLINE void hash_quarters(struct hash *h, int q, int count)
-{
-    if (count > 0) hash_quarter(h, q);
-    if (count > 1) hash_quarter(h, q + 1);
-    if (count > 2) hash_quarter(h, q + 2);
-    if (count > 3) hash_quarter(h, q + 3);
-}
-
 /* sum (one block in lane 0, or lane sums when n >= LANES) over n (1 to 64) more blocks; returns lane 0. Bytes
  * after the n-th block are not looked at; `reversed` tells whether the stash or raw data is hashed. */
 static V ghash_end(const struct rs_vaes_key *key, V sum, const uint8_t *blocks, unsigned n, bool reversed)
@@ -138,41 +140,114 @@ static V ghash_end(const struct rs_vaes_key *key, V sum, const uint8_t *blocks, 
     return v_lane0(v_fold(ghash_reduce(lo, mid, hi)));
 }
 
-/* ---- rounds --------------------------------------------------------------- */
+/* ---- rounds, and what is woven into them ----------------------------------- */
+
+/* x^n for n below 32: from a tweak base to the tweaks of its 512 bytes. */
+static const uint64_t tweak_powers[32][2] RS_ALIGNED(64) = {
+#define POWERS(n)                                                                                            \
+    {1ull << (n), 0}, {2ull << (n), 0}, {4ull << (n), 0},                                                    \
+    {                                                                                                        \
+        8ull << (n), 0                                                                                       \
+    }
+    POWERS(0), POWERS(4), POWERS(8), POWERS(12), POWERS(16), POWERS(20), POWERS(24), POWERS(28),
+#undef POWERS
+};
+static const uint64_t tweak_fold[2] RS_ALIGNED(16) = {0x87, 0x87};
+
+struct weave {
+    struct hash *hash; /* NULL: none */
+    int at;            /* next quarter */
+    V *tweaks;         /* NULL: none */
+    V base;
+    const uint8_t *powers;
+};
+
+/* Tweak i of the flight: base * x^n by three multiplies and a byte shift. */
+INLINE void weave_tweak(struct weave *w, int i)
+{
+    if (w->tweaks == NULL) return;
+    V power = v_load(w->powers + 16 * LANES * i);
+    V lo = v_clmul(w->base, power, 0x00), hi = v_clmul(w->base, power, 0x01);
+    v_store(&w->tweaks[i], v_xor3(lo, v_up64(hi), v_clmul(hi, v_bcast(tweak_fold), 0x01)));
+}
+
+INLINE void weave_hash(struct weave *w, int quarters)
+{
+    if (w->hash == NULL) return;
+    if (quarters > 0) hash_quarter(w->hash, w->at);
+    if (quarters > 1) hash_quarter(w->hash, w->at + 1);
+    if (quarters > 2) hash_quarter(w->hash, w->at + 2);
+    if (quarters > 3) hash_quarter(w->hash, w->at + 3);
+    w->at += quarters;
+}
 
 #define ENC(i) s[i] = v_enc(s[i], k);
 #define DEC(i) s[i] = v_dec(s[i], k);
 
 /* One round of eight vectors, with `half` quarters of hashing in the middle and at the end. */
-INLINE void round_enc(V s[FLIGHT], const uint8_t key[16], struct hash *h, int q, int half)
+INLINE void round_enc(V s[FLIGHT], const uint8_t key[16], struct weave *w, int half)
 {
     V k = v_bcast(key);
-    ENC(0) ENC(1) ENC(2) ENC(3) hash_quarters(h, q, half);
-    ENC(4) ENC(5) ENC(6) ENC(7) hash_quarters(h, q + half, half);
+    ENC(0) ENC(1) ENC(2) ENC(3) weave_hash(w, half);
+    ENC(4) ENC(5) ENC(6) ENC(7) weave_hash(w, half);
 }
 
-INLINE void round_dec(V s[FLIGHT], const uint8_t key[16], struct hash *h, int q, int half)
+INLINE void round_dec(V s[FLIGHT], const uint8_t key[16], struct weave *w, int half)
 {
     V k = v_bcast(key);
-    DEC(0) DEC(1) DEC(2) DEC(3) hash_quarters(h, q, half);
-    DEC(4) DEC(5) DEC(6) DEC(7) hash_quarters(h, q + half, half);
+    DEC(0) DEC(1) DEC(2) DEC(3) weave_hash(w, half);
+    DEC(4) DEC(5) DEC(6) DEC(7) weave_hash(w, half);
 }
 
-/* Rounds 3 to all but the last; hashes 14 * half quarters. */
-INLINE void rounds_enc(V s[FLIGHT], const struct rs_vaes_key *key, struct hash *h, int q, int half)
+/* Rounds 3 to all but the last; hashes 14 * half quarters and makes the tweaks. */
+INLINE void rounds_enc(V s[FLIGHT], const struct rs_vaes_key *key, struct weave *w, int half)
 {
-    round_enc(s, key->enc[3], h, q, half);
-    round_enc(s, key->enc[4], h, q + 2 * half, half);
-    round_enc(s, key->enc[5], h, q + 4 * half, half);
-    round_enc(s, key->enc[6], h, q + 6 * half, half);
-    round_enc(s, key->enc[7], h, q + 8 * half, half);
-    round_enc(s, key->enc[8], h, q + 10 * half, half);
-    round_enc(s, key->enc[9], h, q + 12 * half, half);
+#define ROUND(r)                                                                                             \
+    round_enc(s, key->enc[r], w, half);                                                                      \
+    weave_tweak(w, r - 3);
+    ROUND(3)
+    ROUND(4)
+    ROUND(5) ROUND(6) ROUND(7) ROUND(8) ROUND(9)
+#undef ROUND
+        weave_tweak(w, 7);
     if (key->rounds == 14) {
-        round_enc(s, key->enc[10], h, 0, 0);
-        round_enc(s, key->enc[11], h, 0, 0);
-        round_enc(s, key->enc[12], h, 0, 0);
-        round_enc(s, key->enc[13], h, 0, 0);
+        round_enc(s, key->enc[10], w, 0);
+        round_enc(s, key->enc[11], w, 0);
+        round_enc(s, key->enc[12], w, 0);
+        round_enc(s, key->enc[13], w, 0);
+    }
+}
+
+/* Rounds 1 to all but the last of the XTS side; hashes 18 * half quarters. */
+INLINE void xts_rounds_enc(V s[FLIGHT], const struct rs_vaes_key *key, struct weave *w, int half)
+{
+#define ROUND(r) round_enc(s, key->enc[r], w, half);
+    ROUND(1)
+    ROUND(2)
+    ROUND(3) ROUND(4) ROUND(5) ROUND(6) ROUND(7) ROUND(8) ROUND(9)
+#undef ROUND
+        if (key->rounds == 14)
+    {
+        round_enc(s, key->enc[10], w, 0);
+        round_enc(s, key->enc[11], w, 0);
+        round_enc(s, key->enc[12], w, 0);
+        round_enc(s, key->enc[13], w, 0);
+    }
+}
+
+INLINE void xts_rounds_dec(V s[FLIGHT], const struct rs_vaes_key *key, struct weave *w, int half)
+{
+#define ROUND(r) round_dec(s, key->dec[r], w, half);
+    ROUND(1)
+    ROUND(2)
+    ROUND(3) ROUND(4) ROUND(5) ROUND(6) ROUND(7) ROUND(8) ROUND(9)
+#undef ROUND
+        if (key->rounds == 14)
+    {
+        round_dec(s, key->dec[10], w, 0);
+        round_dec(s, key->dec[11], w, 0);
+        round_dec(s, key->dec[12], w, 0);
+        round_dec(s, key->dec[13], w, 0);
     }
 }
 
@@ -197,8 +272,9 @@ INLINE void counter_start(V s[FLIGHT], const struct gcm *g, uint32_t index, bool
 #define START(i) s[i] = v_xor(v_reverse(v_add32(c, v_bcast(counter_step[i]))), k);
         EACH(START)
 #undef START
-        round_enc(s, g->key->enc[1], NULL, 0, 0);
-        round_enc(s, g->key->enc[2], NULL, 0, 0);
+        struct weave none = {0};
+        round_enc(s, g->key->enc[1], &none, 0);
+        round_enc(s, g->key->enc[2], &none, 0);
     }
 }
 
@@ -238,7 +314,7 @@ static __attribute__((noinline)) void table_epoch(struct gcm *g, uint32_t index)
     g->delta = v_bcast(g->delta_next);
     for (unsigned i = 0; i < LANES; i++) memcpy(last[i], g->delta_next, 16);
     epoch_delta(g, index / EPOCH + 1, g->delta_next);
-    for (unsigned i = LANES > 2 ? LANES - 2 : 0; i < LANES; i++)
+    for (unsigned i = LANES > 2 ? LANES - 2u : 0; i < LANES; i++)
         xor_block(last[i], g->delta_next, g->delta_one);
     g->delta_last = v_loadu(last);
 }
@@ -260,9 +336,17 @@ INLINE void store_flight(uint8_t *out, const V s[FLIGHT], bool stream)
 
 INLINE void stash_flight(V *stash, const V s[FLIGHT])
 {
-#define STASH(i) v_store(&stash[i], v_reverse(s[i]));
-    EACH(STASH)
-#undef STASH
+#define KEEP(i) v_store(&stash[i], v_reverse(s[i]));
+    EACH(KEEP)
+#undef KEEP
+}
+
+/* Counter blocks that wait for the other side's data: in the frame, there are not registers for both. */
+INLINE void set_aside(struct frame *f, const V s[FLIGHT])
+{
+#define ASIDE(i) v_store(&f->later[i], s[i]);
+    EACH(ASIDE)
+#undef ASIDE
 }
 
 /* Loads each byte once: the compiler may not load it again. */
@@ -304,34 +388,34 @@ INLINE const struct rs_vaes_key *opaque_key(const struct rs_vaes_key *key)
 }
 
 /* plain to GCM. `half` is the flight's place in the group. */
-INLINE void flight_seal(struct frame *f, struct at *a, struct hash *h, bool table, int half, bool hashed)
+INLINE void flight_seal(struct frame *f, struct at *a, struct hash *h, bool table, int half)
 {
     V s[FLIGHT];
     const struct rs_vaes_key *key = opaque_key(f->dst.key);
-    int q = half * 32, n = hashed ? 2 : 0;
+    struct weave w = {.hash = h, .at = half * 32};
     counter_start(s, &f->dst, a->index, table);
-    hash_quarters(h, q, 2 * n);
-    rounds_enc(s, key, h, q + 2 * n, n);
+    weave_hash(&w, 4);
+    rounds_enc(s, key, &w, 2);
     V k = v_bcast(key->enc[key->rounds]);
 #define LAST(i) s[i] = v_enclast(s[i], v_xor(k, v_loadu(a->in + 16 * LANES * i)));
     EACH(LAST)
 #undef LAST
     store_flight(a->out, s, f->stream);
-    stash_flight(&f->dst.stash[0][half * FLIGHT], s);
+    stash_flight(&STASH(f)[half * FLIGHT], s);
 }
 
 /* GCM to plain. */
-INLINE void flight_open(struct frame *f, struct at *a, struct hash *h, bool table, int half, bool hashed)
+INLINE void flight_open(struct frame *f, struct at *a, struct hash *h, bool table, int half)
 {
     V s[FLIGHT], c[FLIGHT];
     const struct rs_vaes_key *key = opaque_key(f->src.key);
-    int q = half * 32, n = hashed ? 2 : 0;
+    struct weave w = {.hash = h, .at = half * 32};
     counter_start(s, &f->src, a->index, table);
-    hash_quarters(h, q, 2 * n);
-    rounds_enc(s, key, h, q + 2 * n, n);
+    weave_hash(&w, 4);
+    rounds_enc(s, key, &w, 2);
     V k = v_bcast(key->enc[key->rounds]);
     load_flight(c, a->in);
-    stash_flight(&f->src.stash[0][half * FLIGHT], c);
+    stash_flight(&STASH(f)[half * FLIGHT], c);
 #define LAST(i) s[i] = v_enclast(s[i], v_xor(k, c[i]));
     EACH(LAST)
 #undef LAST
@@ -339,39 +423,97 @@ INLINE void flight_open(struct frame *f, struct at *a, struct hash *h, bool tabl
     store_flight(a->out, s, f->stream);
 }
 
-/* GCM to GCM: out = in ^ one key stream ^ the other; the first flight of a group hashes the source's group
- * before, the second the destination's. */
-INLINE void flight_regcm(struct frame *f, struct at *a, struct hash *h, bool table, int half, bool hashed)
+/*
+ * GCM to GCM: out = in ^ one key stream ^ the other. The key operand of one side's last round takes in the
+ * data and the other side's last round key, so that plaintext is in no register. The first flight of a group
+ * hashes the source's group before, the second the destination's.
+ */
+INLINE void flight_regcm(struct frame *f, struct at *a, struct hash *h, bool table, int half)
 {
     V s[FLIGHT], c[FLIGHT];
-    const struct rs_vaes_key *key = opaque_key(f->src.key), *to = f->dst.key;
-    int n = hashed ? 2 : 0;
+    const struct rs_vaes_key *from = opaque_key(f->src.key), *to = opaque_key(f->dst.key);
+    struct weave w = {.hash = h};
+    counter_start(s, &f->dst, a->index, table);
+    weave_hash(&w, 4);
+    rounds_enc(s, to, &w, 2);
+    set_aside(f, s);
     counter_start(s, &f->src, a->index, table);
-    hash_quarters(h, 0, 2 * n);
-    rounds_enc(s, key, h, 2 * n, n);
-    V k = v_xor(v_bcast(key->enc[key->rounds]), v_bcast(to->enc[to->rounds]));
+    weave_hash(&w, 4);
+    rounds_enc(s, from, &w, 2);
+    V k = v_xor(v_bcast(from->enc[from->rounds]), v_bcast(to->enc[to->rounds]));
     load_flight(c, a->in);
-    stash_flight(&f->src.stash[0][half * FLIGHT], c);
-#define LAST(i) c[i] = v_enclast(s[i], v_xor(k, c[i]));
+    stash_flight(&STASH(f)[half * FLIGHT], c);
+#define LAST(i) s[i] = v_enclast(v_load(&f->later[i]), v_enclast(s[i], v_xor(k, c[i])));
     EACH(LAST)
 #undef LAST
     copy_flight(&a->copy, f->copy_stream);
+    store_flight(a->out, s, f->stream);
+    stash_flight(&TURNS(f, a->parity)[half * FLIGHT], s);
+}
+
+INLINE struct weave weave_xts(struct frame *f, const struct at *a, struct hash *h, int half)
+{
+    return (struct weave){.hash = h,
+                          .at = half * 32,
+                          .tweaks = f->tweaks,
+                          .base = v_bcast(&f->bases[a->index / 32 % RS_TWEAK_BASES]),
+                          .powers = (const uint8_t *)tweak_powers[a->index % 32]};
+}
+
+/* XTS to GCM: the last decryption round takes in the tweak and the key of the last counter round. */
+INLINE void flight_xts_gcm(struct frame *f, struct at *a, struct hash *h, bool table, int half)
+{
+    V s[FLIGHT];
+    const struct rs_vaes_key *from = opaque_key(f->walk.key), *to = opaque_key(f->dst.key);
+    struct weave w = weave_xts(f, a, h, half);
     counter_start(s, &f->dst, a->index, table);
-    hash_quarters(h, 32, 2 * n);
-    rounds_enc(s, to, h, 32 + 2 * n, n);
-#define LAST(i) s[i] = v_enclast(s[i], c[i]);
+    rounds_enc(s, to, &w, 1);
+    set_aside(f, s);
+    V k = v_bcast(from->dec[0]);
+#define FIRST(i) s[i] = v_xor3(v_loadu(a->in + 16 * LANES * i), k, v_load(&f->tweaks[i]));
+    EACH(FIRST)
+#undef FIRST
+    w.tweaks = NULL;
+    xts_rounds_dec(s, from, &w, 1);
+    k = v_xor(v_bcast(from->dec[from->rounds]), v_bcast(to->enc[to->rounds]));
+#define LAST(i) s[i] = v_enclast(v_load(&f->later[i]), v_declast(s[i], v_xor(k, v_load(&f->tweaks[i]))));
     EACH(LAST)
 #undef LAST
     store_flight(a->out, s, f->stream);
-    stash_flight(&f->dst.stash[a->parity][half * FLIGHT], s);
+    stash_flight(&STASH(f)[half * FLIGHT], s);
 }
 
-INLINE void flight(struct frame *f, struct at *a, enum kind kind, struct hash *h, bool table, int half,
-                   bool hashed)
+/* GCM to XTS: the last counter round takes in data, tweak and the first XTS round key. */
+INLINE void flight_gcm_xts(struct frame *f, struct at *a, struct hash *h, bool table, int half)
 {
-    if (kind == SEAL) flight_seal(f, a, h, table, half, hashed);
-    if (kind == OPEN) flight_open(f, a, h, table, half, hashed);
-    if (kind == GCM_GCM) flight_regcm(f, a, h, table, half, hashed);
+    V s[FLIGHT], c[FLIGHT];
+    const struct rs_vaes_key *from = opaque_key(f->src.key), *to = opaque_key(f->walk.key);
+    struct weave w = weave_xts(f, a, h, half);
+    counter_start(s, &f->src, a->index, table);
+    rounds_enc(s, from, &w, 1);
+    V k = v_xor(v_bcast(from->enc[from->rounds]), v_bcast(to->enc[0]));
+    load_flight(c, a->in);
+    stash_flight(&TURNS(f, a->parity)[half * FLIGHT], c);
+#define LAST(i) s[i] = v_enclast(s[i], v_xor3(k, c[i], v_load(&f->tweaks[i])));
+    EACH(LAST)
+#undef LAST
+    copy_flight(&a->copy, f->copy_stream);
+    w.tweaks = NULL;
+    xts_rounds_enc(s, to, &w, 1);
+    k = v_bcast(to->enc[to->rounds]);
+#define LAST(i) s[i] = v_enclast(s[i], v_xor(k, v_load(&f->tweaks[i])));
+    EACH(LAST)
+#undef LAST
+    store_flight(a->out, s, f->stream);
+}
+
+INLINE void flight(struct frame *f, struct at *a, enum kind kind, struct hash *h, bool table, int half)
+{
+    if (kind == SEAL) flight_seal(f, a, h, table, half);
+    if (kind == OPEN) flight_open(f, a, h, table, half);
+    if (kind == XTS_GCM) flight_xts_gcm(f, a, h, table, half);
+    if (kind == GCM_XTS) flight_gcm_xts(f, a, h, table, half);
+    if (kind == GCM_GCM) flight_regcm(f, a, h, table, half);
     a->in += FLIGHT_BYTES;
     a->out += FLIGHT_BYTES;
     a->index += FLIGHT * LANES;
@@ -379,11 +521,18 @@ INLINE void flight(struct frame *f, struct at *a, enum kind kind, struct hash *h
 
 /* ---- groups --------------------------------------------------------------- */
 
-INLINE void hash_from(struct hash *h, const struct gcm *g, unsigned parity)
+INLINE void hash_from(struct hash *h, const struct gcm *g, const V *stash)
 {
     h->sum = g->hash;
-    h->stash = g->stash[parity];
+    h->stash = stash;
     h->powers = opaque_key(g->key)->ghash[RS_GHASH_AT(GROUP_BLOCKS)];
+}
+
+/* The bases of the next 16 KiB, when the last ones are used up. */
+static inline void next_bases(struct frame *f, uint32_t index)
+{
+    if (index % (32 * RS_TWEAK_BASES) == 0)
+        BASES(&f->walk, f->bases, RS_MIN(f->xts_flights - index / 32, RS_TWEAK_BASES));
 }
 
 /* n groups, each while the group before is hashed. */
@@ -396,19 +545,22 @@ INLINE void groups(struct frame *f, const uint8_t *in, uint8_t *out, size_t n, e
             if (kind != SEAL && kind != XTS_GCM) table_epoch(&f->src, a.index);
             if (kind != OPEN && kind != GCM_XTS) table_epoch(&f->dst, a.index);
         }
+        if (kind == XTS_GCM || kind == GCM_XTS) next_bases(f, a.index);
         if (kind == GCM_GCM) {
             a.parity ^= 1;
-            hash_from(&h, &f->src, 0);
-            flight(f, &a, kind, &h, table, 0, true);
+            hash_from(&h, &f->src, STASH(f));
+            flight(f, &a, kind, &h, table, 0);
             f->src.hash = h.sum;
-            hash_from(&h, &f->dst, a.parity ^ 1);
-            flight(f, &a, kind, &h, table, 1, true);
+            hash_from(&h, &f->dst, TURNS(f, a.parity ^ 1));
+            flight(f, &a, kind, &h, table, 1);
             f->dst.hash = h.sum;
         } else {
-            struct gcm *g = kind == SEAL || kind == XTS_GCM ? &f->dst : &f->src;
-            hash_from(&h, g, 0);
-            flight(f, &a, kind, &h, table, 0, true);
-            flight(f, &a, kind, &h, table, 1, true);
+            bool sealed = kind == SEAL || kind == XTS_GCM;
+            struct gcm *g = sealed ? &f->dst : &f->src;
+            a.parity ^= kind == GCM_XTS;
+            hash_from(&h, g, kind == GCM_XTS ? TURNS(f, a.parity ^ 1) : STASH(f));
+            flight(f, &a, kind, &h, table, 0);
+            flight(f, &a, kind, &h, table, 1);
             g->hash = h.sum;
         }
     }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Records and batches on top of gcm-kernel.h; included by the same three files. */
 
-#define HALVES_AT 16384u /* where in the scratch the records wait; the frame comes before */
+#define HALVES_AT RS_GCM_FRAME /* where in the scratch the records wait; the frame comes before */
 _Static_assert(sizeof(struct frame) <= HALVES_AT, "rs_engine_scratch_size() gives this much");
 
 typedef void groups_fn(struct frame *f, const uint8_t *in, uint8_t *out, size_t n);
@@ -15,12 +15,16 @@ GROUPS(groups_seal, SEAL, false)
 GROUPS(groups_seal_table, SEAL, true)
 GROUPS(groups_open, OPEN, false)
 GROUPS(groups_open_table, OPEN, true)
+GROUPS(groups_xts_gcm, XTS_GCM, false)
+GROUPS(groups_xts_gcm_table, XTS_GCM, true)
+GROUPS(groups_gcm_xts, GCM_XTS, false)
+GROUPS(groups_gcm_xts_table, GCM_XTS, true)
 GROUPS(groups_regcm, GCM_GCM, false)
 GROUPS(groups_regcm_table, GCM_GCM, true)
 
 static groups_fn *const groups_of[][2] = {
-    [SEAL] = {groups_seal, groups_seal_table},
-    [OPEN] = {groups_open, groups_open_table},
+    [SEAL] = {groups_seal, groups_seal_table},          [OPEN] = {groups_open, groups_open_table},
+    [XTS_GCM] = {groups_xts_gcm, groups_xts_gcm_table}, [GCM_XTS] = {groups_gcm_xts, groups_gcm_xts_table},
     [GCM_GCM] = {groups_regcm, groups_regcm_table},
 };
 
@@ -29,16 +33,18 @@ static groups_fn *const groups_of[][2] = {
     static __attribute__((noinline)) void name(struct frame *f, size_t flights)                              \
     {                                                                                                        \
         struct at a = {f->edge_in, f->edge_out, f->index, 0, {0}};                                           \
-        for (; flights > 0; flights--) flight(f, &a, kind, NULL, false, 0, false);                           \
+        if (kind == XTS_GCM || kind == GCM_XTS) next_bases(f, a.index);                                      \
+        for (; flights > 0; flights--) flight(f, &a, kind, NULL, false, 0);                                  \
     }
 EDGE(edge_seal, SEAL)
 EDGE(edge_open, OPEN)
+EDGE(edge_xts_gcm, XTS_GCM)
+EDGE(edge_gcm_xts, GCM_XTS)
 EDGE(edge_regcm, GCM_GCM)
 
 static void (*const edge_of[])(struct frame *f, size_t flights) = {
-    [SEAL] = edge_seal,
-    [OPEN] = edge_open,
-    [GCM_GCM] = edge_regcm,
+    [SEAL] = edge_seal,       [OPEN] = edge_open,     [XTS_GCM] = edge_xts_gcm,
+    [GCM_XTS] = edge_gcm_xts, [GCM_GCM] = edge_regcm,
 };
 
 static bool has_src(enum kind kind)
@@ -104,15 +110,16 @@ static void record_groups(struct frame *f, enum kind kind, const uint8_t *in, ui
 {
     groups_fn *fn = groups_of[kind][table];
     /* The first group hashes zeros into a zero sum; only then does the AAD's sum come in. */
-    memset(f->src.stash, 0, sizeof(f->src.stash));
-    memset(f->dst.stash, 0, sizeof(f->dst.stash));
+    memset(f->stash, 0, sizeof(f->stash));
     fn(f, in, out, 1);
     f->src.hash = y[0];
     f->dst.hash = y[1];
     fn(f, in + GROUP_BYTES, out + GROUP_BYTES, n - 1);
-    const uint8_t *src = (const uint8_t *)f->src.stash[0], *dst = (const uint8_t *)f->dst.stash[f->parity];
-    if (has_src(kind)) y[0] = ghash_end(f->src.key, f->src.hash, src, GROUP_BLOCKS, true);
-    if (has_dst(kind)) y[1] = ghash_end(f->dst.key, f->dst.hash, dst, GROUP_BLOCKS, true);
+    const uint8_t *one = (const uint8_t *)STASH(f), *turn = (const uint8_t *)TURNS(f, f->parity);
+    if (has_src(kind))
+        y[0] = ghash_end(f->src.key, f->src.hash, kind == GCM_XTS ? turn : one, GROUP_BLOCKS, true);
+    if (has_dst(kind))
+        y[1] = ghash_end(f->dst.key, f->dst.hash, kind == GCM_GCM ? turn : one, GROUP_BLOCKS, true);
 }
 
 static void record_tail(struct frame *f, enum kind kind, const uint8_t *in, uint8_t *out, size_t len)
@@ -145,6 +152,9 @@ static void record(struct frame *f, const struct rs_run *r, enum kind kind, uint
         side_start(&f->dst, &r->dst, table);
         y[1] = hash_aad(r->dst.key, r->dst.aad, r->dst.aad_len, f->edge_in);
     }
+    f->xts_flights = (uint32_t)(r->len / RS_XTS_FLIGHT);
+    if (kind == XTS_GCM) rs_tweak_walk_begin(&f->walk, &r->src, r->len);
+    if (kind == GCM_XTS) rs_tweak_walk_begin(&f->walk, &r->dst, r->len);
     if (n > 0) record_groups(f, kind, r->in, out, n, table, y);
     record_tail(f, kind, r->in + r->len - tail, out + r->len - tail, tail);
     if (has_src(kind)) side_end(&f->src, &r->src, y[0], f->edge_in, tail, r->len, tags[0]);
@@ -239,9 +249,11 @@ static int run_one(struct batch *b, struct rs_run *r)
     if (s->cipher == RS_PLAIN && d->cipher == RS_GCM) return run_sealed(b, r, SEAL);
     if (s->cipher == RS_GCM && d->cipher == RS_PLAIN) return run_opened(b, r, OPEN);
     if (s->cipher == RS_GCM && d->cipher == RS_GCM) return run_opened(b, r, GCM_GCM);
-    if (s->cipher == RS_GCM && d->cipher == RS_XTS) return run_in_two(b, r);
-    if (s->cipher == RS_XTS && d->cipher == RS_GCM) return run_in_two(b, r);
-    return RESEAL_ENOSUPPORT;
+    if (s->cipher == d->cipher || s->cipher == RS_PLAIN || d->cipher == RS_PLAIN) return RESEAL_ENOSUPPORT;
+    const struct rs_side *xts = s->cipher == RS_XTS ? s : d;
+    if (r->len % RS_XTS_FLIGHT != 0 || (xts->unit % RS_XTS_FLIGHT != 0 && r->len > xts->unit))
+        return run_in_two(b, r);
+    return s->cipher == RS_XTS ? run_sealed(b, r, XTS_GCM) : run_opened(b, r, GCM_XTS);
 }
 
 size_t RUN(struct rs_run *runs, size_t n, void *scratch, unsigned flags)

@@ -17,4 +17,10 @@
 /* Records from this length on build the table of counter blocks after two rounds. */
 #define RS_GCM_TABLE_FROM 16384u
 
+/* Bytes at the start of the scratch that are not for waiting records. */
+#define RS_GCM_FRAME 20480u
+
+/* Runs of whole such pieces have fused kernels between XTS and GCM. */
+#define RS_XTS_FLIGHT 512u
+
 #endif
