@@ -17,6 +17,7 @@ enum rs_cli_exit {
     RS_CLI_USAGE = 2,  /* the command line was wrong; nothing was tried */
 };
 
+int reseal_cmd_bench(int argc, char **argv);
 int reseal_cmd_doctor(int argc, char **argv);
 int reseal_cmd_help(int argc, char **argv);
 

@@ -10,6 +10,7 @@ static const struct command {
     const char *summary;
     int (*run)(int argc, char **argv);
 } commands[] = {
+    {"bench", "speeds, of what the machine can do and of other programs", reseal_cmd_bench},
     {"doctor", "what limits or fails, and the command that mends it", reseal_cmd_doctor},
     {"help", "this list, or the help of a command", reseal_cmd_help},
 };
