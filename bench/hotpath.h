@@ -28,8 +28,8 @@ struct rs_hotpath rs_hotpath_default(enum rs_cipher from, enum rs_cipher to, uin
 const char *rs_hotpath_refuse(const struct rs_hotpath *c);
 
 /*
- * Measures, and compares every output of every engine with that of another
- * engine. 0 (then out->verified tells), RESEAL_ENOSUPPORT (the engine is not
+ * Measures, and compares every output with that of OpenSSL called
+ * directly. 0 (then out->verified tells), RESEAL_ENOSUPPORT (the engine is not
  * there or does not do it), RESEAL_ENOMEM, or the error of a run.
  */
 RS_MUST_CHECK int rs_hotpath_measure(const struct rs_hotpath *c, struct rs_result *out);
