@@ -35,6 +35,7 @@ __attribute__((format(printf, 2, 3))) void rs_remedy(struct rs_finding *f, const
 /* The checks (doctor-machine.c: processor, memory, kernel; doctor-service.c: the running service). None needs
  * root. */
 void rs_check_machine(struct rs_findings *f);
+void rs_check_engines(struct rs_findings *f);
 void rs_check_service(struct rs_findings *f, const char *runtime_dir);
 
 #endif

@@ -12,6 +12,7 @@ static const struct command {
 } commands[] = {
     {"bench", "speeds, of what the machine can do and of other programs", reseal_cmd_bench},
     {"doctor", "what limits or fails, and the command that mends it", reseal_cmd_doctor},
+    {"engines", "what does the work, and which is chosen for what", reseal_cmd_engines},
     {"help", "this list, or the help of a command", reseal_cmd_help},
 };
 
