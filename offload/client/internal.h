@@ -63,6 +63,7 @@ struct rs_slot {
     struct reseal_session *session;
     uint32_t session_serial;
     uint32_t generation;
+    uint32_t position;   /* free-running index of its entry in the submission ring */
     uint32_t zero_units; /* bits of the zero map that the caller has room for */
     uint32_t aad_len;    /* of the destination */
     uint32_t out_len;

@@ -135,6 +135,7 @@ static int check_job(const struct reseal_queue *q, const struct reseal_job *job)
 
 void rs_client_write_entry(struct reseal_queue *q, uint32_t i, uint32_t nth)
 {
+    q->slots[i].position = q->sq.index + nth;
     memcpy(&q->ring.sq[rs_ring_slot(&q->sq, nth)], &q->slots[i].sqe, sizeof(struct rs_sqe));
 }
 

@@ -232,10 +232,9 @@ static int take_wake(struct reseal_queue *q, int wake)
 
 static int attach_locked(struct reseal_queue *q)
 {
-    struct rs_msg_queue body = {.depth = q->ring.depth,
-                                .arena = q->ring.data_len - q->ring.arena_offset,
-                                .total = q->ring.total},
-                        reply;
+    /* As in QUEUE_OPEN: number and total are the service's to say. */
+    struct rs_msg_queue body = {.depth = q->ring.depth, .arena = q->ring.data_len - q->ring.arena_offset};
+    struct rs_msg_queue reply;
     int wake;
     int err = rs_client_call_locked(q->r, false, RS_MSG_QUEUE_ATTACH, &body, sizeof(body), &q->memfd, 1,
                                     &reply, sizeof(reply), &wake, 1);

@@ -67,11 +67,15 @@ static int by_order(const void *a, const void *b, void *slots)
     return (x->order > y->order) - (x->order < y->order);
 }
 
-/* Why a job cannot run again, or 0; gives it its session in the new service. */
-static int prepare_again(struct rs_slot *slot)
+/*
+ * Why a job cannot run again, or 0; gives it its session in the new service. A
+ * worker publishes that it took an entry before it touches the payload: what
+ * was not taken was not begun.
+ */
+static int prepare_again(struct rs_slot *slot, uint32_t taken)
 {
     if (slot->sqe.op == RS_OP_CANCEL) return 0;
-    if (is_in_place(&slot->sqe)) return RESEAL_ELOST;
+    if (is_in_place(&slot->sqe) && (int32_t)(slot->position - taken) < 0) return RESEAL_ELOST;
     const struct reseal_session *s = slot->session;
     if (atomic_load(&s->serial) != slot->session_serial) return RESEAL_ECANCELED;
     slot->sqe.session = atomic_load(&s->handle);
@@ -79,14 +83,14 @@ static int prepare_again(struct rs_slot *slot)
 }
 
 /* Submits what was not completed, in its first order. The auxiliary blocks still hold their inputs. */
-static void submit_again(struct reseal_queue *q)
+static void submit_again(struct reseal_queue *q, uint32_t taken)
 {
     uint32_t n = 0, written = 0;
     for (uint32_t i = 0; i < q->ring.depth; i++)
         if (q->slots[i].state == RS_SLOT_FLYING) q->replay[n++] = i;
     qsort_r(q->replay, n, sizeof(*q->replay), by_order, q->slots);
     for (uint32_t k = 0; k < n; k++) {
-        int err = prepare_again(&q->slots[q->replay[k]]);
+        int err = prepare_again(&q->slots[q->replay[k]], taken);
         if (err != 0)
             rs_client_finish(q, q->replay[k], err);
         else
@@ -105,10 +109,11 @@ int rs_client_recover(struct reseal_queue *q)
     int err = rs_client_restore(q->r, q->epoch);
     if (err == 0 && !wait_for_end(q)) err = RESEAL_ENOSERVICE;
     rs_client_reap_all(q);
+    uint32_t taken = atomic_load_explicit(&q->ring.control->sq_consumer.index, memory_order_acquire);
     if (err == 0) err = attach_again(q);
     if (err != 0) return rs_client_break(q, err);
     q->lost = false;
     q->idle = 0;
-    submit_again(q);
+    submit_again(q, taken);
     return 0;
 }
