@@ -21,6 +21,7 @@ static const struct {
     int (*run)(int argc, char **argv);
 } workloads[] = {
     {"hotpath", rs_bench_cmd_hotpath},
+    {"ring", rs_bench_cmd_ring},
 };
 
 int reseal_cmd_bench(int argc, char **argv)

@@ -21,5 +21,6 @@ void rs_report_add(struct rs_report *r, const struct rs_result *result);
 int rs_report_end(struct rs_report *r);
 
 int rs_bench_cmd_hotpath(int argc, char **argv);
+int rs_bench_cmd_ring(int argc, char **argv);
 
 #endif
