@@ -15,7 +15,8 @@
 
 enum rs_key_msg_type {
     RS_MSG_SESSION_KEYS = RS_MSG_INTERNAL + 0, /* rs_msg_session_request -> rs_msg_session_keys */
-    RS_MSG_KEY_REVOKED = RS_MSG_INTERNAL + 1,  /* keyd -> work: rs_msg_key; no reply: sessions that use it end */
+    RS_MSG_KEY_REVOKED =
+        RS_MSG_INTERNAL + 1, /* keyd -> work: rs_msg_key; no reply: sessions that use it end */
 
     /*
      * On --supervisor-fd of reseal-keyd. WORK_PAIR carries the keyd end of a
@@ -39,18 +40,18 @@ struct rs_msg_session_request {
 
 /* What the policy grants for it. */
 struct rs_msg_session_keys {
-    uint16_t src_bits;  /* AES key bits; 0: plain */
+    uint16_t src_bits; /* AES key bits; 0: plain */
     uint16_t dst_bits;
-    uint16_t src_len;   /* bytes of src: XTS 32 or 64, GCM 16 or 32 */
+    uint16_t src_len; /* bytes of src: XTS 32 or 64, GCM 16 or 32 */
     uint16_t dst_len;
-    uint32_t weight;    /* of the tenant, 1 to 1000 */
+    uint32_t weight; /* of the tenant, 1 to 1000 */
     uint32_t reserved;
-    uint8_t salt[16];   /* GCM destination: of the fresh subkey */
+    uint8_t salt[16]; /* GCM destination: of the fresh subkey */
     uint8_t src[RS_RAW_KEY_MAX];
     uint8_t dst[RS_RAW_KEY_MAX]; /* GCM: HKDF(key, salt), fresh for each request */
-    uint8_t digest[32]; /* key of the tenant's digests, when the stage was granted */
-    char tenant[64];    /* the one it counts for */
-    uint64_t record_limit; /* GCM destination: records before RESEAL_EKEYUSED */
+    uint8_t digest[32];          /* key of the tenant's digests, when the stage was granted */
+    char tenant[64];             /* the one it counts for */
+    uint64_t record_limit;       /* GCM destination: records before RESEAL_EKEYUSED */
 };
 
 _Static_assert(sizeof(struct rs_msg_session_request) == 160, "session request");

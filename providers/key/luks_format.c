@@ -1,0 +1,117 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "providers/key/luks.h"
+
+#include "offload/base/keymem.h"
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <openssl/rand.h>
+
+#define OFFSET_MAX    ((uint64_t)1 << 30)
+#define DEVICE_MAX    ((uint64_t)1 << 62)
+#define LEAST_DEVICE  ((uint64_t)64 << 20) /* room for a default header while it is made */
+#define PBKDF_MS_MAX  30000u
+#define PBKDF_MEM_KIB (1u << 20)
+#define SECTOR        512u
+
+/* Fills in the defaults; RESEAL_EINVAL. */
+static int settle(struct rs_msg_luks_format *f)
+{
+    if (f->version == 0) f->version = 2;
+    if (f->version > 2) return RESEAL_EINVAL;
+    if (f->unit == 0) f->unit = f->version == 2 ? 4096 : SECTOR;
+    if (f->unit < SECTOR || f->unit > 4096 || !rs_is_pow2(f->unit)) return RESEAL_EINVAL;
+    if (f->version == 1 && (f->unit != SECTOR || f->label[0] != '\0' || f->pbkdf == 2)) return RESEAL_EINVAL;
+    if (f->key_bits == 0) f->key_bits = 256;
+    if (f->key_bits != 128 && f->key_bits != 256) return RESEAL_EINVAL;
+    if (f->data_offset > OFFSET_MAX || f->data_offset % SECTOR != 0) return RESEAL_EINVAL;
+    if (f->version == 2 && f->data_offset % 4096 != 0) return RESEAL_EINVAL;
+    if (f->data_size > DEVICE_MAX || f->data_size % f->unit != 0) return RESEAL_EINVAL;
+    if (f->pbkdf_ms > PBKDF_MS_MAX || f->pbkdf > 2) return RESEAL_EINVAL;
+    if (memchr(f->label, '\0', sizeof(f->label)) == NULL) return RESEAL_EINVAL;
+    return 0;
+}
+
+static int set_pbkdf(struct crypt_device *cd, const struct rs_msg_luks_format *f)
+{
+    if (f->pbkdf == 0 && f->pbkdf_ms == 0) return 0;
+    const struct crypt_pbkdf_type *usual =
+        crypt_get_pbkdf_default(f->version == 2 ? CRYPT_LUKS2 : CRYPT_LUKS1);
+    if (usual == NULL) return RESEAL_ENOSUPPORT;
+    struct crypt_pbkdf_type p = *usual;
+    bool argon = f->pbkdf == 2 || (f->pbkdf == 0 && f->version == 2);
+    p.type = argon ? CRYPT_KDF_ARGON2ID : CRYPT_KDF_PBKDF2;
+    if (p.hash == NULL) p.hash = "sha256";
+    if (f->pbkdf_ms != 0) p.time_ms = f->pbkdf_ms;
+    p.max_memory_kb = argon ? RS_MIN(RS_MAX(p.max_memory_kb, 65536u), PBKDF_MEM_KIB) : 0;
+    p.parallel_threads = argon ? RS_MAX(p.parallel_threads, 1u) : 0;
+    return crypt_set_pbkdf_type(cd, &p) == 0 ? 0 : RESEAL_EINVAL;
+}
+
+static int make_header(struct crypt_device *cd, const struct rs_msg_luks_format *f,
+                       const struct rs_secret_text *pass, struct rs_source_yield *out)
+{
+    struct crypt_params_luks2 two = {.sector_size = f->unit, .label = f->label[0] != '\0' ? f->label : NULL};
+    struct crypt_params_luks1 one = {.hash = "sha256"};
+    const char *key = (const char *)out->key;
+    size_t len = out->key_len;
+    void *params = f->version == 2 ? (void *)&two : (void *)&one;
+    if (f->data_offset != 0 && crypt_set_data_offset(cd, f->data_offset / SECTOR) != 0) return RESEAL_EINVAL;
+    int r = set_pbkdf(cd, f);
+    if (r != 0) return r;
+    r = crypt_format(cd, f->version == 2 ? CRYPT_LUKS2 : CRYPT_LUKS1, "aes", "xts-plain64", NULL, key, len,
+                     params);
+    if (r < 0) return rs_luks_error(r, RESEAL_EINVAL);
+    int slot = crypt_keyslot_add_by_volume_key(cd, 0, key, len, (const char *)pass->bytes, pass->len);
+    if (slot < 0) return rs_luks_error(slot, RESEAL_EINVAL);
+    r = rs_luks_info(cd, &out->luks);
+    out->luks.keyslot = slot;
+    return r;
+}
+
+static int format_memfd(int fd, const struct rs_msg_luks_format *f, const struct rs_secret_text *pass,
+                        struct rs_source_yield *out)
+{
+    struct crypt_device *cd = NULL;
+    struct rs_memfd_path path;
+    uint64_t size = f->data_offset + f->data_size;
+    if (ftruncate(fd, (off_t)RS_MAX(size, LEAST_DEVICE)) != 0) return RESEAL_EINVAL;
+    rs_memfd_path(fd, &path);
+    if (crypt_init(&cd, path.text) != 0) return RESEAL_EIO;
+    int r = make_header(cd, f, pass, out);
+    crypt_free(cd);
+    if (r != 0) return r;
+    /* What goes to the client is the header alone, and nobody changes it any more. */
+    const int seals = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE | F_SEAL_SEAL;
+    if (ftruncate(fd, (off_t)out->luks.header_size) != 0 || fcntl(fd, F_ADD_SEALS, seals) != 0)
+        return RESEAL_EIO;
+    return 0;
+}
+
+static int fetch_luks_format(const struct rs_source_order *order, const int *fds, struct rs_source_yield *out,
+                             int *out_fd)
+{
+    struct rs_msg_luks_format f = order->format;
+    struct rs_secret_text pass;
+    int r = settle(&f);
+    if (r != 0) return r;
+    rs_luks_quiet();
+    out->key_len = f.key_bits / 4;
+    if (RAND_priv_bytes(out->key, (int)out->key_len) != 1) return RESEAL_ENOMEM;
+    if (!rs_raw_key_ok(RESEAL_XTS, out->key, out->key_len)) return RESEAL_ENOMEM;
+    r = rs_secret_read(fds[0], RS_PASSPHRASE_MAX, &pass);
+    if (r != 0) return r;
+    int fd = memfd_create("luks-header", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    r = fd < 0 ? RESEAL_ENOMEM : pass.len == 0 ? RESEAL_EPASS : format_memfd(fd, &f, &pass, out);
+    rs_secret_free(&pass);
+    if (r == 0)
+        *out_fd = fd;
+    else
+        rs_cleanup_close(&fd);
+    return r;
+}
+
+const struct rs_source rs_source_luks_format = {
+    .name = "luks-format", .nfds = 1, .in_child = true, .fetch = fetch_luks_format};

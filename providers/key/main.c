@@ -1,0 +1,274 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* reseal-keyd: holds the keys. Started by reseald, which gives it its sockets. */
+#include "providers/key/keyd.h"
+
+#include "offload/base/keymem.h"
+#include "providers/crypto/derive.h"
+#include "providers/crypto/openssl_memory.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <getopt.h>
+#include <libgen.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/prctl.h>
+#include <sys/signalfd.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <openssl/crypto.h>
+#include <openssl/evp.h>
+#include <openssl/hmac.h>
+#include <openssl/rand.h>
+
+#define EXIT_USAGE 2
+
+struct options {
+    int listen_fd, work_fd, supervisor_fd;
+    const char *policy;
+    bool private;
+    uid_t private_uid;
+};
+
+static const char *const keyd_calls[] = {
+    "read",
+    "pread64",
+    "write",
+    "openat",
+    "open",
+    "close",
+    "lseek",
+    "fstat",
+    "newfstatat",
+    "stat",
+    "statx",
+    "fcntl",
+    "ftruncate",
+    "pwrite64",
+    "mmap",
+    "munmap",
+    "mprotect",
+    "mremap",
+    "madvise",
+    "brk",
+    "mlock",
+    "memfd_create",
+    "futex",
+    "exit",
+    "exit_group",
+    "getrandom",
+    "clock_gettime",
+    "getpid",
+    "gettid",
+    "getuid",
+    "geteuid",
+    "recvmsg",
+    "sendmsg",
+    "accept4",
+    "socketpair",
+    "getsockopt",
+    "epoll_wait",
+    "epoll_pwait",
+    "epoll_pwait2",
+    "epoll_ctl",
+    "pidfd_send_signal",
+    "rt_sigreturn",
+    "rt_sigprocmask",
+    "restart_syscall",
+    "uname",
+    "sysinfo",
+    "poll",
+    "ppoll",
+    "tgkill",
+    NULL,
+};
+
+static RS_NORETURN void die(const char *what, const char *why)
+{
+    (void)fprintf(stderr, "reseal-keyd: %s: %s\n", what, why);
+    exit(1);
+}
+
+static RS_NORETURN void usage(void)
+{
+    (void)fputs(
+        "usage: reseal-keyd --listen-fd N --work-fd N --supervisor-fd N (--policy FILE | --private-uid UID)\n"
+        "It is started by reseald.\n",
+        stderr);
+    exit(EXIT_USAGE);
+}
+
+static unsigned long number_of(const char *text, unsigned long max)
+{
+    char *end;
+    errno = 0;
+    unsigned long n = strtoul(text, &end, 10);
+    if (*text < '0' || *text > '9' || *end != '\0' || errno != 0 || n > max) usage();
+    return n;
+}
+
+static struct options options_of(int argc, char **argv)
+{
+    static const struct option names[] = {
+        {"listen-fd", required_argument, NULL, 'l'},     {"work-fd", required_argument, NULL, 'w'},
+        {"supervisor-fd", required_argument, NULL, 's'}, {"policy", required_argument, NULL, 'p'},
+        {"private-uid", required_argument, NULL, 'u'},   {NULL, 0, NULL, 0},
+    };
+    struct options o = {.listen_fd = -1, .work_fd = -1, .supervisor_fd = -1};
+    for (int c; (c = getopt_long(argc, argv, "", names, NULL)) != -1;) {
+        if (c == 'l') o.listen_fd = (int)number_of(optarg, 1 << 20);
+        if (c == 'w') o.work_fd = (int)number_of(optarg, 1 << 20);
+        if (c == 's') o.supervisor_fd = (int)number_of(optarg, 1 << 20);
+        if (c == 'p') o.policy = optarg;
+        if (c == 'u') {
+            o.private = true;
+            o.private_uid = (uid_t)number_of(optarg, UINT32_MAX - 1u);
+        }
+        if (c == '?') usage();
+    }
+    bool fds = o.listen_fd >= 0 && o.work_fd >= 0 && o.supervisor_fd >= 0;
+    if (!fds || optind != argc || (o.policy != NULL) == o.private) usage();
+    return o;
+}
+
+/* ---- what it watches ------------------------------------------------------------ */
+
+static void listener_ready(struct rs_keyd *d, struct rs_watch *w, uint32_t events)
+{
+    (void)events;
+    int fd = accept4(w->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+    if (fd >= 0) (void)rs_keyd_accept(d, fd);
+}
+
+static void supervisor_ready(struct rs_keyd *d, struct rs_watch *w, uint32_t events)
+{
+    (void)events;
+    int r = rs_msg_recv(w->fd, d->msg, MSG_DONTWAIT);
+    if (r == RESEAL_EAGAIN) return;
+    if (r == 0 && d->msg->header.type == RS_MSG_WORK_PAIR && d->msg->nfds == 1)
+        rs_sessions_add(d, rs_msg_take_fd(d->msg, 0));
+    else
+        d->ended = true;
+    if (r == 0) rs_msg_close_fds(d->msg);
+}
+
+/* A policy that does not parse leaves the old one in force. */
+static void reload(struct rs_keyd *d)
+{
+    struct rs_policy *policy;
+    char why[256];
+    if (d->policy_path == NULL) return;
+    int r = rs_policy_load(d->policy_path, &policy, why, sizeof(why));
+    if (r != 0) {
+        (void)fprintf(stderr, "reseal-keyd: the policy was not reloaded, the old one stays: %s\n", why);
+        return;
+    }
+    rs_policy_free(d->policy);
+    d->policy = policy;
+    (void)fprintf(stderr, "reseal-keyd: policy reloaded\n");
+}
+
+static void signal_ready(struct rs_keyd *d, struct rs_watch *w, uint32_t events)
+{
+    (void)events;
+    struct signalfd_siginfo info;
+    if (read(w->fd, &info, sizeof(info)) != sizeof(info)) return;
+    if (info.ssi_signo == SIGHUP)
+        reload(d);
+    else
+        d->ended = true;
+}
+
+static void watch(struct rs_keyd *d, struct rs_watch *w, int fd,
+                  void (*ready)(struct rs_keyd *, struct rs_watch *, uint32_t))
+{
+    *w = (struct rs_watch){.fd = fd, .ready = ready};
+    if (fcntl(fd, F_SETFD, FD_CLOEXEC) != 0 || rs_keyd_watch(d, w) != 0)
+        die("cannot watch a descriptor", strerror(errno));
+}
+
+static void watch_all(struct rs_keyd *d, const struct options *o)
+{
+    sigset_t set;
+    sigemptyset(&set);
+    sigaddset(&set, SIGHUP);
+    sigaddset(&set, SIGTERM);
+    sigaddset(&set, SIGINT);
+    sigprocmask(SIG_BLOCK, &set, NULL);
+    int flags = fcntl(o->listen_fd, F_GETFL);
+    (void)fcntl(o->listen_fd, F_SETFL, flags | O_NONBLOCK);
+    watch(d, &d->listener, o->listen_fd, listener_ready);
+    watch(d, &d->supervisor, o->supervisor_fd, supervisor_ready);
+    watch(d, &d->signals, signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK), signal_ready);
+    rs_sessions_add(d, o->work_fd);
+}
+
+/* ---- start ------------------------------------------------------------------------ */
+
+/* Does once what is done later, so that libcrypto loads nothing more once confined. */
+static void warm_libcrypto(void)
+{
+    uint8_t key[32] = {1}, salt[RS_SALT_LEN] = {2}, out[32];
+    bool works = RAND_priv_bytes(out, sizeof(out)) == 1 &&
+                 rs_derive_subkey(key, sizeof(key), salt, out) == 0 &&
+                 HMAC(EVP_sha256(), key, sizeof(key), salt, sizeof(salt), out, NULL) != NULL;
+    if (!works) die("libcrypto", "does not work");
+}
+
+static void confine(struct rs_keyd *d, char *policy)
+{
+    RS_FREE char *copy = policy != NULL ? strdup(policy) : NULL;
+    /* To read the policy again, with the names of users and groups. */
+    const struct rs_path paths[] = {
+        {copy != NULL ? dirname(copy) : NULL, RS_PATH_READ}, {"/etc", RS_PATH_READ}, {NULL, 0}};
+    rs_sandbox_capabilities(&d->protections);
+    if (rs_sandbox_files(&d->protections, paths, 0) != 0 ||
+        rs_sandbox_calls(&d->protections, keyd_calls) != 0)
+        die("cannot confine itself", "the kernel refused its Landlock or seccomp rules");
+}
+
+static struct rs_policy *first_policy(const struct options *o)
+{
+    struct rs_policy *policy;
+    char why[256];
+    if (o->private) {
+        policy = rs_policy_private(o->private_uid);
+        if (policy == NULL) die("policy", "out of memory");
+        return policy;
+    }
+    if (rs_policy_load(o->policy, &policy, why, sizeof(why)) != 0) die(o->policy, why);
+    return policy;
+}
+
+static unsigned deadline(void)
+{
+    const char *text = secure_getenv("RESEAL_KEYD_DEADLINE");
+    unsigned long s = text != NULL ? strtoul(text, NULL, 10) : 0;
+    return s >= 1 && s <= 3600 ? (unsigned)s : RS_KEYD_DEADLINE_S;
+}
+
+int main(int argc, char **argv)
+{
+    static struct rs_keyd d;
+    struct options o = options_of(argc, argv);
+    /* Before there is a secret in this process, and before libcrypto has allocated. */
+    rs_sandbox_process(&d.protections);
+    if (rs_nursery_start(&d.nursery) != 0) die("cannot start", strerror(errno));
+    if (rs_keymem_init(0) != 0 || rs_keymem_hook_openssl() != 0) die("key memory", "cannot be had");
+    if (rs_keymem_kind() == RS_KEYMEM_PLAIN)
+        (void)fputs("reseal-keyd: warning: keys can reach the swap: raise RLIMIT_MEMLOCK (reseal doctor)\n",
+                    stderr);
+    if (OPENSSL_init_crypto(OPENSSL_INIT_NO_LOAD_CONFIG, NULL) != 1) die("libcrypto", "does not start");
+    warm_libcrypto();
+    d.deadline_s = deadline();
+    d.policy = first_policy(&o);
+    d.policy_path = o.policy;
+    if (rs_keyd_init(&d) != 0) die("cannot start", reseal_strerror(RESEAL_ENOMEM));
+    watch_all(&d, &o);
+    confine(&d, (char *)(uintptr_t)o.policy);
+    int r = rs_keyd_loop(&d);
+    rs_keyd_free(&d);
+    return r == 0 ? 0 : 1;
+}

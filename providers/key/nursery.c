@@ -1,0 +1,198 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "providers/key/nursery.h"
+
+#include "offload/base/keymem.h"
+#include "offload/base/sandbox.h"
+#include "providers/crypto/openssl_memory.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <openssl/crypto.h>
+
+/* What a pass phrase derivation may cost: argon2 of a LUKS2 header may ask for up to 4 GiB. */
+#define CHILD_MEMORY ((rlim_t)5 << 30)
+
+static const char *const child_calls[] = {
+    "read",
+    "pread64",
+    "write",
+    "pwrite64",
+    "writev",
+    "readv",
+    "openat",
+    "open",
+    "close",
+    "lseek",
+    "fstat",
+    "newfstatat",
+    "stat",
+    "lstat",
+    "statx",
+    "access",
+    "faccessat",
+    "faccessat2",
+    "readlink",
+    "readlinkat",
+    "fcntl",
+    "ftruncate",
+    "fallocate",
+    "fsync",
+    "fdatasync",
+    "mmap",
+    "munmap",
+    "mprotect",
+    "mremap",
+    "madvise",
+    "brk",
+    "mlock",
+    "munlock",
+    "memfd_create",
+    "futex",
+    "set_robust_list",
+    "rseq",
+    "exit",
+    "exit_group",
+    "getrandom",
+    "clock_gettime",
+    "clock_nanosleep",
+    "nanosleep",
+    "gettimeofday",
+    "getrusage",
+    "sched_getaffinity",
+    "sched_yield",
+    "sysinfo",
+    "uname",
+    "getpid",
+    "gettid",
+    "getuid",
+    "geteuid",
+    "getpriority",
+    "setpriority",
+    "prlimit64",
+    "poll",
+    "ppoll",
+    "rt_sigprocmask",
+    "rt_sigreturn",
+    "restart_syscall",
+    "sendmsg",
+    NULL,
+};
+
+static void limit(int what, rlim_t value)
+{
+    const struct rlimit l = {value, value};
+    (void)setrlimit(what, &l);
+}
+
+/* The out-of-memory killer takes a child before it takes the service. */
+static void volunteer(void)
+{
+    RS_CLOSE int fd = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
+    if (fd >= 0) (void)!write(fd, "1000", 4);
+}
+
+static int confine(unsigned deadline_s)
+{
+    struct rs_protections p = {0};
+    const struct rs_path paths[] = {{"/dev/urandom", RS_PATH_READ}, {"/dev/random", RS_PATH_READ}, {NULL, 0}};
+    volunteer();
+    limit(RLIMIT_AS, CHILD_MEMORY);
+    limit(RLIMIT_CPU, deadline_s * 8); /* argon2 uses several threads */
+    limit(RLIMIT_NOFILE, 64);
+    rs_sandbox_process(&p);
+    rs_sandbox_capabilities(&p);
+    int r = rs_sandbox_files(&p, paths, RS_SANDBOX_SCOPE_SIGNALS);
+    return r != 0 ? r : rs_sandbox_calls(&p, child_calls);
+}
+
+static int send_birth(int op)
+{
+    RS_CLOSE int pidfd = (int)syscall(SYS_pidfd_open, getpid(), 0);
+    if (pidfd < 0) return RESEAL_EIO;
+    return rs_msg_send(op, RS_MSG_BORN, 0, NULL, 0, &pidfd, 1, 0);
+}
+
+static RS_NORETURN void child(struct rs_msg *order_msg, int nursery)
+{
+    struct rs_source_order order;
+    memcpy(&order, order_msg->body, sizeof(order));
+    int op = order_msg->fds[0], out_fd = -1;
+    const struct rs_source *source = rs_source_of(order.kind);
+    close(nursery);
+    signal(SIGCHLD, SIG_DFL);
+    (void)prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
+    (void)alarm(order.deadline_s);
+    if (source == NULL || order_msg->nfds - 1 != source->nfds) _exit(2);
+    if (rs_keymem_init(0) != 0 || rs_keymem_hook_openssl() != 0) _exit(2);
+    if (OPENSSL_init_crypto(OPENSSL_INIT_NO_LOAD_CONFIG, NULL) != 1) _exit(2);
+    if (send_birth(op) != 0 || confine(order.deadline_s) != 0) _exit(2);
+    struct rs_source_yield *yield = rs_keymem_alloc(sizeof(*yield));
+    if (yield == NULL) _exit(2);
+    yield->status = source->fetch(&order, order_msg->fds + 1, yield, &out_fd);
+    if (yield->status != 0) rs_wipe(yield->key, sizeof(yield->key));
+    int r = rs_msg_send(op, RS_MSG_YIELD, 0, yield, sizeof(*yield), &out_fd, out_fd >= 0 ? 1 : 0, 0);
+    rs_keymem_free(yield);
+    _exit(r == 0 ? 0 : 2);
+}
+
+static RS_NORETURN void nursery(int sock)
+{
+    struct rs_protections p = {0};
+    static struct rs_msg msg;
+    signal(SIGCHLD, SIG_IGN); /* children are not waited for */
+    signal(SIGHUP, SIG_IGN);
+    (void)prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
+    rs_sandbox_process(&p);
+    for (;;) {
+        int r = rs_msg_recv(sock, &msg, 0);
+        if (r == RESEAL_EIO || r == RESEAL_ENOSERVICE) _exit(0);
+        if (r != 0) continue;
+        bool ok = msg.header.type == RS_MSG_ORDER && msg.header.length == sizeof(struct rs_source_order);
+        if (ok && msg.nfds >= 1 && fork() == 0) child(&msg, sock);
+        rs_msg_close_fds(&msg); /* a fork that failed shows as an end of file */
+    }
+}
+
+int rs_nursery_start(struct rs_nursery *n)
+{
+    int pair[2];
+    if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) != 0) return RESEAL_EIO;
+    n->pid = fork();
+    if (n->pid == 0) {
+        /* Nothing of the service's own: listening sockets, the pairs between its programs. */
+        if (dup2(pair[1], 3) != 3) _exit(2);
+        (void)close_range(4, ~0u, 0);
+        (void)fcntl(3, F_SETFD, FD_CLOEXEC);
+        nursery(3);
+    }
+    close(pair[1]);
+    n->sock = pair[0];
+    if (n->pid > 0) return 0;
+    close(pair[0]);
+    return RESEAL_EIO;
+}
+
+int rs_nursery_order(const struct rs_nursery *n, const struct rs_source_order *order, const int *fds,
+                     unsigned nfds, int *op)
+{
+    int pair[2], send[RS_MSG_FDS];
+    if (nfds > RS_SOURCE_FDS) return RESEAL_EINVAL;
+    if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) != 0) return RESEAL_ELIMIT;
+    send[0] = pair[1];
+    for (unsigned i = 0; i < nfds; i++) send[i + 1] = fds[i];
+    int r = rs_msg_send(n->sock, RS_MSG_ORDER, 0, order, sizeof(*order), send, nfds + 1, MSG_DONTWAIT);
+    close(pair[1]);
+    if (r != 0) {
+        close(pair[0]);
+        return r == RESEAL_EAGAIN ? RESEAL_ELIMIT : RESEAL_EIO;
+    }
+    *op = pair[0];
+    return 0;
+}

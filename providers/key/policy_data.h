@@ -1,0 +1,62 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef RS_KEY_POLICY_DATA_H
+#define RS_KEY_POLICY_DATA_H
+
+/* What a policy is made of; policy*.c only. */
+
+#include "providers/key/policy.h"
+
+struct rs_subject {
+    enum rs_subject_kind kind;
+    uint32_t id; /* uid, gid, or index of the tenant */
+    char *name;  /* as written; owned */
+};
+
+struct rs_member {
+    uint32_t tenant;
+    struct rs_subject who; /* a user or a group */
+};
+
+struct rs_pair {
+    struct rs_subject who;
+    char *from; /* patterns; owned */
+    char *to;
+    unsigned grants;
+};
+
+struct rs_allow {
+    struct rs_subject who;
+    unsigned privileges; /* bit i: rs_privilege_names[i] */
+};
+
+/* A user's membership in a group by group(5); the primary group comes with the question. */
+struct rs_in_group {
+    uid_t uid;
+    gid_t gid;
+};
+
+struct rs_policy {
+    bool private;
+    uid_t private_uid;
+    struct rs_tenant *tenants;
+    struct rs_member *members;
+    struct rs_pair *pairs;
+    struct rs_allow *allows;
+    struct rs_in_group *in_groups;
+    size_t ntenants, nmembers, npairs, nallows, nin_groups;
+};
+
+#define RS_PRIVILEGE_ACCESS 1u /* bit of Cryptographer.Access */
+
+struct rs_identity;
+
+/* True when a rule for `who` holds for the user; `tenant` is an index, or SIZE_MAX. */
+bool rs_subject_holds(const struct rs_policy *policy, const struct rs_subject *who, uid_t uid, gid_t gid,
+                      size_t tenant);
+
+bool rs_policy_may_access(const struct rs_policy *policy, uid_t uid, gid_t gid, size_t tenant);
+
+/* Names of grants in bit order, NULL at the end. */
+extern const char *const rs_grant_names[];
+
+#endif
