@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "offload/cli/cli.h"
+#include "offload/cli/status.h"
 
 static const struct command {
     const char *name;
@@ -13,6 +14,8 @@ static const struct command {
     {"bench", "speeds, of what the machine can do and of other programs", reseal_cmd_bench},
     {"doctor", "what limits or fails, and the command that mends it", reseal_cmd_doctor},
     {"engines", "what does the work, and which is chosen for what", reseal_cmd_engines},
+    {"status", "the running service: protections, workers, clients", reseal_cmd_status},
+    {"top", "its rates, again and again", reseal_cmd_top},
     {"help", "this list, or the help of a command", reseal_cmd_help},
 };
 
@@ -54,6 +57,8 @@ int reseal_cmd_help(int argc, char **argv)
 int main(int argc, char **argv)
 {
     if (argc < 2) {
+        (void)rs_status_summary();
+        putchar('\n');
         print_commands(stdout);
         return RS_CLI_OK;
     }
