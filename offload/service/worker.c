@@ -1,0 +1,350 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "offload/service/worker.h"
+
+#include "offload/base/clock.h"
+
+#include <errno.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <sys/epoll.h>
+#include <unistd.h>
+
+#define SPIN_MIN_NS 5000u  /* an idle worker looks at least this long before it sleeps */
+#define SPIN_MAX_NS 50000u /* and at most this long */
+#define EVENTS      64
+
+/* ---- notes ------------------------------------------------------------------ */
+
+static void give_back(struct rs_worker *w, struct rs_note *note, int status)
+{
+    note->status = status;
+    rs_mailbox_put(w->outbox, note);
+}
+
+static int queue_add(struct rs_worker *w, struct rs_queue *q)
+{
+    if (w->count == RS_WORKER_QUEUES) return RESEAL_ELIMIT;
+    struct epoll_event event = {.events = EPOLLIN, .data.ptr = q};
+    if (epoll_ctl(w->epoll, EPOLL_CTL_ADD, q->wake, &event) != 0) return RESEAL_ENOMEM;
+    w->queues[w->count++] = q;
+    return 0;
+}
+
+/* The queue is the control thread's again after this. */
+static void queue_let_go(struct rs_worker *w, unsigned i)
+{
+    struct rs_queue *q = w->queues[i];
+    epoll_ctl(w->epoll, EPOLL_CTL_DEL, q->wake, NULL);
+    w->queues[i] = w->queues[--w->count];
+}
+
+static void session_end(struct rs_worker *w, struct rs_note *note)
+{
+    struct rs_slot *slot = &note->seat->slots[note->slot];
+    for (unsigned i = 0; i < w->count; i++)
+        if (w->queues[i]->seat == note->seat) rs_serve_void(w->queues[i], slot->binding, note->status);
+    slot->binding = NULL;
+}
+
+static void seat_end(struct rs_worker *w, struct rs_seat *seat)
+{
+    for (unsigned i = w->count; i-- > 0;)
+        if (w->queues[i]->seat == seat) {
+            struct rs_note *closing = w->queues[i]->closing;
+            queue_let_go(w, i);
+            if (closing != NULL) give_back(w, closing, 0);
+        }
+    for (unsigned i = 0; i < seat->nslots; i++) seat->slots[i].binding = NULL;
+}
+
+static void note_do(struct rs_worker *w, struct rs_note *note)
+{
+    int status = 0;
+    switch (note->kind) {
+    case RS_NOTE_QUEUE_ADD:
+        status = queue_add(w, note->queue);
+        break;
+    case RS_NOTE_QUEUE_CLOSE:
+        note->queue->closing = note;
+        return; /* comes back when its jobs are done */
+    case RS_NOTE_SESSION_ADD:
+        note->seat->slots[note->slot] = (struct rs_slot){note->binding, note->generation};
+        break;
+    case RS_NOTE_SESSION_END:
+        session_end(w, note);
+        break;
+    case RS_NOTE_REGION_ADD:
+        note->queue->regions[note->slot] = note->queue->guarded[note->slot] =
+            (struct rs_region){.base = note->base, .len = note->len};
+        break;
+    case RS_NOTE_SCRATCH: {
+        uint8_t *old = w->scratch;
+        uint64_t old_len = w->scratch_len;
+        w->scratch = note->base;
+        w->scratch_len = note->len;
+        note->base = old;
+        note->len = old_len;
+        break;
+    }
+    case RS_NOTE_SEAT_END:
+        seat_end(w, note->seat);
+        break;
+    case RS_NOTE_PAUSE:
+    case RS_NOTE_RESUME:
+        w->paused = note->kind == RS_NOTE_PAUSE;
+        break;
+    case RS_NOTE_STOP:
+        w->stop = true;
+        break;
+    case RS_NOTE_FAULT:
+        break;
+    }
+    give_back(w, note, status);
+}
+
+static void read_notes(struct rs_worker *w)
+{
+    if (rs_mailbox_empty(&w->inbox)) return;
+    for (struct rs_note *note = rs_mailbox_take(&w->inbox), *next; note != NULL; note = next) {
+        next = note->next;
+        note_do(w, note);
+    }
+}
+
+/* ---- faults ------------------------------------------------------------------ */
+
+/* The client's mapping faulted under us: its jobs fail, it is served no more, the control thread ends it. */
+static void on_fault(struct rs_worker *w, struct rs_queue *q)
+{
+    rs_wipe(w->scratch, w->scratch_len);
+    rs_wipe(w->zero_maps, sizeof(w->zero_maps));
+    rs_count(&w->metrics.faults, 1);
+    if (RS_GUARD_UP(&q->guard)) {
+        rs_serve_fault(w, q);
+        rs_guard_down();
+    }
+    if (q->seat->faulted) return;
+    q->seat->faulted = true;
+    struct rs_note *note = calloc(1, sizeof(*note));
+    /* Without memory for the note the client stays connected, unserved. */
+    if (note == NULL) return;
+    *note = (struct rs_note){.kind = RS_NOTE_FAULT, .seat = q->seat, .queue = q, .worker = w->index};
+    rs_mailbox_put(w->outbox, note);
+}
+
+/* ---- rounds ------------------------------------------------------------------ */
+
+static bool fetch(struct rs_worker *w, struct rs_queue *q)
+{
+    if (q->seat->faulted) return false;
+    if (!RS_GUARD_UP(&q->guard)) {
+        on_fault(w, q);
+        return false;
+    }
+    bool any = rs_serve_fetch(q) != 0;
+    rs_guard_down();
+    return any;
+}
+
+/* Bytes that a queue gets in a round: its tenant's weight, shared among the tenant's waiting queues here. */
+static int64_t quantum(const struct rs_worker *w, const struct rs_queue *q)
+{
+    unsigned sharers = 0;
+    const struct rs_tenant *tenant = atomic_load_explicit(&q->seat->tenant, memory_order_relaxed);
+    for (unsigned i = 0; i < w->count; i++)
+        sharers += w->queues[i]->waiting != 0 && w->queues[i]->seat->tenant == tenant;
+    int64_t weight = atomic_load_explicit(&tenant->weight, memory_order_relaxed);
+    int64_t bytes = (int64_t)RS_QUANTUM * weight / (int64_t)RS_WEIGHT_DEFAULT / (int64_t)RS_MAX(sharers, 1u);
+    return RS_MAX(bytes, (int64_t)RS_JOB_COST);
+}
+
+static void serve(struct rs_worker *w, struct rs_queue *q)
+{
+    if (q->waiting == 0 && q->deficit >= 0) return;
+    q->deficit = RS_MIN(q->deficit + quantum(w, q), (int64_t)RS_QUANTUM * 10);
+    if (q->waiting == 0 || q->deficit <= 0 || q->seat->faulted) return;
+    if (RS_GUARD_UP(&q->guard)) {
+        rs_serve_run(w, q);
+        rs_guard_down();
+    } else {
+        on_fault(w, q);
+    }
+}
+
+/* Queues that are to close and have nothing left. */
+static void finish_closing(struct rs_worker *w)
+{
+    for (unsigned i = w->count; i-- > 0;) {
+        struct rs_queue *q = w->queues[i];
+        if (q->closing == NULL || q->waiting != 0) continue;
+        struct rs_note *note = q->closing;
+        q->closing = NULL;
+        queue_let_go(w, i);
+        give_back(w, note, 0);
+    }
+}
+
+/* One round over all queues; true when there was something to do. */
+static bool round_once(struct rs_worker *w)
+{
+    bool busy = false, closing = false;
+    for (unsigned i = 0; i < w->count; i++) busy |= fetch(w, w->queues[i]);
+    for (unsigned i = 0; i < w->count; i++) {
+        struct rs_queue *q = w->queues[i];
+        busy |= q->waiting != 0 && !q->seat->faulted;
+        serve(w, q);
+        closing |= q->closing != NULL;
+    }
+    if (closing) finish_closing(w);
+    return busy;
+}
+
+/* ---- sleep and wake ---------------------------------------------------------- */
+
+/*
+ * Asks the client to wake us; false when work came meanwhile. Jobs that cannot
+ * be taken, because the client does not take its completions, are no reason to
+ * stay awake: its next submission wakes us.
+ */
+static bool announce_queue(struct rs_worker *w, struct rs_queue *q)
+{
+    if (q->seat->faulted) return true;
+    if (!RS_GUARD_UP(&q->guard)) {
+        on_fault(w, q);
+        return true;
+    }
+    bool quiet = rs_ring_announce_sleep(&q->sq) || rs_ring_room(&q->cq) == 0;
+    rs_guard_down();
+    return quiet;
+}
+
+static bool announce(struct rs_worker *w)
+{
+    for (unsigned i = 0; i < w->count; i++)
+        if (!announce_queue(w, w->queues[i])) return false;
+    return true;
+}
+
+static void withdraw(struct rs_worker *w)
+{
+    for (unsigned i = 0; i < w->count; i++) {
+        struct rs_queue *q = w->queues[i];
+        if (q->seat->faulted) continue;
+        if (RS_GUARD_UP(&q->guard)) {
+            rs_ring_awake(&q->sq);
+            rs_guard_down();
+        } else {
+            on_fault(w, q);
+        }
+    }
+}
+
+static void on_wake(struct rs_worker *w, struct rs_queue *q)
+{
+    /* A wake socket that its client closed would keep us awake for ever. */
+    if (rs_ring_drain(q->wake) != 0 || q->deaf) {
+        q->deaf = true;
+        epoll_ctl(w->epoll, EPOLL_CTL_DEL, q->wake, NULL);
+    }
+}
+
+static void sleep_until_event(struct rs_worker *w)
+{
+    struct epoll_event events[EVENTS];
+    rs_mailbox_sleep(&w->inbox);
+    bool quiet = rs_mailbox_empty(&w->inbox) && (w->paused || announce(w));
+    if (quiet) rs_count(&w->metrics.sleeps, 1);
+    int n = epoll_wait(w->epoll, events, EVENTS, quiet ? -1 : 0);
+    for (int i = 0; i < n; i++)
+        if (events[i].data.ptr != NULL) on_wake(w, events[i].data.ptr);
+    if (!w->paused) withdraw(w);
+    rs_mailbox_awake(&w->inbox);
+}
+
+/* Spins for a while that grows when spinning paid, and sleeps then. */
+static void idle(struct rs_worker *w)
+{
+    uint64_t start = rs_now_ns();
+    while (rs_now_ns() - start < w->spin_ns) {
+        rs_cpu_relax();
+        if (!rs_mailbox_empty(&w->inbox)) return;
+        if (w->paused) break;
+        if (round_once(w)) {
+            w->spin_ns = RS_MIN(w->spin_ns * 2, (uint64_t)SPIN_MAX_NS);
+            rs_count(&w->metrics.busy_ns, rs_now_ns() - start);
+            return;
+        }
+    }
+    w->spin_ns = RS_MAX(w->spin_ns / 2, (uint64_t)SPIN_MIN_NS);
+    sleep_until_event(w);
+}
+
+static void *worker_main(void *arg)
+{
+    struct rs_worker *w = arg;
+    w->spin_ns = SPIN_MAX_NS;
+    while (!w->stop) {
+        uint64_t start = rs_now_ns();
+        bool any = false;
+        read_notes(w);
+        while (!w->paused && !w->stop && round_once(w)) {
+            any = true;
+            read_notes(w);
+        }
+        if (any) rs_count(&w->metrics.busy_ns, rs_now_ns() - start);
+        if (!w->stop) idle(w);
+    }
+    return NULL;
+}
+
+/* ---- life -------------------------------------------------------------------- */
+
+static int start_thread(struct rs_worker *w)
+{
+    pthread_attr_t attr;
+    sigset_t all, old;
+    if (pthread_attr_init(&attr) != 0) return RESEAL_ENOMEM;
+    if (w->cpu >= 0) {
+        cpu_set_t set;
+        CPU_ZERO(&set);
+        CPU_SET((size_t)w->cpu, &set);
+        w->pinned = pthread_attr_setaffinity_np(&attr, sizeof(set), &set) == 0;
+    }
+    /* Signals are the control thread's; those of faults cannot be blocked. */
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &old);
+    int e = pthread_create(&w->thread, &attr, worker_main, w);
+    if (e != 0 && w->pinned) {
+        /* The core is not ours to use: run unpinned rather than not at all; status shows it. */
+        w->pinned = false;
+        e = pthread_create(&w->thread, NULL, worker_main, w);
+    }
+    pthread_sigmask(SIG_SETMASK, &old, NULL);
+    pthread_attr_destroy(&attr);
+    return e == 0 ? 0 : RESEAL_ENOMEM;
+}
+
+int rs_worker_start(struct rs_worker *w, unsigned index, int cpu, struct rs_mailbox *outbox)
+{
+    w->index = index;
+    w->cpu = cpu;
+    w->outbox = outbox;
+    w->epoll = epoll_create1(EPOLL_CLOEXEC);
+    if (w->epoll < 0) return RESEAL_EIO;
+    int e = rs_mailbox_init(&w->inbox);
+    struct epoll_event event = {.events = EPOLLIN, .data.ptr = NULL};
+    if (e == 0 && epoll_ctl(w->epoll, EPOLL_CTL_ADD, w->inbox.event, &event) != 0) e = RESEAL_EIO;
+    return e != 0 ? e : start_thread(w);
+}
+
+void rs_worker_stop(struct rs_worker *w)
+{
+    struct rs_note *note = calloc(1, sizeof(*note));
+    if (note == NULL) abort();
+    note->kind = RS_NOTE_STOP;
+    rs_mailbox_put(&w->inbox, note);
+    pthread_join(w->thread, NULL);
+    close(w->epoll);
+    rs_mailbox_close(&w->inbox);
+}
