@@ -16,6 +16,7 @@ static const struct command {
     {"engines", "what does the work, and which is chosen for what", reseal_cmd_engines},
     {"status", "the running service: protections, workers, clients", reseal_cmd_status},
     {"top", "its rates, again and again", reseal_cmd_top},
+    {"transcode", "re-encrypt a disk image, in place or into another", reseal_cmd_transcode},
     {"help", "this list, or the help of a command", reseal_cmd_help},
 };
 
