@@ -27,16 +27,16 @@
 #define INLINE static inline __attribute__((always_inline))
 #define UNROLL _Pragma("GCC unroll 16")
 
-/* What is known of the flights to come, on both sides ([0]: source, [1]: destination). Secret; wiped after a
- * batch of runs. */
+/* What is known of the flights to come ([0]: source, [1]: destination). Secret; wiped after a batch of runs.
+ */
 struct pipe {
-    __m512i t[2][2][VECTORS];                 /* [parity][side]: tweaks of this flight and of the next */
+    __m512i t[2][VECTORS]; /* tweaks of a flight; in whole flights the first side's alone */
     __m128i bases[2][2][RS_TWEAK_BASES_ROOM]; /* [buffer][side] */
     struct rs_tweak_walk walk[2];
-    unsigned parity, buffer; /* those in use now */
+    unsigned buffer; /* the one in use now */
     bool begun;  /* the next run's first bases are made: in `buffer` between runs, in the other within one */
-    bool primed; /* and t[parity] is its first flight's */
-};
+    bool primed; /* and t holds its first flight's */
+} RS_ALIGNED(64);
 
 enum kind { ENCRYPT, DECRYPT, RESEAL };
 
@@ -76,101 +76,130 @@ INLINE void derive_all(__m512i t[VECTORS], const __m128i *base)
     UNROLL for (unsigned i = 0; i < VECTORS; i++) t[i] = derive(b, i);
 }
 
-/* What a flight reads and writes beside data. */
-struct flight {
-    const struct rs_vaes_key *src, *dst;
-    const __m512i *t1, *t2; /* tweaks of this flight */
-    __m512i *n1, *n2;       /* of the next, derived from these bases: */
-    const __m128i *b1, *b2;
-};
+#define DEC(k) UNROLL for (unsigned i = 0; i < n; i++) s[i] = _mm512_aesdec_epi128(s[i], k)
+#define ENC(k) UNROLL for (unsigned i = 0; i < n; i++) s[i] = _mm512_aesenc_epi128(s[i], k)
 
-/* Which bytes of a flight there are. */
+/*
+ * The two passes over n vectors from first to last round. Each derives eight
+ * tweak vectors into `fresh` from `base` within its rounds, when there is one,
+ * and prefetches a flight of data, when there is some. On the way in, `s` is
+ * whitened; the caller does the last round, with the key that is returned.
+ */
+#define PASS(name, ROUND, schedule)                                                                          \
+    INLINE __m512i name(__m512i s[VECTORS], unsigned n, const struct rs_vaes_key *key,                       \
+                        __m512i fresh[VECTORS], const __m128i *base, const uint8_t *data)                    \
+    {                                                                                                        \
+        const uint8_t(*keys)[16] = key->schedule;                                                            \
+        __m512i b = base != NULL ? everywhere(base) : _mm512_setzero_si512();                                \
+        UNROLL for (unsigned r = 1; r < 10; r++)                                                             \
+        {                                                                                                    \
+            __m512i k = everywhere(keys[r]);                                                                 \
+            ROUND(k);                                                                                        \
+            if (base != NULL && r <= VECTORS) fresh[r - 1] = derive(b, r - 1);                               \
+            if (data != NULL && r <= VECTORS) _mm_prefetch((const char *)data + 64 * (r - 1), _MM_HINT_T0);  \
+        }                                                                                                    \
+        if (key->rounds == 14) {                                                                             \
+            UNROLL for (unsigned r = 10; r < 14; r++)                                                        \
+            {                                                                                                \
+                __m512i k = everywhere(keys[r]);                                                             \
+                ROUND(k);                                                                                    \
+            }                                                                                                \
+            keys += 4;                                                                                       \
+        }                                                                                                    \
+        return everywhere(keys[10]);                                                                         \
+    }
+PASS(decrypt, DEC, dec)
+PASS(encrypt, ENC, enc)
+
+/*
+ * A whole flight. `t`: its tweaks on the first side; the next flight's when it
+ * returns, from `next`. `second`: with two sides, its base on the second.
+ */
+INLINE void fly(enum kind kind, bool stream, const struct rs_vaes_key *src, const struct rs_vaes_key *dst,
+                __m512i t[VECTORS], const __m128i *second, const __m128i *next, const uint8_t *in,
+                uint8_t *out)
+{
+    __m512i s[VECTORS], u[VECTORS], k = everywhere(HAS_SRC(kind) ? src->dec[0] : dst->enc[0]);
+    const uint8_t *data = stream ? in + AHEAD : NULL;
+    UNROLL for (unsigned i = 0; i < VECTORS; i++) s[i] = xor3(_mm512_loadu_si512(in + 64 * i), k, t[i]);
+    if (kind == RESEAL) {
+        k = _mm512_xor_si512(decrypt(s, VECTORS, src, u, second, data), everywhere(dst->enc[0]));
+        UNROLL for (unsigned i = 0; i < VECTORS; i++) s[i] =
+            _mm512_aesdeclast_epi128(s[i], xor3(k, t[i], u[i]));
+        k = encrypt(s, VECTORS, dst, t, next, NULL);
+        UNROLL for (unsigned i = 0; i < VECTORS; i++) s[i] =
+            _mm512_aesenclast_epi128(s[i], _mm512_xor_si512(k, u[i]));
+    } else if (kind == DECRYPT) {
+        k = decrypt(s, VECTORS, src, u, next, data);
+        UNROLL for (unsigned i = 0; i < VECTORS; i++) s[i] =
+            _mm512_aesdeclast_epi128(s[i], _mm512_xor_si512(k, t[i]));
+    } else {
+        k = encrypt(s, VECTORS, dst, u, next, data);
+        UNROLL for (unsigned i = 0; i < VECTORS; i++) s[i] =
+            _mm512_aesenclast_epi128(s[i], _mm512_xor_si512(k, t[i]));
+    }
+    UNROLL for (unsigned i = 0; i < VECTORS; i++)
+    {
+        if (stream)
+            _mm512_stream_si512((__m512i *)(out + 64 * i), s[i]);
+        else
+            _mm512_storeu_si512(out + 64 * i, s[i]);
+        if (kind != RESEAL) t[i] = u[i];
+    }
+}
+
+/* Which bytes of a vector there are in the first `len` of a flight. */
 INLINE __mmask8 part(size_t len, unsigned i)
 {
     size_t at = 64 * i;
     return len >= at + 64 ? 0xff : len <= at ? 0 : (__mmask8)((1u << ((len - at) / 8)) - 1);
 }
 
-#define DEC(k) UNROLL for (unsigned i = 0; i < n; i++) s[i] = _mm512_aesdec_epi128(s[i], k)
-#define ENC(k) UNROLL for (unsigned i = 0; i < n; i++) s[i] = _mm512_aesenc_epi128(s[i], k)
-
-/*
- * One flight of n vectors. `whole`: all bytes are there and the next flight's
- * tweaks are derived on the way; else the first `len` bytes and no derivation.
- */
-INLINE void fly(enum kind kind, bool whole, bool stream, unsigned n, const struct flight *f,
-                const uint8_t *in, uint8_t *out, size_t len)
+/* The first `len` bytes of a flight, at most n vectors, with given tweaks. */
+INLINE void fly_part(enum kind kind, unsigned n, const struct rs_run *run, size_t offset, size_t len,
+                     const __m512i t[2][VECTORS])
 {
-    __m512i s[VECTORS], k;
-    const __m512i *t = HAS_SRC(kind) ? f->t1 : f->t2;
-    k = everywhere(HAS_SRC(kind) ? f->src->dec[0] : f->dst->enc[0]);
-    UNROLL for (unsigned i = 0; i < n; i++)
-    {
-        __m512i x =
-            whole ? _mm512_loadu_si512(in + 64 * i) : _mm512_maskz_loadu_epi64(part(len, i), in + 64 * i);
-        s[i] = xor3(x, k, t[i]);
-    }
+    const struct rs_vaes_key *src = run->src.key, *dst = run->dst.key;
+    __m512i s[VECTORS], k = everywhere(HAS_SRC(kind) ? src->dec[0] : dst->enc[0]);
+    const uint8_t *in = run->in + offset;
+    uint8_t *out = run->out + offset;
+    UNROLL for (unsigned i = 0; i < n; i++) s[i] =
+        xor3(_mm512_maskz_loadu_epi64(part(len, i), in + 64 * i), k, t[HAS_SRC(kind) ? 0 : 1][i]);
     if (HAS_SRC(kind)) {
-        const uint8_t(*key)[16] = f->src->dec;
-        __m512i base = whole ? everywhere(f->b1) : k;
-        UNROLL for (unsigned r = 1; r < 10; r++)
-        {
-            k = everywhere(key[r]);
-            DEC(k);
-            if (whole && r <= VECTORS) f->n1[r - 1] = derive(base, r - 1);
-            if (stream && r <= VECTORS) _mm_prefetch((const char *)in + AHEAD + 64 * (r - 1), _MM_HINT_T0);
-        }
-        if (f->src->rounds == 14) {
-            UNROLL for (unsigned r = 10; r < 14; r++)
-            {
-                k = everywhere(key[r]);
-                DEC(k);
-            }
-            key += 4;
-        }
-        k = everywhere(key[10]);
-        if (HAS_DST(kind)) k = _mm512_xor_si512(k, everywhere(f->dst->enc[0]));
+        k = decrypt(s, n, src, NULL, NULL, NULL);
+        if (HAS_DST(kind)) k = _mm512_xor_si512(k, everywhere(dst->enc[0]));
         UNROLL for (unsigned i = 0; i < n; i++)
         {
-            __m512i last = HAS_DST(kind) ? xor3(k, f->t1[i], f->t2[i]) : _mm512_xor_si512(k, f->t1[i]);
+            __m512i last = HAS_DST(kind) ? xor3(k, t[0][i], t[1][i]) : _mm512_xor_si512(k, t[0][i]);
             s[i] = _mm512_aesdeclast_epi128(s[i], last);
         }
     }
     if (HAS_DST(kind)) {
-        const uint8_t(*key)[16] = f->dst->enc;
-        __m512i base = whole ? everywhere(f->b2) : k;
-        UNROLL for (unsigned r = 1; r < 10; r++)
-        {
-            k = everywhere(key[r]);
-            ENC(k);
-            if (whole && r <= VECTORS) f->n2[r - 1] = derive(base, r - 1);
-            if (stream && !HAS_SRC(kind) && r <= VECTORS)
-                _mm_prefetch((const char *)in + AHEAD + 64 * (r - 1), _MM_HINT_T0);
-        }
-        if (f->dst->rounds == 14) {
-            UNROLL for (unsigned r = 10; r < 14; r++)
-            {
-                k = everywhere(key[r]);
-                ENC(k);
-            }
-            key += 4;
-        }
-        k = everywhere(key[10]);
+        k = encrypt(s, n, dst, NULL, NULL, NULL);
         UNROLL for (unsigned i = 0; i < n; i++) s[i] =
-            _mm512_aesenclast_epi128(s[i], _mm512_xor_si512(k, f->t2[i]));
+            _mm512_aesenclast_epi128(s[i], _mm512_xor_si512(k, t[1][i]));
     }
-    UNROLL for (unsigned i = 0; i < n; i++)
-    {
-        if (!whole)
-            _mm512_mask_storeu_epi64(out + 64 * i, part(len, i), s[i]);
-        else if (stream)
-            _mm512_stream_si512((__m512i *)(out + 64 * i), s[i]);
-        else
-            _mm512_storeu_si512(out + 64 * i, s[i]);
-    }
+    UNROLL for (unsigned i = 0; i < n; i++) _mm512_mask_storeu_epi64(out + 64 * i, part(len, i), s[i]);
+}
+
+static __attribute__((noinline)) void part_of(enum kind kind, const struct rs_run *run, size_t at, size_t len,
+                                              const __m512i t[2][VECTORS])
+{
+    bool few = len <= 128;
+    if (kind == ENCRYPT && few) fly_part(ENCRYPT, 2, run, at, len, t);
+    if (kind == ENCRYPT && !few) fly_part(ENCRYPT, VECTORS, run, at, len, t);
+    if (kind == DECRYPT && few) fly_part(DECRYPT, 2, run, at, len, t);
+    if (kind == DECRYPT && !few) fly_part(DECRYPT, VECTORS, run, at, len, t);
+    if (kind == RESEAL && few) fly_part(RESEAL, 2, run, at, len, t);
+    if (kind == RESEAL && !few) fly_part(RESEAL, VECTORS, run, at, len, t);
 }
 
 /* ---- a run --------------------------------------------------------------- */
+
+static enum kind kind_of(const struct rs_run *run)
+{
+    return run->src.cipher == RS_PLAIN ? ENCRYPT : run->dst.cipher == RS_PLAIN ? DECRYPT : RESEAL;
+}
 
 static void fill(struct pipe *p, unsigned buffer, size_t flights)
 {
@@ -193,135 +222,86 @@ static void begin(struct pipe *p, const struct rs_run *run, unsigned buffer)
     p->begun = true;
 }
 
-/* The tweaks of a first flight that no earlier flight has derived. */
-static void prime(struct pipe *p)
+/* The tweaks of a first flight that no earlier one has derived. */
+static void prime(struct pipe *p, enum kind kind)
 {
-    for (unsigned side = 0; side < 2; side++)
-        if (p->walk[side].key != NULL) derive_all(p->t[p->parity][side], p->bases[p->buffer][side]);
+    unsigned first = HAS_SRC(kind) ? 0 : 1;
+    derive_all(p->t[first], p->bases[p->buffer][first]);
 }
 
 /*
- * The whole flights of a run. `next` is the run after it or NULL: its first
- * bases are made in the last bufferful of this one.
+ * The whole flights of a run, up to 32 at a time: t[0] lives in registers
+ * within them. `next` is the run after it or NULL: its first bases are made in
+ * the last bufferful of this one, and its first tweaks derived at the end.
  */
 INLINE void fly_whole(enum kind kind, bool stream, struct pipe *p, const struct rs_run *run,
                       const struct rs_run *next)
 {
+    const struct rs_vaes_key *src = run->src.key, *dst = run->dst.key;
+    const unsigned first = HAS_SRC(kind) ? 0 : 1;
     size_t total = flights_of(run), whole = rs_xts_bulk(run->len) / FLIGHT;
-    struct flight f = {.src = run->src.key, .dst = run->dst.key};
-    unsigned parity = p->parity, buffer = p->buffer;
-    for (size_t i = 0; i < whole; i++) {
-        size_t at = i % RS_TWEAK_BASES;
-        if (at == 0) {
-            if (i + RS_TWEAK_BASES < total)
-                fill(p, buffer ^ 1, total - i - RS_TWEAK_BASES);
-            else if (next != NULL)
-                begin(p, next, buffer ^ 1);
-        }
-        /* After a run's last flight comes the next run's first, if there is one; else what is derived is not
-         * used. */
-        size_t base = at + 1;
-        unsigned from = buffer;
-        if (base == RS_TWEAK_BASES || (i == total - 1 && p->begun)) {
-            base = 0;
-            from = buffer ^ 1;
-        }
-        f.t1 = p->t[parity][0];
-        f.t2 = p->t[parity][1];
-        parity ^= 1;
-        f.n1 = p->t[parity][0];
-        f.n2 = p->t[parity][1];
-        f.b1 = &p->bases[from][0][base];
-        f.b2 = &p->bases[from][1][base];
-        fly(kind, true, stream, VECTORS, &f, run->in + i * FLIGHT, run->out + i * FLIGHT, FLIGHT);
-        buffer = from;
-    }
-    p->parity = parity;
-    p->buffer = buffer;
-}
+    for (size_t done = 0; done < whole; done += RS_TWEAK_BASES) {
+        size_t n = RS_MIN(whole - done, RS_TWEAK_BASES), in_buffer = RS_MIN(total - done, RS_TWEAK_BASES);
+        unsigned buffer = p->buffer;
+        if (total - done > RS_TWEAK_BASES)
+            fill(p, buffer ^ 1, total - done - RS_TWEAK_BASES);
+        else if (next != NULL)
+            begin(p, next, buffer ^ 1);
+        /* After the last of a buffer comes the first of the other one, be it of this run or of the next. */
+        p->bases[buffer][first][in_buffer] = p->bases[buffer ^ 1][first][0];
 
-/* A flight of less than 512 bytes, or one whose tweaks are in t[parity] already. */
-INLINE void fly_part(enum kind kind, struct pipe *p, const struct rs_run *run, size_t at, size_t len)
-{
-    struct flight f = {
-        .src = run->src.key, .dst = run->dst.key, .t1 = p->t[p->parity][0], .t2 = p->t[p->parity][1]};
-    if (len <= 128)
-        fly(kind, false, false, 2, &f, run->in + at, run->out + at, len);
-    else
-        fly(kind, false, false, VECTORS, &f, run->in + at, run->out + at, len);
-}
-
-static __attribute__((noinline)) void part_of(enum kind kind, struct pipe *p, const struct rs_run *run,
-                                              size_t at, size_t len)
-{
-    switch (kind) {
-    case ENCRYPT:
-        fly_part(ENCRYPT, p, run, at, len);
-        break;
-    case DECRYPT:
-        fly_part(DECRYPT, p, run, at, len);
-        break;
-    case RESEAL:
-        fly_part(RESEAL, p, run, at, len);
-        break;
+        const __m128i *base = p->bases[buffer][first], *second = p->bases[buffer][1];
+        const uint8_t *in = run->in + done * FLIGHT;
+        uint8_t *out = run->out + done * FLIGHT;
+        __m512i t[VECTORS];
+        UNROLL for (unsigned i = 0; i < VECTORS; i++) t[i] = p->t[first][i];
+        for (size_t i = 0; i < n; i++)
+            fly(kind, stream, src, dst, t, &second[i], &base[i + 1], in + i * FLIGHT, out + i * FLIGHT);
+        UNROLL for (unsigned i = 0; i < VECTORS; i++) p->t[first][i] = t[i];
+        if (n == RS_TWEAK_BASES) p->buffer ^= 1;
     }
 }
 
-/* The last 17 to 31 bytes; `block` is the first one's place in the flight whose tweaks are in t[parity]. */
-static void steal(struct pipe *p, const struct rs_run *run, size_t at, size_t block)
+static void whole_of(enum kind kind, bool stream, struct pipe *p, const struct rs_run *run,
+                     const struct rs_run *next)
+{
+    if (kind == ENCRYPT && stream) fly_whole(ENCRYPT, true, p, run, next);
+    if (kind == ENCRYPT && !stream) fly_whole(ENCRYPT, false, p, run, next);
+    if (kind == DECRYPT && stream) fly_whole(DECRYPT, true, p, run, next);
+    if (kind == DECRYPT && !stream) fly_whole(DECRYPT, false, p, run, next);
+    if (kind == RESEAL && stream) fly_whole(RESEAL, true, p, run, next);
+    if (kind == RESEAL && !stream) fly_whole(RESEAL, false, p, run, next);
+}
+
+/* The last 17 to 31 bytes; `block` is the first one's place in the flight whose tweaks are in p->t. */
+static void steal(const struct pipe *p, const struct rs_run *run, size_t at, size_t block)
 {
     __m128i t[2][2];
     for (unsigned side = 0; side < 2; side++) {
-        t[side][0] = _mm_load_si128((const __m128i *)p->t[p->parity][side] + block);
+        t[side][0] = _mm_load_si128((const __m128i *)p->t[side] + block);
         t[side][1] = rs_xts_next(t[side][0]);
     }
     rs_xts_steal(run->src.key, run->dst.key, t[0], t[1], run->in + at, run->out + at, run->len - at);
     rs_wipe(t, sizeof(t));
 }
 
-static void whole_of(enum kind kind, bool stream, struct pipe *p, const struct rs_run *run,
-                     const struct rs_run *next)
-{
-    switch (kind) {
-    case ENCRYPT:
-        if (stream)
-            fly_whole(ENCRYPT, true, p, run, next);
-        else
-            fly_whole(ENCRYPT, false, p, run, next);
-        break;
-    case DECRYPT:
-        if (stream)
-            fly_whole(DECRYPT, true, p, run, next);
-        else
-            fly_whole(DECRYPT, false, p, run, next);
-        break;
-    case RESEAL:
-        if (stream)
-            fly_whole(RESEAL, true, p, run, next);
-        else
-            fly_whole(RESEAL, false, p, run, next);
-        break;
-    }
-}
-
-static enum kind kind_of(const struct rs_run *run)
-{
-    return run->src.cipher == RS_PLAIN ? ENCRYPT : run->dst.cipher == RS_PLAIN ? DECRYPT : RESEAL;
-}
-
 /* Units of whole flights, or a single one. */
 static void run_regular(struct pipe *p, const struct rs_run *run, const struct rs_run *next, bool stream)
 {
-    size_t bulk = rs_xts_bulk(run->len), whole = bulk / FLIGHT * FLIGHT;
+    enum kind kind = kind_of(run);
+    size_t bulk = rs_xts_bulk(run->len), flights = bulk / FLIGHT, whole = flights * FLIGHT;
     if (!p->begun) begin(p, run, p->buffer);
-    if (!p->primed) prime(p);
+    if (!p->primed) prime(p, kind);
     p->begun = false;
-    whole_of(kind_of(run), stream && (uintptr_t)run->out % 64 == 0, p, run, next);
-    if (bulk != whole) part_of(kind_of(run), p, run, whole, bulk - whole);
-    if (bulk != run->len) steal(p, run, bulk, (bulk - whole) / 16);
+    whole_of(kind, stream && (uintptr_t)run->out % 64 == 0, p, run, next);
+    if (run->len != whole) {
+        if (kind == RESEAL) derive_all(p->t[1], &p->bases[p->buffer][1][flights % RS_TWEAK_BASES]);
+        if (bulk != whole) part_of(kind, run, whole, bulk - whole, p->t);
+        if (bulk != run->len) steal(p, run, bulk, (bulk - whole) / 16);
+    }
     /* The last whole flight has derived the next run's tweaks, unless a part came after it. */
     p->primed = p->begun && run->len == whole;
-    if (p->begun && !p->primed) p->buffer ^= 1;
+    if (p->begun && flights % RS_TWEAK_BASES != 0) p->buffer ^= 1;
 }
 
 /* Units that are no whole flights: tweaks one by one. */
@@ -334,11 +314,11 @@ static void run_irregular(struct pipe *p, const struct rs_run *run)
     for (size_t at = 0; at < run->len; at += FLIGHT) {
         size_t len = RS_MIN(FLIGHT, run->len - at), done = at < bulk ? RS_MIN(len, bulk - at) : 0;
         for (unsigned side = 0; side < 2; side++) {
-            __m128i *t = (__m128i *)p->t[p->parity][side];
+            __m128i *t = (__m128i *)p->t[side];
             for (size_t i = 0; i < (len + 15) / 16; i++)
                 _mm_store_si128(t + i, rs_block_walk_next(&walk[side]));
         }
-        if (done != 0) part_of(kind_of(run), p, run, at, done);
+        if (done != 0) part_of(kind_of(run), run, at, done, p->t);
         /* A tail that begins here may end in the next flight. */
         if (bulk != run->len && bulk - at < FLIGHT) {
             steal(p, run, bulk, (bulk - at) / 16);
@@ -346,7 +326,6 @@ static void run_irregular(struct pipe *p, const struct rs_run *run)
         }
     }
     rs_wipe(walk, sizeof(walk));
-    p->primed = false;
 }
 
 static bool side_regular(const struct rs_side *s, size_t len)
@@ -359,28 +338,32 @@ static bool regular(const struct rs_run *run)
     return side_regular(&run->src, run->len) && side_regular(&run->dst, run->len);
 }
 
+/* The run after `run`, when its first tweaks may be made within this one. */
+static const struct rs_run *successor(const struct rs_run *run, const struct rs_run *end)
+{
+    const struct rs_run *next = run + 1;
+    bool can = next < end && rs_xts_check(next) == 0 && regular(next) && kind_of(next) == kind_of(run);
+    return can ? next : NULL;
+}
+
 size_t rs_xts_run_avx512(struct rs_run *runs, size_t n, void *scratch, unsigned flags)
 {
     size_t failed = 0;
     struct pipe p;
     (void)scratch;
-    p.parity = p.buffer = 0;
+    p.buffer = 0;
     p.begun = p.primed = false;
-    for (size_t i = 0; i < n; i++) {
-        struct rs_run *next = i + 1 < n ? &runs[i + 1] : NULL;
-        runs[i].status = rs_xts_check(&runs[i]);
-        if (runs[i].status != 0) {
+    p.bases[1][0][0] = p.bases[1][1][0] = _mm_setzero_si128();
+    for (struct rs_run *run = runs; run < runs + n; run++) {
+        run->status = rs_xts_check(run);
+        if (run->status != 0)
             failed++;
-        } else if (regular(&runs[i])) {
-            if (next != NULL &&
-                (rs_xts_check(next) != 0 || !regular(next) || kind_of(next) != kind_of(&runs[i])))
-                next = NULL;
-            run_regular(&p, &runs[i], next, flags & RS_RUN_STREAM);
-        } else {
-            run_irregular(&p, &runs[i]);
-        }
+        else if (regular(run))
+            run_regular(&p, run, successor(run, runs + n), flags & RS_RUN_STREAM);
+        else
+            run_irregular(&p, run);
     }
     if (flags & RS_RUN_STREAM) _mm_sfence();
-    rs_wipe(&p, sizeof(p));
+    rs_xts_forget_avx512(&p, sizeof(p));
     return failed;
 }

@@ -146,7 +146,7 @@ void rs_tweak_bases_avx512(struct rs_tweak_walk *w, __m128i bases[RS_TWEAK_BASES
     }
     if (at == n) return;
 
-    __m128i fresh[RS_TWEAK_BASES];
+    __m128i fresh[RS_TWEAK_BASES] RS_ALIGNED(64);
     size_t units = (n - at + w->per_unit - 1) / w->per_unit;
     fresh_tweaks(w, fresh, units);
     for (size_t i = 0; i < units; i++) {
@@ -158,5 +158,5 @@ void rs_tweak_bases_avx512(struct rs_tweak_walk *w, __m128i bases[RS_TWEAK_BASES
             w->left = (uint32_t)(w->per_unit - here);
         }
     }
-    rs_wipe(fresh, sizeof(fresh));
+    rs_xts_forget_avx512(fresh, sizeof(fresh));
 }
