@@ -1,49 +1,44 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+
+/* XTS with AES-NI. */
+
 #include "providers/crypto/vaes/xts-common.h"
 
-static int run_one(const struct rs_run *run)
+#define XTS_RUN rs_xts_run_aesni
+#define LANES   1u
+
+typedef __m128i vec;
+
+#define v_zero          _mm_setzero_si128
+#define v_load(p)       _mm_loadu_si128((const __m128i *)(const void *)(p))
+#define v_store(p, x)   _mm_storeu_si128((__m128i *)(void *)(p), x)
+#define v_stream(p, x)  _mm_stream_si128((__m128i *)(void *)(p), x)
+#define v_xor           _mm_xor_si128
+#define v_xor3(a, b, c) _mm_xor_si128(_mm_xor_si128(a, b), c)
+#define v_add           _mm_add_epi64
+#define v_enc           _mm_aesenc_si128
+#define v_enclast       _mm_aesenclast_si128
+#define v_dec           _mm_aesdec_si128
+#define v_declast       _mm_aesdeclast_si128
+#define v_clmul         _mm_clmulepi64_si128
+#define v_shift_up      _mm_slli_si128
+#define v_shift_down    _mm_srli_si128
+#define v_fold()        _mm_set1_epi64x(0x87)
+#define v_everywhere(p) _mm_load_si128((const __m128i *)(const void *)(p))
+#define v_power(i)      _mm_set_epi64x(0, 1 << (i))
+#define v_low(x)        _mm_set_epi64x(0, (long long)(x))
+
+static inline __m128i v_numbers(uint64_t hi, uint64_t lo, uint64_t step)
 {
-    int rc = rs_xts_check(run);
-    if (rc != 0) return rc;
-    struct rs_block_walk src, dst;
-    rs_block_walk_begin(&src, &run->src);
-    rs_block_walk_begin(&dst, &run->dst);
-    size_t bulk = rs_xts_bulk(run->len);
-    for (size_t at = 0; at < bulk; at += 16) {
-        __m128i x = _mm_loadu_si128((const __m128i *)(run->in + at));
-        if (src.key != NULL) {
-            __m128i t = rs_block_walk_next(&src);
-            x = _mm_xor_si128(rs_aes_decrypt(_mm_xor_si128(x, t), src.key->dec, src.key->rounds), t);
-        }
-        if (dst.key != NULL) {
-            __m128i t = rs_block_walk_next(&dst);
-            x = _mm_xor_si128(rs_aes_encrypt(_mm_xor_si128(x, t), dst.key->enc, dst.key->rounds), t);
-        }
-        _mm_storeu_si128((__m128i *)(run->out + at), x);
-    }
-    if (bulk != run->len) {
-        __m128i t1[2] = {0}, t2[2] = {0};
-        for (int i = 0; i < 2; i++) {
-            t1[i] = rs_block_walk_next(&src);
-            t2[i] = rs_block_walk_next(&dst);
-        }
-        rs_xts_steal(src.key, dst.key, t1, t2, run->in + bulk, run->out + bulk, run->len - bulk);
-        rs_wipe(t1, sizeof(t1));
-        rs_wipe(t2, sizeof(t2));
-    }
-    rs_wipe(&src, sizeof(src));
-    rs_wipe(&dst, sizeof(dst));
-    return 0;
+    (void)step;
+    return _mm_set_epi64x((long long)hi, (long long)lo);
 }
 
-size_t rs_xts_run_aesni(struct rs_run *runs, size_t n, void *scratch, unsigned flags)
+#include "providers/crypto/vaes/xts-kernel.h"
+
+static void fly_part(enum kind kind, const struct rs_run *run, size_t at, size_t len, const struct pipe *p)
 {
-    size_t failed = 0;
-    (void)scratch;
-    (void)flags;
-    for (size_t i = 0; i < n; i++) {
-        runs[i].status = run_one(&runs[i]);
-        failed += runs[i].status != 0;
-    }
-    return failed;
+    (void)kind;
+    rs_xts_blocks(run->src.key, run->dst.key, (const __m128i *)p->t[0], (const __m128i *)p->t[1],
+                  run->in + at, run->out + at, len / 16);
 }

@@ -63,3 +63,39 @@ void rs_xts_steal(const struct rs_vaes_key *src, const struct rs_vaes_key *dst, 
     memcpy(out, b, len);
     rs_wipe(b, sizeof(b));
 }
+
+/* n blocks, n at most 4, in step. */
+static inline __attribute__((always_inline)) void blocks_in_step(const struct rs_vaes_key *src,
+                                                                 const struct rs_vaes_key *dst,
+                                                                 const __m128i *t1, const __m128i *t2,
+                                                                 const uint8_t *in, uint8_t *out, size_t n)
+{
+    __m128i s[4];
+#define EACH _Pragma("GCC unroll 4") for (size_t i = 0; i < n; i++)
+    EACH s[i] = _mm_loadu_si128((const __m128i *)(in + 16 * i));
+    if (src != NULL) {
+        EACH s[i] = _mm_xor_si128(s[i], _mm_xor_si128(t1[i], rs_aes_round_key(src->dec[0])));
+        for (unsigned r = 1; r < src->rounds; r++)
+            EACH s[i] = _mm_aesdec_si128(s[i], rs_aes_round_key(src->dec[r]));
+        __m128i k = rs_aes_round_key(src->dec[src->rounds]);
+        if (dst != NULL) k = _mm_xor_si128(k, rs_aes_round_key(dst->enc[0]));
+        EACH s[i] = _mm_aesdeclast_si128(
+            s[i], _mm_xor_si128(_mm_xor_si128(k, t1[i]), dst != NULL ? t2[i] : _mm_setzero_si128()));
+    }
+    if (dst != NULL) {
+        if (src == NULL) EACH s[i] = _mm_xor_si128(s[i], _mm_xor_si128(t2[i], rs_aes_round_key(dst->enc[0])));
+        for (unsigned r = 1; r < dst->rounds; r++)
+            EACH s[i] = _mm_aesenc_si128(s[i], rs_aes_round_key(dst->enc[r]));
+        EACH s[i] = _mm_aesenclast_si128(s[i], _mm_xor_si128(rs_aes_round_key(dst->enc[dst->rounds]), t2[i]));
+    }
+    EACH _mm_storeu_si128((__m128i *)(out + 16 * i), s[i]);
+#undef EACH
+}
+
+void rs_xts_blocks(const struct rs_vaes_key *src, const struct rs_vaes_key *dst, const __m128i *t1,
+                   const __m128i *t2, const uint8_t *in, uint8_t *out, size_t blocks)
+{
+    size_t i = 0;
+    for (; blocks - i >= 4; i += 4) blocks_in_step(src, dst, t1 + i, t2 + i, in + 16 * i, out + 16 * i, 4);
+    for (; i < blocks; i++) blocks_in_step(src, dst, t1 + i, t2 + i, in + 16 * i, out + 16 * i, 1);
+}

@@ -18,6 +18,10 @@
 void rs_xts_steal(const struct rs_vaes_key *src, const struct rs_vaes_key *dst, const __m128i t1[2],
                   const __m128i t2[2], const uint8_t *in, uint8_t *out, size_t len);
 
+/* Whole blocks, any number, with the tweaks of each; the same keys and tweaks as above. */
+void rs_xts_blocks(const struct rs_vaes_key *src, const struct rs_vaes_key *dst, const __m128i *t1,
+                   const __m128i *t2, const uint8_t *in, uint8_t *out, size_t blocks);
+
 /* 0, or why a run has no XTS meaning: RESEAL_EUNIT, RESEAL_ENOSUPPORT. */
 int rs_xts_check(const struct rs_run *run);
 
