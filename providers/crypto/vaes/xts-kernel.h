@@ -37,7 +37,7 @@ enum kind { ENCRYPT, DECRYPT, RESEAL };
 struct pipe {
     vec t[2][VECTORS]; /* the first side's tweaks of this flight; with two sides, the second's of the one
                           before */
-    __m128i fresh[2][2][RS_TRACK_HALF]; /* [side][half]: encrypted tweaks of units to come */
+    __m128i ring[2][RS_TRACK_RING]; /* [side]: encrypted tweaks of units to come */
     struct rs_xts_track track[2];
     struct rs_xts_track coming[2]; /* of the next run, when `begun` */
     bool begun;
@@ -202,20 +202,19 @@ static bool first_side(enum kind kind)
     return kind == ENCRYPT;
 }
 
-/* Makes the first encrypted tweaks of a run, in the halves that `p->track` does not use now. */
+/* Makes the first encrypted tweaks of a run; the one before has at most one still to use. */
 static void begin(struct pipe *p, const struct rs_run *run)
 {
-    rs_track_begin(&p->coming[0], &run->src, run->len, FLIGHT, p->fresh[0], p->track[0].half ^ 1,
-                   encrypt_units);
-    rs_track_begin(&p->coming[1], &run->dst, run->len, FLIGHT, p->fresh[1], p->track[1].half ^ 1,
-                   encrypt_units);
+    rs_track_begin(&p->coming[0], &run->src, run->len, FLIGHT, &p->track[0], p->ring[0], encrypt_units);
+    rs_track_begin(&p->coming[1], &run->dst, run->len, FLIGHT, &p->track[1], p->ring[1], encrypt_units);
     p->begun = true;
 }
 
 /* For how many flights a side has tweaks. */
 static size_t ready(struct pipe *p, unsigned side)
 {
-    return rs_track_ready(&p->track[side], p->fresh[side], encrypt_units);
+    rs_track_fill(&p->track[side], p->ring[side], encrypt_units);
+    return rs_track_room(&p->track[side]);
 }
 
 /* n flights between which nothing is to be looked after. */
@@ -370,7 +369,7 @@ size_t XTS_RUN(struct rs_run *runs, size_t n, void *scratch, unsigned flags)
     size_t failed = 0;
     struct pipe p;
     (void)scratch;
-    p.track[0].half = p.track[1].half = 0;
+    p.track[0] = p.track[1] = (struct rs_xts_track){0};
     p.begun = p.primed = false;
     for (struct rs_run *run = runs; run < runs + n; run++) {
         run->status = rs_xts_check(run);
