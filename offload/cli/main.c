@@ -18,6 +18,7 @@ static const struct command {
     {"top", "its rates, again and again", reseal_cmd_top},
     {"transcode", "re-encrypt a disk image, in place or into another", reseal_cmd_transcode},
     {"help", "this list, or the help of a command", reseal_cmd_help},
+    {"policy", "who can reach what by a policy file, and where plaintext can come out", reseal_cmd_policy},
 };
 
 static const struct command *find(const char *name)

@@ -85,12 +85,6 @@ static const char *const child_calls[] = {
     NULL,
 };
 
-static void limit(int what, rlim_t value)
-{
-    const struct rlimit l = {value, value};
-    (void)setrlimit(what, &l);
-}
-
 /* The out-of-memory killer takes a child before it takes the service. */
 static void volunteer(void)
 {
@@ -102,10 +96,12 @@ static int confine(unsigned deadline_s)
 {
     struct rs_protections p = {0};
     const struct rs_path paths[] = {{"/dev/urandom", RS_PATH_READ}, {"/dev/random", RS_PATH_READ}, {NULL, 0}};
+    const struct rlimit memory = {CHILD_MEMORY, CHILD_MEMORY}, files = {64, 64};
+    const struct rlimit cpu = {deadline_s * (rlim_t)8, deadline_s * (rlim_t)8}; /* argon2 uses several threads */
     volunteer();
-    limit(RLIMIT_AS, CHILD_MEMORY);
-    limit(RLIMIT_CPU, deadline_s * 8); /* argon2 uses several threads */
-    limit(RLIMIT_NOFILE, 64);
+    (void)setrlimit(RLIMIT_AS, &memory);
+    (void)setrlimit(RLIMIT_CPU, &cpu);
+    (void)setrlimit(RLIMIT_NOFILE, &files);
     rs_sandbox_process(&p);
     rs_sandbox_capabilities(&p);
     int r = rs_sandbox_files(&p, paths, RS_SANDBOX_SCOPE_SIGNALS);
