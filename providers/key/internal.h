@@ -6,7 +6,8 @@
  * The private pair between reseald-work and reseal-keyd: where raw keys
  * travel, and nowhere else. Framed as offload/ring/control.h; both ends hold
  * bodies in key memory and wipe them after use. Requests come from
- * reseald-work, except REVOKED.
+ * reseald-work, except REVOKED, which can also come between a request and its
+ * reply. While reseald-work does not read them, its requests wait.
  */
 
 #include "offload/ring/control.h"
