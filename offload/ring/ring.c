@@ -130,16 +130,16 @@ int rs_ring_attach(struct rs_ring *ring, int memfd)
 {
     uint64_t size;
     if (rs_ring_check_memfd(memfd, TOTAL_MAX, &size) != 0 || size < 2 * PAGE) return RESEAL_EPROTO;
-    /* No page of a sealed memfd can go away by its size; one that was punched out reads as zero again. */
+    /*
+     * Read, not mapped: a page that its owner punched out and that cannot be
+     * had again is an error here, where touching it would be a signal.
+     */
+    struct rs_ring_geometry g;
+    if (pread(memfd, &g, sizeof(g), 0) != (ssize_t)sizeof(g)) return RESEAL_EPROTO;
+    int err = rs_ring_check(&g, size);
+    if (err != 0) return err;
     void *base = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, memfd, 0);
     if (base == MAP_FAILED) return RESEAL_ENOMEM;
-    struct rs_ring_geometry g;
-    rs_ring_copy_once(&g, base, sizeof(g));
-    int err = rs_ring_check(&g, size);
-    if (err != 0) {
-        munmap(base, size);
-        return err;
-    }
     ring_fill(ring, base, &g);
     return 0;
 }

@@ -68,8 +68,8 @@ RS_MUST_CHECK int rs_ring_create(struct rs_ring *ring, int *memfd, uint32_t dept
                                  unsigned flags);
 
 /*
- * Maps the memfd of a queue that somebody else made: size and seals are
- * checked before, geometry after mapping. The caller keeps memfd (and may
+ * Maps the memfd of a queue that somebody else made: size, seals and
+ * geometry are checked before mapping. The caller keeps memfd (and may
  * close it). RESEAL_EPROTO, RESEAL_ENOMEM.
  */
 RS_MUST_CHECK int rs_ring_attach(struct rs_ring *ring, int memfd);

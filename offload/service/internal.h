@@ -11,6 +11,7 @@
  */
 
 #include "offload/ring/control.h"
+#include "offload/ring/layout.h"
 
 enum rs_service_msg {
     /* reseald -> reseald-work */
@@ -38,6 +39,7 @@ enum rs_service_msg {
         RS_MSG_INTERNAL + 67, /* rs_msg_queue_state + memfd, wake socket, memfd with waiting jobs */
     RS_MSG_REGION = RS_MSG_INTERNAL + 68, /* rs_msg_region + memfd */
     RS_MSG_END = RS_MSG_INTERNAL + 69,    /* none; the successor's reply: status */
+    RS_MSG_COMMIT = RS_MSG_INTERNAL + 70, /* none: it is yours, I touch nothing any more */
 };
 
 struct rs_msg_takeover {
@@ -72,5 +74,19 @@ struct rs_msg_queue_state {
     uint32_t waiting; /* jobs in the third descriptor: as many struct rs_ticket_state */
     uint32_t reserved;
 };
+
+/* A job that was taken off the ring and waits. */
+struct rs_ticket_state {
+    struct rs_sqe sqe;
+    struct rs_aux_record source, destination;
+    int32_t status;
+    uint32_t runs; /* 0: it only completes, with status */
+};
+
+_Static_assert(sizeof(struct rs_msg_state) == 24, "state");
+_Static_assert(sizeof(struct rs_msg_client) == 88, "client");
+_Static_assert(sizeof(struct rs_msg_session_state) == 88, "session");
+_Static_assert(sizeof(struct rs_msg_queue_state) == 24, "queue");
+_Static_assert(sizeof(struct rs_ticket_state) == 456, "ticket");
 
 #endif

@@ -10,46 +10,73 @@
 #define SPREAD_BYTES (64ull << 20)
 #define HUGE_FROM    (4ull << 20) /* bytes of arena from which huge pages are tried */
 
-static int memory(struct rs_queue *q, int memfd, uint32_t depth, uint64_t arena)
+/* Everything but the wake socket. */
+static int queue_on(struct rs_queue *q, int memfd, uint32_t depth, uint64_t arena)
 {
-    if (memfd < 0)
-        return rs_ring_create(&q->ring, &q->memfd, depth, arena, arena >= HUGE_FROM ? RS_RING_HUGE : 0);
-    q->memfd = memfd;
-    int e = rs_ring_attach(&q->ring, memfd);
+    int e;
+    if (memfd < 0) {
+        e = rs_ring_create(&q->ring, &q->memfd, depth, arena, arena >= HUGE_FROM ? RS_RING_HUGE : 0);
+    } else {
+        q->memfd = memfd;
+        e = rs_ring_attach(&q->ring, memfd);
+    }
     if (e != 0) return e;
-    return q->ring.depth == depth && q->ring.data_len - q->ring.arena_offset >= arena ? 0 : RESEAL_EPROTO;
+    if (q->ring.depth != depth || q->ring.data_len - q->ring.arena_offset < arena) return RESEAL_EPROTO;
+    q->tickets = calloc(depth, sizeof(*q->tickets));
+    if (q->tickets == NULL) return RESEAL_ENOMEM;
+    q->regions[0] = (struct rs_region){.base = q->ring.data, .len = q->ring.data_len};
+    q->guarded[0] = (struct rs_region){.base = (uint8_t *)q->ring.control, .len = q->ring.total};
+    q->guard = (struct rs_guard){.regions = q->guarded, .count = RS_REGION_MAX};
+    q->sq = rs_ring_sq_consumer(&q->ring, 0);
+    q->cq = rs_ring_cq_producer(&q->ring, 0);
+    return 0;
+}
+
+static struct rs_queue *queue_new(void)
+{
+    struct rs_queue *q = calloc(1, sizeof(*q));
+    if (q != NULL) q->memfd = q->wake = -1;
+    return q;
 }
 
 int rs_queue_make(struct rs_queue **out, int memfd, uint32_t depth, uint64_t arena, int *peer)
 {
     int pair[2];
-    struct rs_queue *q = calloc(1, sizeof(*q));
+    struct rs_queue *q = queue_new();
     if (q == NULL) {
         if (memfd >= 0) close(memfd);
         return RESEAL_ENOMEM;
     }
-    q->memfd = q->wake = -1;
-    int e = memory(q, memfd, depth, arena);
+    int e = queue_on(q, memfd, depth, arena);
     if (e == 0 && socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair) != 0)
         e = RESEAL_ENOMEM;
-    if (e == 0) {
-        q->wake = pair[0];
-        *peer = pair[1];
-        q->tickets = calloc(depth, sizeof(*q->tickets));
-        if (q->tickets == NULL) {
-            close(pair[1]);
-            e = RESEAL_ENOMEM;
-        }
-    }
     if (e != 0) {
         rs_queue_free(q);
         return e;
     }
-    q->sq = rs_ring_sq_consumer(&q->ring, 0);
-    q->cq = rs_ring_cq_producer(&q->ring, 0);
-    q->regions[0] = (struct rs_region){.base = q->ring.data, .len = q->ring.data_len};
-    q->guarded[0] = (struct rs_region){.base = (uint8_t *)q->ring.control, .len = q->ring.total};
-    q->guard = (struct rs_guard){.regions = q->guarded, .count = RS_REGION_MAX};
+    q->wake = pair[0];
+    *peer = pair[1];
+    *out = q;
+    return 0;
+}
+
+int rs_queue_adopt(struct rs_queue **out, int memfd, int wake, uint32_t depth, uint32_t sq_index,
+                   uint32_t cq_index)
+{
+    struct rs_queue *q = queue_new();
+    if (q == NULL) {
+        close(memfd);
+        close(wake);
+        return RESEAL_ENOMEM;
+    }
+    q->wake = wake;
+    int e = queue_on(q, memfd, depth, 0);
+    if (e != 0) {
+        rs_queue_free(q);
+        return e;
+    }
+    q->sq = rs_ring_sq_consumer(&q->ring, sq_index);
+    q->cq = rs_ring_cq_producer(&q->ring, cq_index);
     *out = q;
     return 0;
 }

@@ -83,6 +83,13 @@ struct rs_queue {
  */
 RS_MUST_CHECK int rs_queue_make(struct rs_queue **out, int memfd, uint32_t depth, uint64_t arena, int *peer);
 
+/*
+ * A queue that another reseald-work served up to these indices. Both
+ * descriptors, which must not be negative, are the queue's then, on an error too.
+ */
+RS_MUST_CHECK int rs_queue_adopt(struct rs_queue **out, int memfd, int wake, uint32_t depth,
+                                 uint32_t sq_index, uint32_t cq_index);
+
 /* Unmaps and closes; NULL is allowed. */
 void rs_queue_free(struct rs_queue *q);
 

@@ -72,7 +72,7 @@ static int session_close(struct rs_server *s, struct rs_client *c, const struct 
 /* ---- queues ----------------------------------------------------------------------- */
 
 /* The worker with the fewest queues; in turn among equals. */
-static unsigned choose_worker(struct rs_server *s, const struct rs_client *c)
+unsigned rs_queue_worker(struct rs_server *s, const struct rs_client *c)
 {
     if (c->seats[c->home] != NULL && c->seat_queues[c->home] == 0) return c->home;
     unsigned best = s->turn++ % s->nworkers;
@@ -88,6 +88,17 @@ static int free_place(const struct rs_client *c)
     return -1;
 }
 
+void rs_queue_enter(struct rs_server *s, struct rs_client *c, struct rs_queue *q, uint32_t place, unsigned w)
+{
+    q->number = place + 1;
+    q->worker = w;
+    q->seat = c->seats[w];
+    c->memory += q->ring.total;
+    c->queues[place] = q;
+    c->seat_queues[w]++;
+    s->worker_queues[w]++;
+}
+
 /* Makes the queue and starts giving it to a worker. `memfd` is taken over; -1: a new one. */
 static int queue_add(struct rs_server *s, struct rs_client *c, const struct rs_msg_queue *m, int memfd)
 {
@@ -95,7 +106,7 @@ static int queue_add(struct rs_server *s, struct rs_client *c, const struct rs_m
     RS_CLOSE int given = memfd;
     if (m->queue != 0 || m->total != 0 || place < 0) return place < 0 ? RESEAL_ELIMIT : RESEAL_EINVAL;
     if (m->arena > RS_MEMORY_MAX - c->memory) return RESEAL_ELIMIT;
-    unsigned w = choose_worker(s, c);
+    unsigned w = rs_queue_worker(s, c);
     int e = rs_session_seat(s, c, w);
     if (e != 0) return e;
     struct rs_note *note = rs_note_new(c, w, RS_NOTE_QUEUE_ADD);
@@ -107,13 +118,7 @@ static int queue_add(struct rs_server *s, struct rs_client *c, const struct rs_m
         return e;
     }
     struct rs_queue *q = note->queue;
-    q->number = (uint32_t)place + 1;
-    q->worker = w;
-    q->seat = c->seats[w];
-    c->memory += q->ring.total;
-    c->queues[place] = q;
-    c->seat_queues[w]++;
-    s->worker_queues[w]++;
+    rs_queue_enter(s, c, q, (uint32_t)place, w);
     struct rs_msg_queue body = {.queue = q->number,
                                 .depth = m->depth,
                                 .arena = q->ring.data_len - q->ring.arena_offset,

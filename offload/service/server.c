@@ -183,7 +183,7 @@ static void client_readable(struct rs_server *s, struct rs_client *c)
 {
     /* One request at a time: the next is read when this one is answered. */
     if (c->ending) return;
-    if (c->op.type != 0) {
+    if (c->op.type != 0 || s->handing_over) {
         rs_client_watch(s, c, false);
         return;
     }

@@ -156,6 +156,12 @@ void rs_operation_settle(struct rs_server *s, struct rs_client *c);
 /* One message of a client. An error means that it broke the protocol and must end. */
 RS_MUST_CHECK int rs_request(struct rs_server *s, struct rs_client *c, struct rs_msg *msg);
 
+/* The worker for the next queue of a client. */
+unsigned rs_queue_worker(struct rs_server *s, const struct rs_client *c);
+
+/* A queue that was made becomes the client's: its place, its worker w, what it counts for. */
+void rs_queue_enter(struct rs_server *s, struct rs_client *c, struct rs_queue *q, uint32_t place, unsigned w);
+
 /* Frees a queue that no worker holds. */
 void rs_queue_drop(struct rs_server *s, struct rs_client *c, struct rs_queue *q);
 
@@ -171,6 +177,10 @@ RS_MUST_CHECK int rs_session_open(struct rs_server *s, struct rs_client *c,
 /* Ends a session; its waiting jobs complete with `status`. */
 void rs_session_end(struct rs_server *s, struct rs_client *c, struct rs_session *session, int status,
                     bool op);
+
+/* Take-over: a session that the client knows by `handle`. The operation waits for it. 0 or why it is not. */
+RS_MUST_CHECK int rs_session_restore(struct rs_server *s, struct rs_client *c, uint32_t handle,
+                                     const struct rs_msg_transform *asked);
 
 /* By handle; NULL: no such session. */
 struct rs_session *rs_session_find(struct rs_client *c, uint32_t handle);

@@ -183,24 +183,47 @@ void rs_session_free(struct rs_client *c, struct rs_session *session)
     free(session);
 }
 
-int rs_session_open(struct rs_server *s, struct rs_client *c, const struct rs_msg_transform *asked)
+/* Binds a session that was just made wherever its client sits. What could not be bound is undone. */
+static int session_bind(struct rs_server *s, struct rs_client *c, struct rs_session *session)
 {
-    if (asked->reserved != 0 || asked->source.cipher > RS_GCM || asked->destination.cipher > RS_GCM)
-        return RESEAL_EINVAL;
-    struct rs_session *session = session_make(c, asked);
-    if (session == NULL) return RESEAL_ELIMIT;
     int e = c->seats[c->home] == NULL ? seat_make(c, c->home) : 0;
     for (unsigned w = 0; e == 0 && w < s->nworkers; w++)
         if (c->seats[w] != NULL) e = bind_at(s, c, session, w);
-    if (e == 0) {
-        c->op.session = session;
-        return 0;
-    }
+    if (e == 0) return 0;
     if (session->bound != 0)
         rs_session_end(s, c, session, RESEAL_ECANCELED, true);
     else
         rs_session_free(c, session);
     return e;
+}
+
+static bool sides_known(const struct rs_msg_transform *asked)
+{
+    return asked->reserved == 0 && asked->source.cipher <= RS_GCM && asked->destination.cipher <= RS_GCM;
+}
+
+int rs_session_open(struct rs_server *s, struct rs_client *c, const struct rs_msg_transform *asked)
+{
+    if (!sides_known(asked)) return RESEAL_EINVAL;
+    struct rs_session *session = session_make(c, asked);
+    if (session == NULL) return RESEAL_ELIMIT;
+    int e = session_bind(s, c, session);
+    if (e == 0) c->op.session = session;
+    return e;
+}
+
+int rs_session_restore(struct rs_server *s, struct rs_client *c, uint32_t handle,
+                       const struct rs_msg_transform *asked)
+{
+    uint32_t slot = handle & 0xffff;
+    if (slot >= RS_SESSIONS_MAX || c->sessions[slot] != NULL || !sides_known(asked)) return RESEAL_EPROTO;
+    struct rs_session *session = calloc(1, sizeof(*session));
+    if (session == NULL) return RESEAL_ENOMEM;
+    session->handle = handle;
+    session->asked = *asked;
+    c->generations[slot] = (uint16_t)(handle >> 16);
+    c->sessions[slot] = session;
+    return session_bind(s, c, session);
 }
 
 void rs_session_end(struct rs_server *s, struct rs_client *c, struct rs_session *session, int status, bool op)

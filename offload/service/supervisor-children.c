@@ -225,7 +225,7 @@ void rs_children_gone(struct rs_supervisor *s, struct rs_child *child)
 {
     int status = 0;
     const char *name = child == &s->work ? "reseald-work" : "reseal-keyd";
-    if (child->pid != 0 && waitpid(child->pid, &status, 0) == child->pid && !s->handed_over)
+    if (child->pid != 0 && waitpid(child->pid, &status, 0) == child->pid && s->successor < 0)
         fprintf(stderr, "reseald: %s ended (%s %d), starting it again\n", name,
                 WIFSIGNALED(status) ? "signal" : "exit",
                 WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status));

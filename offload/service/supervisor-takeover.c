@@ -18,6 +18,7 @@ int rs_takeover_ask(struct rs_supervisor *s, int *inherit)
     struct rs_msg second;
     int fds[4] = {-1, -1, -1, -1};
     *inherit = -1;
+    s->taking_over = true;
     s->successor = rs_folder_connect(s, "admin.sock");
     if (s->successor < 0) {
         fprintf(stderr, "reseald: %s: no service to take over: start one without --takeover\n",
@@ -52,6 +53,7 @@ void rs_takeover_done(struct rs_supervisor *s)
     if (rs_msg_send(s->successor, RS_MSG_TAKEOVER_DONE, 0, NULL, 0, NULL, 0, 0) != 0)
         fputs("reseald: the old service is gone before it let go\n", stderr);
     rs_cleanup_close(&s->successor);
+    s->taking_over = false;
 }
 
 /* ---- the one that runs ------------------------------------------------------------------ */

@@ -54,14 +54,14 @@ static void on_work(struct rs_supervisor *s)
     rs_msg_close_fds(&msg);
     if (msg.header.type == RS_MSG_NEED_KEYD) rs_children_pair(s);
     if (msg.header.type != RS_MSG_READY) return;
-    if (s->options->takeover && s->successor >= 0) rs_takeover_done(s);
+    if (s->taking_over) rs_takeover_done(s);
     rs_children_say_ready(s);
 }
 
 /* What we wait for; order as in on_events(). */
 static void step(struct rs_supervisor *s)
 {
-    bool old = s->successor >= 0 && !s->options->takeover;
+    bool old = s->successor >= 0 && !s->taking_over;
     struct pollfd p[] = {
         {.fd = s->signals, .events = POLLIN},
         {.fd = s->work.socket, .events = POLLIN},
@@ -70,16 +70,22 @@ static void step(struct rs_supervisor *s)
         {.fd = s->successor < 0 ? s->admin : -1, .events = POLLIN},
         {.fd = old ? s->successor : -1, .events = POLLIN},
     };
-    if (poll(p, RS_ARRAY_LEN(p), rs_children_due(s)) < 0 && errno != EINTR) s->stop = true;
+    if (poll(p, RS_ARRAY_LEN(p), old ? -1 : rs_children_due(s)) < 0 && errno != EINTR) s->stop = true;
     if (p[0].revents != 0) on_signal(s);
     if (p[5].revents != 0) rs_takeover_read(s);
     if (s->handed_over || s->stop) return;
     if (p[1].revents != 0) on_work(s);
     if (p[2].revents != 0) rs_children_gone(s, &s->work);
+    if (p[2].revents != 0 && s->taking_over) {
+        /* Ours could not take it: the one that runs goes on with everything. */
+        fputs("reseald: take-over failed; the running service goes on\n", stderr);
+        s->stop = true;
+        return;
+    }
     if (p[3].revents != 0) rs_children_gone(s, &s->keyd);
     if (p[4].revents != 0) rs_takeover_accept(s);
-    /* While a successor takes over, an ended reseald-work has handed over: it is not started again yet. */
-    if (!old || s->keyd.pidfd < 0) rs_children_start(s, -1);
+    /* While a successor takes over, an ended reseald-work has handed over: nothing is started again yet. */
+    if (s->successor < 0 || s->taking_over) rs_children_start(s, -1);
 }
 
 static int start(struct rs_supervisor *s)
@@ -115,6 +121,11 @@ int rs_supervisor_run(const struct rs_supervisor_options *options)
     if (start(&s) != 0) return 1;
     while (!s.stop && !s.handed_over) step(&s);
     if (s.handed_over) return 0;
+    if (s.taking_over) {
+        /* reseal-keyd and the sockets are still the other's. */
+        rs_cleanup_close(&s.work.socket);
+        return 1;
+    }
     rs_children_stop(&s);
     rs_folder_close(&s);
     return 0;

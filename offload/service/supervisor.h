@@ -35,7 +35,8 @@ struct rs_supervisor {
     const struct rs_supervisor_options *options;
     char programs[PATH_MAX]; /* folder of reseald-work and reseal-keyd */
     int folder, lock, control, keys, admin, signals;
-    int successor; /* connection of a take-over that is under way; -1: none */
+    int successor;    /* connection of a take-over that is under way; -1: none */
+    bool taking_over; /* we are the successor in it */
     struct rs_child work, keyd;
     bool stop, handed_over, said_ready;
     uint64_t repaired_ns; /* when reseald-work last got another pair to reseal-keyd */

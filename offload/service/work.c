@@ -12,6 +12,7 @@
 #include "offload/service/server.h"
 
 #include <getopt.h>
+#include <jansson.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -166,6 +167,8 @@ static int lock_down(struct rs_protections *p)
     rs_sandbox_process(p);
     int e = rs_keymem_init(key_memory_size());
     if (e != 0) return e;
+    /* Its hash seed comes from a file. */
+    json_object_seed(0);
     /* Engines read the library's configuration and this processor's abilities: before the doors close. */
     rs_engines_init();
     static const struct rs_path no_files[] = {{NULL, 0}};

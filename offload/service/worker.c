@@ -3,7 +3,7 @@
 
 #include "offload/base/clock.h"
 
-#include <errno.h>
+#include <poll.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -249,16 +249,28 @@ static void on_wake(struct rs_worker *w, struct rs_queue *q)
     }
 }
 
+/*
+ * Paused, only notes count: a successor may serve our queues by now, and the
+ * bytes in the wake sockets are meant for it.
+ */
+static void wait_for_note(struct rs_worker *w)
+{
+    struct pollfd p = {.fd = w->inbox.event, .events = POLLIN};
+    rs_mailbox_sleep(&w->inbox);
+    if (rs_mailbox_empty(&w->inbox)) poll(&p, 1, -1);
+    rs_mailbox_awake(&w->inbox);
+}
+
 static void sleep_until_event(struct rs_worker *w)
 {
     struct epoll_event events[EVENTS];
     rs_mailbox_sleep(&w->inbox);
-    bool quiet = rs_mailbox_empty(&w->inbox) && (w->paused || announce(w));
+    bool quiet = rs_mailbox_empty(&w->inbox) && announce(w);
     if (quiet) rs_count(&w->metrics.sleeps, 1);
     int n = epoll_wait(w->epoll, events, EVENTS, quiet ? -1 : 0);
     for (int i = 0; i < n; i++)
         if (events[i].data.ptr != NULL) on_wake(w, events[i].data.ptr);
-    if (!w->paused) withdraw(w);
+    withdraw(w);
     rs_mailbox_awake(&w->inbox);
 }
 
@@ -269,7 +281,6 @@ static void idle(struct rs_worker *w)
     while (rs_now_ns() - start < w->spin_ns) {
         rs_cpu_relax();
         if (!rs_mailbox_empty(&w->inbox)) return;
-        if (w->paused) break;
         if (round_once(w)) {
             w->spin_ns = RS_MIN(w->spin_ns * 2, (uint64_t)SPIN_MAX_NS);
             rs_count(&w->metrics.busy_ns, rs_now_ns() - start);
@@ -293,7 +304,10 @@ static void *worker_main(void *arg)
             read_notes(w);
         }
         if (any) rs_count(&w->metrics.busy_ns, rs_now_ns() - start);
-        if (!w->stop) idle(w);
+        if (w->paused && !w->stop)
+            wait_for_note(w);
+        else if (!w->stop)
+            idle(w);
     }
     return NULL;
 }
