@@ -22,6 +22,7 @@ static const struct {
 } workloads[] = {
     {"hotpath", rs_bench_cmd_hotpath},
     {"ring", rs_bench_cmd_ring},
+    {"transcode", rs_bench_cmd_transcode},
 };
 
 int reseal_cmd_bench(int argc, char **argv)

@@ -22,5 +22,6 @@ int rs_report_end(struct rs_report *r);
 
 int rs_bench_cmd_hotpath(int argc, char **argv);
 int rs_bench_cmd_ring(int argc, char **argv);
+int rs_bench_cmd_transcode(int argc, char **argv);
 
 #endif

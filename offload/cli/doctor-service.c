@@ -7,6 +7,7 @@
 #include "offload/base/bytes.h"
 #include "offload/cli/doctor.h"
 #include "offload/cli/socket.h"
+#include "offload/cli/status.h"
 
 static void explain_connect(struct rs_findings *f, const char *layer, const char *folder, const char *name,
                             int error)
@@ -71,10 +72,11 @@ static void check_protections(struct rs_findings *f, const char *layer, int s)
     json_t *value;
     json_object_foreach(json_object_get(status, "protections"), name, value)
     {
-        if (json_is_false(value) && strcmp(name, "own_user_id") == 0)
+        if (rs_status_in_force(value)) continue;
+        if (strcmp(name, "own_user_id") == 0)
             rs_remedy(rs_find(f, layer, RS_FINDING_LIMITS, "runs under the user id of a client"),
                       "run the service as a user of its own: docs/operations.md");
-        else if (json_is_false(value))
+        else
             rs_find(f, layer, RS_FINDING_LIMITS, "'%s' is not in force", name);
     }
     json_decref(status);

@@ -45,6 +45,13 @@ const char *rs_status_text(const json_t *object, const char *name)
     return text == NULL ? "" : text;
 }
 
+bool rs_status_in_force(const json_t *value)
+{
+    const char *text = json_string_value(value);
+    if (text != NULL) return strcmp(text, "plain") != 0 && strcmp(text, "none") != 0;
+    return json_is_true(value) || json_integer_value(value) > 0;
+}
+
 char *rs_status_amount(double n, char *out, size_t cap)
 {
     static const char units[] = " KMGTPE";
@@ -82,7 +89,7 @@ static unsigned print_protections(json_t *all, bool in_force, const char *title)
     unsigned n = 0;
     json_object_foreach(all, name, value)
     {
-        if (json_is_string(value) || json_is_false(value) == in_force) continue;
+        if (rs_status_in_force(value) != in_force) continue;
         printf("%s%s", n++ == 0 ? title : ", ", name);
     }
     if (n > 0) putchar('\n');

@@ -18,6 +18,10 @@ RS_MUST_CHECK int rs_status_get(reseal *r, json_t **out);
 uint64_t rs_status_number(const json_t *object, const char *name);
 const char *rs_status_text(const json_t *object, const char *name);
 
+/* True when a protection's value says that it is in force: true, an ABI number, a kind of key memory that is
+ * locked. */
+bool rs_status_in_force(const json_t *value);
+
 /* "1.50 G" of anything, in powers of 1000, into a buffer of at least 16 bytes; returns it. */
 char *rs_status_amount(double n, char *out, size_t cap);
 
