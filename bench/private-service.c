@@ -4,6 +4,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -15,10 +16,11 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "bench/leave-nothing.h"
 #include "offload/base/clock.h"
 #include "reseal/reseal.h"
 
-#define START_NS 20000000000ull /* self-tests and calibration of a slow, sanitised build */
+#define START_MS 60000 /* self-tests of a slow, sanitised build */
 #define STOP_NS  10000000000ull
 #define TREE_MAX 256
 
@@ -47,22 +49,9 @@ static int find_program(char *path, size_t len)
     return RESEAL_ENOSERVICE;
 }
 
-static int make_folder(struct rs_private_service *s)
-{
-    const char *base = getenv("TMPDIR");
-    if (base == NULL || base[0] == '\0') base = "/tmp";
-    int n = snprintf(s->dir, sizeof(s->dir), "%s/reseal-bench-XXXXXX", base);
-    if (n < 0 || (size_t)n >= sizeof(s->dir) || mkdtemp(s->dir) == NULL) {
-        snprintf(s->why, sizeof(s->why), "cannot make a folder in %s: %s", base, strerror(errno));
-        s->dir[0] = '\0';
-        return RESEAL_EIO;
-    }
-    return 0;
-}
-
 /* In the child: everything that it says goes to a file, whose last line explains a failure. */
-RS_NORETURN static void run_program(const struct rs_private_service *s, const char *program,
-                                    const char *cores, pid_t parent)
+RS_NORETURN static void run_program(const struct rs_private_service *s, const char *program, const char *cpus,
+                                    int ready, pid_t parent)
 {
     char log[PATH_MAX + 8];
     snprintf(log, sizeof(log), "%s/log", s->dir);
@@ -71,13 +60,14 @@ RS_NORETURN static void run_program(const struct rs_private_service *s, const ch
     if (fd < 0 || null < 0 || dup2(null, 0) < 0 || dup2(fd, 1) < 0 || dup2(fd, 2) < 0) _exit(127);
     prctl(PR_SET_PDEATHSIG, SIGTERM);
     if (getppid() != parent) _exit(127);
-    char *argv[] = {
-        (char[]){"reseald"}, (char[]){"--runtime-dir"}, (char *)(uintptr_t)s->dir, NULL, NULL, NULL};
-    if (cores != NULL) {
-        argv[3] = (char[]){"--cores"};
-        argv[4] = (char *)(uintptr_t)cores;
+    char number[16];
+    snprintf(number, sizeof(number), "%d", ready);
+    const char *argv[] = {"reseald", "--runtime-dir", s->dir, "--ready-fd", number, NULL, NULL, NULL};
+    if (cpus != NULL) {
+        argv[5] = "--cpus";
+        argv[6] = cpus;
     }
-    execv(program, argv);
+    execv(program, (char *const *)(uintptr_t)argv);
     _exit(127);
 }
 
@@ -94,29 +84,41 @@ static void last_line(struct rs_private_service *s)
     fclose(f);
 }
 
-static int wait_ready(struct rs_private_service *s)
+/* One line when it answers; the end of the pipe when it ended before that. */
+static int wait_ready(struct rs_private_service *s, int ready)
 {
-    struct reseal_options options = {.size = sizeof(options), .reconnect_ms = 1, .runtime_dir = s->dir};
-    int r = RESEAL_ENOSERVICE;
-    for (uint64_t start = rs_now_ns(); rs_now_ns() - start < START_NS;) {
-        reseal *client;
-        r = reseal_open(&client, &options);
-        if (r == 0) {
-            reseal_close(client);
-            return 0;
-        }
-        if (waitpid(s->pid, NULL, WNOHANG) == s->pid) {
-            s->pid = 0;
-            break;
-        }
-        nap();
-    }
-    snprintf(s->why, sizeof(s->why), "the service did not start: %s", reseal_strerror(r));
+    char line[16];
+    struct pollfd p = {.fd = ready, .events = POLLIN};
+    if (poll(&p, 1, START_MS) == 1 && read(ready, line, sizeof(line)) > 0) return 0;
+    snprintf(s->why, sizeof(s->why), "the service did not start");
     last_line(s);
+    return RESEAL_ENOSERVICE;
+}
+
+static int start(struct rs_private_service *s, const char *program, const char *cpus)
+{
+    int ready[2];
+    if (pipe2(ready, O_CLOEXEC) != 0) return RESEAL_EIO;
+    pid_t parent = getpid();
+    s->pid = fork();
+    if (s->pid == 0) {
+        (void)fcntl(ready[1], F_SETFD, 0);
+        run_program(s, program, cpus, ready[1], parent);
+    }
+    close(ready[1]);
+    int r = RESEAL_EIO;
+    if (s->pid < 0) {
+        s->pid = 0;
+        snprintf(s->why, sizeof(s->why), "cannot fork: %s", strerror(errno));
+    } else {
+        rs_temporary_process(s->pid);
+        r = wait_ready(s, ready[0]);
+    }
+    close(ready[0]);
     return r;
 }
 
-int rs_private_service_start(struct rs_private_service *s, const char *cores)
+int rs_private_service_start(struct rs_private_service *s, const char *cpus)
 {
     char program[PATH_MAX];
     *s = (struct rs_private_service){.pid = 0};
@@ -125,33 +127,18 @@ int rs_private_service_start(struct rs_private_service *s, const char *cores)
         snprintf(s->why, sizeof(s->why), "there is no reseald beside this program");
         return r;
     }
-    r = make_folder(s);
-    if (r != 0) return r;
-    pid_t parent = getpid();
-    s->pid = fork();
-    if (s->pid == 0) run_program(s, program, cores, parent);
-    if (s->pid < 0) {
-        s->pid = 0;
-        snprintf(s->why, sizeof(s->why), "cannot fork: %s", strerror(errno));
-        r = RESEAL_EIO;
-    } else {
-        r = wait_ready(s);
+    const char *where = getenv("TMPDIR");
+    r = rs_temporary_folder(where != NULL && where[0] != '\0' ? where : "/tmp", s->dir, sizeof(s->dir));
+    if (r != 0) {
+        snprintf(s->why, sizeof(s->why), "cannot make a temporary folder: %s", strerror(-r));
+        return RESEAL_EIO;
     }
+    r = start(s, program, cpus);
     if (r != 0) rs_private_service_stop(s);
     return r;
 }
 
 /* ---- stop ----------------------------------------------------------------- */
-
-static void remove_folder(const char *path)
-{
-    DIR *d = opendir(path);
-    if (d == NULL) return;
-    for (struct dirent *e; (e = readdir(d)) != NULL;)
-        if (strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0) unlinkat(dirfd(d), e->d_name, 0);
-    closedir(d);
-    rmdir(path);
-}
 
 void rs_private_service_stop(struct rs_private_service *s)
 {
@@ -166,8 +153,8 @@ void rs_private_service_stop(struct rs_private_service *s)
         }
     }
     s->pid = 0;
-    if (s->dir[0] != '\0') remove_folder(s->dir);
-    s->dir[0] = '\0';
+    rs_temporary_process(0);
+    rs_temporary_folder_remove(s->dir);
 }
 
 /* ---- CPU time --------------------------------------------------------------- */

@@ -19,10 +19,10 @@ struct rs_private_service {
 /*
  * Starts the reseald beside this program (or beside it in an installation)
  * with a runtime folder of its own and waits until it answers. It ends with
- * the calling thread. `cores` is a list such as "1" for its workers, NULL: its
+ * the calling thread. `cpus` is a list such as "1" for its workers, NULL: its
  * own choice. RESEAL_ENOSERVICE or RESEAL_EIO with `why`.
  */
-RS_MUST_CHECK int rs_private_service_start(struct rs_private_service *s, const char *cores);
+RS_MUST_CHECK int rs_private_service_start(struct rs_private_service *s, const char *cpus);
 
 /* Ends it and removes the folder. Twice, or after a failed start, is allowed. */
 void rs_private_service_stop(struct rs_private_service *s);

@@ -18,6 +18,7 @@
 #define TRIPS_MAX 200000u
 #define RUNS_MAX  1000u
 #define RAW_LEN   64u
+#define BEST_OF   3u
 
 struct rs_ring_bench {
     reseal *r;
@@ -308,15 +309,20 @@ static double twin_us(struct work *k, unsigned n)
 
 /* ---- measuring ------------------------------------------------------------------- */
 
+/* The best of a few: whoever takes either core away for a while makes a sample worse, nobody makes it better.
+ */
 static int sample(struct work *k, rs_pass pass, double *gbps, bool *right)
 {
     size_t half = (size_t)k->w.depth * k->w.bytes;
     uint8_t *out = k->arena + half;
-    struct rs_sample s;
     memset(out, 0, half);
-    int r = rs_sample_take(pass, k, (uint64_t)jobs_in_pass(k) * k->w.bytes, k->w.sample_us * 1000ull, &s);
-    if (r != 0) return r;
-    *gbps = s.gbps;
+    *gbps = 0;
+    for (unsigned i = 0; i < BEST_OF; i++) {
+        struct rs_sample s;
+        int r = rs_sample_take(pass, k, (uint64_t)jobs_in_pass(k) * k->w.bytes, k->w.sample_us * 1000ull, &s);
+        if (r != 0) return r;
+        *gbps = fmax(*gbps, s.gbps);
+    }
     *right = *right && memcmp(out, k->expected, half) == 0;
     return 0;
 }

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "bench/transcode.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <math.h>
@@ -13,6 +12,7 @@
 #include <unistd.h>
 
 #include "bench/command.h"
+#include "bench/leave-nothing.h"
 #include "bench/peers.h"
 #include "bench/private-service.h"
 #include "reseal/reseal.h"
@@ -33,7 +33,7 @@ static void name(const struct rs_transcode_bench *b, const char *file, char out[
 
 static int fail(struct rs_transcode_bench *b, const char *what, const char *why)
 {
-    snprintf(b->why, sizeof(b->why), "%s: %.300s", what, why);
+    snprintf(b->why, sizeof(b->why), "%.200s: %.300s", what, why);
     return RESEAL_EIO;
 }
 
@@ -87,24 +87,15 @@ int rs_transcode_bench_open(struct rs_transcode_bench *b, const char *where, con
     snprintf(b->runtime_dir, sizeof(b->runtime_dir), "%s", runtime_dir);
     b->service = rs_service_pid(runtime_dir);
     if (b->service <= 0) return fail(b, "the service's process is not known", runtime_dir);
-    int len = snprintf(b->dir, sizeof(b->dir), "%s/reseal-bench-XXXXXX", where);
-    if (len < 0 || (size_t)len >= sizeof(b->dir) || mkdtemp(b->dir) == NULL) {
-        b->dir[0] = '\0';
-        return fail(b, where, strerror(errno));
-    }
+    int error = rs_temporary_folder(where, b->dir, sizeof(b->dir));
+    if (error != 0) return fail(b, where, strerror(-error));
     int r = write_secret(b, "old.pass");
     return r != 0 ? r : write_secret(b, "new.pass");
 }
 
 void rs_transcode_bench_close(struct rs_transcode_bench *b)
 {
-    if (b->dir[0] == '\0') return;
-    DIR *d = opendir(b->dir);
-    for (struct dirent *e; d != NULL && (e = readdir(d)) != NULL;)
-        if (strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0) unlinkat(dirfd(d), e->d_name, 0);
-    if (d != NULL) closedir(d);
-    rmdir(b->dir);
-    b->dir[0] = '\0';
+    rs_temporary_folder_remove(b->dir);
 }
 
 /* ---- programs -------------------------------------------------------------------- */
@@ -258,7 +249,7 @@ int rs_transcode_bench_out_of_place(struct rs_transcode_bench *b, struct rs_resu
 {
     struct names n;
     struct pairs p;
-    double seconds, unused;
+    double seconds = 1, unused;
     rs_result_init(out, "transcode");
     out->from = out->to = "luks1";
     out->unit = 512;
@@ -397,7 +388,7 @@ int rs_transcode_bench_in_place(struct rs_transcode_bench *b, struct rs_result *
     struct names n;
     struct pairs p;
     uint8_t want[32], got[32];
-    double seconds;
+    double seconds = 1;
     rs_result_init(out, "transcode-in-place");
     out->from = out->to = "luks2";
     out->unit = UNIT;

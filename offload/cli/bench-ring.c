@@ -103,7 +103,7 @@ static int measure_all(struct rs_report *report, struct rs_ring_bench *b, const 
 
 int rs_bench_cmd_ring(int argc, char **argv)
 {
-    struct settings s = {.w = {.unit = 4096, .runs = 31, .sample_us = 3000, .trips = 20000}, .core = -1};
+    struct settings s = {.w = {.unit = 4096, .runs = 31, .sample_us = 1000, .trips = 20000}, .core = -1};
     int code = parse(argc, argv, &s);
     if (code >= 0) return code;
     struct rs_private_service service = {.pid = 0};
