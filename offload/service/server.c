@@ -251,8 +251,9 @@ int rs_server_step(struct rs_server *s, int timeout_ms)
     rs_mailbox_sleep(&s->inbox);
     bool quiet = rs_mailbox_empty(&s->inbox);
     int n = epoll_wait(s->epoll, events, EVENTS, quiet ? timeout_ms : 0);
+    bool failed = n < 0 && errno != EINTR; /* a stop and continue interrupts, too */
     rs_mailbox_awake(&s->inbox);
-    if (n < 0 && errno != EINTR) return RESEAL_EIO;
+    if (failed) return RESEAL_EIO;
     take_notes(s);
     for (int i = 0; i < n; i++) one_event(s, &events[i]);
     revocations(s);
