@@ -22,7 +22,7 @@
 
 #define VECTORS 8u                      /* in a flight */
 #define FLIGHT  (VECTORS * LANES * 16u) /* bytes */
-#define AHEAD   4096u                   /* bytes: prefetch distance when streaming */
+#define AHEAD   2048u                   /* bytes: prefetch distance when streaming */
 
 #define INLINE static inline __attribute__((always_inline))
 #define UNROLL _Pragma("GCC unroll 16")
@@ -303,7 +303,9 @@ static void run_regular(struct pipe *p, const struct rs_run *run, const struct r
     }
     p->track[first ^ 1] = p->coming[first ^ 1];
     p->begun = p->primed = false;
-    fly_whole(kind, stream && (uintptr_t)run->out % 64 == 0, p, run, next);
+    /* Streaming would only drive out lines that were just read. */
+    if (run->in == run->out || (uintptr_t)run->out % 64 != 0) stream = false;
+    fly_whole(kind, stream, p, run, next);
     p->primed = p->begun;
     if (run->len == whole) return;
     if (kind == RESEAL) {
