@@ -37,35 +37,35 @@ struct gcm {
     V hash;              /* GHASH so far, one sum in each lane */
     V base;              /* IV with counter 0, bytes reversed */
     V delta, delta_last; /* this epoch's, and that of its last vectors */
-    V stash[2][GROUP];   /* ciphertext waiting to be hashed, bytes reversed */
     const struct rs_vaes_key *key;
-    uint8_t table[EPOCH][16] RS_ALIGNED(64);
     uint8_t first[16];      /* table[0] */
     uint8_t delta_next[16]; /* of the next epoch */
     uint8_t delta_one[16];  /* of epoch 1 */
+    uint8_t table[EPOCH][16] RS_ALIGNED(64);
 };
 
-/* A verified record on its way from the scratch to its destination. */
+/* A verified record on its way from the scratch to its destination; whole flights. */
 struct copy {
-    const uint8_t *from;
+    uint8_t *from;
     uint8_t *to;
     size_t len;
+    bool stream; /* non-temporal stores */
+    bool wipe;   /* the scratch, as it holds plaintext */
 };
 
 /* What a kernel works on; lies in the scratch, so that nothing secret is on the stack by our doing. */
 struct frame {
+    V stash[3][GROUP]; /* ciphertext waiting to be hashed, bytes reversed */
+    struct copy copy;
+    uint32_t index;       /* blocks done */
+    uint32_t xts_flights; /* 512 bytes each, in the record */
+    uint32_t parity;      /* which of the stashes that take turns holds the group before */
+    bool stream;          /* non-temporal stores */
     struct gcm src, dst;
-    V stash[3][GROUP]; /* ciphertext waiting to be hashed, bytes reversed: the source's, the destination's */
-    V tweaks[FLIGHT];  /* of this flight */
-    V later[FLIGHT];   /* the destination's counter blocks before their last round */
+    V tweaks[FLIGHT]; /* of this flight; secret, as is all from here */
+    V later[FLIGHT];  /* the destination's counter blocks before their last round */
     __m128i bases[RS_TWEAK_BASES_ROOM];
     struct rs_tweak_walk walk; /* of the XTS side */
-    uint32_t xts_flights;      /* 512 bytes each, in the record */
-    struct copy copy;
-    uint32_t index;  /* blocks done */
-    uint32_t parity; /* which of the stashes that take turns holds the group before */
-    bool stream;     /* non-temporal stores */
-    bool copy_stream;
     uint8_t edge_in[GROUP_BYTES + 64] RS_ALIGNED(64);
     uint8_t edge_out[GROUP_BYTES + 64] RS_ALIGNED(64);
 };
@@ -207,7 +207,8 @@ INLINE void rounds_enc(V s[FLIGHT], const struct rs_vaes_key *key, struct weave 
     weave_tweak(w, r - 3);
     ROUND(3)
     ROUND(4)
-    ROUND(5) ROUND(6) ROUND(7) ROUND(8) ROUND(9)
+    ROUND(5)
+    ROUND(6) ROUND(7) ROUND(8) ROUND(9)
 #undef ROUND
         weave_tweak(w, 7);
     if (key->rounds == 14) {
@@ -224,7 +225,8 @@ INLINE void xts_rounds_enc(V s[FLIGHT], const struct rs_vaes_key *key, struct we
 #define ROUND(r) round_enc(s, key->enc[r], w, half);
     ROUND(1)
     ROUND(2)
-    ROUND(3) ROUND(4) ROUND(5) ROUND(6) ROUND(7) ROUND(8) ROUND(9)
+    ROUND(3)
+    ROUND(4) ROUND(5) ROUND(6) ROUND(7) ROUND(8) ROUND(9)
 #undef ROUND
         if (key->rounds == 14)
     {
@@ -240,7 +242,8 @@ INLINE void xts_rounds_dec(V s[FLIGHT], const struct rs_vaes_key *key, struct we
 #define ROUND(r) round_dec(s, key->dec[r], w, half);
     ROUND(1)
     ROUND(2)
-    ROUND(3) ROUND(4) ROUND(5) ROUND(6) ROUND(7) ROUND(8) ROUND(9)
+    ROUND(3)
+    ROUND(4) ROUND(5) ROUND(6) ROUND(7) ROUND(8) ROUND(9)
 #undef ROUND
         if (key->rounds == 14)
     {
@@ -359,16 +362,21 @@ INLINE void load_flight(V c[FLIGHT], const uint8_t *in)
 #undef LOAD
 }
 
-/* The part of the pending copy that goes with one flight. */
-INLINE void copy_flight(struct copy *cp, bool stream)
+/* The part of the pending copy that goes with one flight. Backwards: what was written last is still in the
+ * cache. */
+INLINE void copy_flight(struct copy *cp)
 {
     if (cp->len < FLIGHT_BYTES) return;
     V c[FLIGHT];
-    load_flight(c, cp->from);
-    store_flight(cp->to, c, stream);
-    cp->from += FLIGHT_BYTES;
-    cp->to += FLIGHT_BYTES;
     cp->len -= FLIGHT_BYTES;
+    load_flight(c, cp->from + cp->len);
+    store_flight(cp->to + cp->len, c, cp->stream);
+    if (cp->wipe) {
+        const V zero = v_zero();
+#define WIPE(i) v_store(cp->from + cp->len + 16 * LANES * i, zero);
+        EACH(WIPE)
+#undef WIPE
+    }
 }
 
 /* Where a flight is: loop variables that should live in registers. */
@@ -419,7 +427,7 @@ INLINE void flight_open(struct frame *f, struct at *a, struct hash *h, bool tabl
 #define LAST(i) s[i] = v_enclast(s[i], v_xor(k, c[i]));
     EACH(LAST)
 #undef LAST
-    copy_flight(&a->copy, f->copy_stream);
+    copy_flight(&a->copy);
     store_flight(a->out, s, f->stream);
 }
 
@@ -446,7 +454,7 @@ INLINE void flight_regcm(struct frame *f, struct at *a, struct hash *h, bool tab
 #define LAST(i) s[i] = v_enclast(v_load(&f->later[i]), v_enclast(s[i], v_xor(k, c[i])));
     EACH(LAST)
 #undef LAST
-    copy_flight(&a->copy, f->copy_stream);
+    copy_flight(&a->copy);
     store_flight(a->out, s, f->stream);
     stash_flight(&TURNS(f, a->parity)[half * FLIGHT], s);
 }
@@ -497,7 +505,7 @@ INLINE void flight_gcm_xts(struct frame *f, struct at *a, struct hash *h, bool t
 #define LAST(i) s[i] = v_enclast(s[i], v_xor3(k, c[i], v_load(&f->tweaks[i])));
     EACH(LAST)
 #undef LAST
-    copy_flight(&a->copy, f->copy_stream);
+    copy_flight(&a->copy);
     w.tweaks = NULL;
     xts_rounds_enc(s, to, &w, 1);
     k = v_bcast(to->enc[to->rounds]);

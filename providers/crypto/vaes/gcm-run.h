@@ -176,12 +176,21 @@ static bool can_stream(const void *p)
     return (uintptr_t)p % (16 * LANES) == 0;
 }
 
+/* The tail at once, whole flights under the next record's rounds. */
+static void copy_begin(struct frame *f, uint8_t *from, const struct rs_run *r, unsigned flags)
+{
+    size_t tail = r->len % FLIGHT_BYTES, whole = r->len - tail;
+    bool plain = r->dst.cipher == RS_PLAIN;
+    memcpy(r->out + whole, from + whole, tail);
+    if (plain && tail > 0) rs_wipe(from + whole, tail);
+    f->copy = (struct copy){from, r->out, whole, (flags & RS_RUN_STREAM) && can_stream(r->out), plain};
+}
+
 static void copy_finish(struct frame *f)
 {
-    struct copy *cp = &f->copy;
-    while (cp->len >= FLIGHT_BYTES) copy_flight(cp, f->copy_stream);
-    memcpy(cp->to, cp->from, cp->len);
-    cp->len = 0;
+    struct copy cp = f->copy;
+    while (cp.len > 0) copy_flight(&cp);
+    f->copy.len = 0;
 }
 
 /* Runs a record with a GCM source: into a half of the scratch first, unless unverified. */
@@ -198,10 +207,7 @@ static int run_opened(struct batch *b, struct rs_run *r, enum kind kind)
         return RESEAL_EAUTH;
     }
     if (has_dst(kind)) memcpy(r->dst.tag, tags[1], RS_TAG_LEN);
-    if (!direct) {
-        f->copy = (struct copy){to, r->out, r->len};
-        f->copy_stream = (b->flags & RS_RUN_STREAM) && can_stream(r->out);
-    }
+    if (!direct) copy_begin(f, to, r, b->flags);
     return 0;
 }
 
@@ -256,14 +262,23 @@ static int run_one(struct batch *b, struct rs_run *r)
     return s->cipher == RS_XTS ? run_sealed(b, r, XTS_GCM) : run_opened(b, r, GCM_XTS);
 }
 
+/* Stashes hold ciphertext and need no wiping; tables are there only after long records. */
+static void frame_wipe(struct frame *f, size_t longest)
+{
+    if (longest >= RS_GCM_TABLE_FROM) {
+        rs_wipe(f->src.table, sizeof(f->src.table));
+        rs_wipe(f->dst.table, sizeof(f->dst.table));
+    }
+    rs_wipe(&f->src, offsetof(struct gcm, table));
+    rs_wipe(&f->dst, offsetof(struct gcm, table));
+    rs_wipe(f->tweaks, sizeof(*f) - offsetof(struct frame, tweaks));
+}
+
 size_t RUN(struct rs_run *runs, size_t n, void *scratch, unsigned flags)
 {
     size_t longest = 0, failed = 0;
-    bool plain = false;
-    for (size_t i = 0; i < n; i++) {
+    for (size_t i = 0; i < n; i++)
         if (runs[i].len <= RS_RECORD_MAX) longest = RS_MAX(longest, runs[i].len);
-        plain |= runs[i].dst.cipher == RS_PLAIN;
-    }
     uint8_t *halves = (uint8_t *)scratch + HALVES_AT;
     struct batch b = {.f = scratch, .half_len = rs_round_up(longest, 64), .flags = flags};
     b.half[0] = halves;
@@ -274,8 +289,7 @@ size_t RUN(struct rs_run *runs, size_t n, void *scratch, unsigned flags)
         if (runs[i].status != 0) failed++;
     }
     copy_finish(b.f);
-    if (plain && !(flags & RS_RUN_UNVERIFIED)) rs_wipe(halves, 2 * b.half_len);
-    rs_wipe(b.f, sizeof(*b.f));
+    frame_wipe(b.f, longest);
     if (flags & RS_RUN_STREAM) _mm_sfence();
     return failed;
 }
