@@ -23,6 +23,7 @@ typedef __m128i V;
 #define v_fold(x)           (x)
 #define v_xor(a, b)         _mm_xor_si128(a, b)
 #define v_xor3(a, b, c)     _mm_xor_si128(_mm_xor_si128(a, b), c)
+#define v_and(a, b)         _mm_and_si128(a, b)
 #define v_enc(s, k)         _mm_aesenc_si128(s, k)
 #define v_enclast(s, k)     _mm_aesenclast_si128(s, k)
 #define v_dec(s, k)         _mm_aesdec_si128(s, k)
@@ -34,7 +35,9 @@ typedef __m128i V;
 #define v_reverse(v)        _mm_shuffle_epi8(v, _mm_set_epi8(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15))
 #define v_load_blocks(p, n) v_loadu(p)
 #define v_count(n)          _mm_set_epi32(0, 0, 0, (int)(n))
-#define v_opaque(v)         __asm__("" : "+x"(v))
+/* n in the counter of every lane. */
+#define v_count_same(n) _mm_set_epi32(0, 0, 0, (int)(n))
+#define v_opaque(v)     __asm__("" : "+x"(v))
 
 #include "providers/crypto/vaes/gcm-kernel.h"
 #include "providers/crypto/vaes/gcm-run.h"

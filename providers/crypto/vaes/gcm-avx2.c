@@ -22,6 +22,7 @@ typedef __m256i V;
 #define v_lane0(x)       _mm256_zextsi128_si256(x)
 #define v_xor(a, b)      _mm256_xor_si256(a, b)
 #define v_xor3(a, b, c)  _mm256_xor_si256(_mm256_xor_si256(a, b), c)
+#define v_and(a, b)      _mm256_and_si256(a, b)
 #define v_enc(s, k)      _mm256_aesenc_epi128(s, k)
 #define v_enclast(s, k)  _mm256_aesenclast_epi128(s, k)
 #define v_dec(s, k)      _mm256_aesdec_epi128(s, k)
@@ -37,8 +38,10 @@ typedef __m256i V;
 #define v_load_blocks(p, n)                                                                                  \
     ((n) >= LANES ? v_loadu(p) : _mm256_zextsi128_si256(_mm_loadu_si128((const __m128i *)(const void *)(p))))
 /* n in the counter of lane 0, n + 1 in the next. */
-#define v_count(n)  _mm256_set_epi32(0, 0, 0, (int)((n) + 1), 0, 0, 0, (int)(n))
-#define v_opaque(v) __asm__("" : "+x"(v))
+#define v_count(n) _mm256_set_epi32(0, 0, 0, (int)((n) + 1), 0, 0, 0, (int)(n))
+/* n in the counter of every lane. */
+#define v_count_same(n) _mm256_set_epi32(0, 0, 0, (int)(n), 0, 0, 0, (int)(n))
+#define v_opaque(v)     __asm__("" : "+x"(v))
 
 static inline __m128i v_fold(V v)
 {

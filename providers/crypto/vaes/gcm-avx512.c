@@ -22,6 +22,7 @@ typedef __m512i V;
 #define v_lane0(x)       _mm512_zextsi128_si512(x)
 #define v_xor(a, b)      _mm512_xor_si512(a, b)
 #define v_xor3(a, b, c)  _mm512_ternarylogic_epi64(a, b, c, 0x96)
+#define v_and(a, b)      _mm512_and_si512(a, b)
 #define v_enc(s, k)      _mm512_aesenc_epi128(s, k)
 #define v_enclast(s, k)  _mm512_aesenclast_epi128(s, k)
 #define v_dec(s, k)      _mm512_aesdec_epi128(s, k)
@@ -41,7 +42,9 @@ typedef __m512i V;
 #define v_count(n)                                                                                           \
     _mm512_add_epi32(_mm512_maskz_set1_epi32(0x1111, (int)(n)),                                              \
                      _mm512_set_epi32(0, 0, 0, 3, 0, 0, 0, 2, 0, 0, 0, 1, 0, 0, 0, 0))
-#define v_opaque(v) __asm__("" : "+v"(v))
+/* n in the counter of every lane. */
+#define v_count_same(n) _mm512_maskz_set1_epi32(0x1111, (int)(n))
+#define v_opaque(v)     __asm__("" : "+v"(v))
 
 static inline __m128i v_fold(V v)
 {

@@ -27,6 +27,21 @@
 #define EPOCH        256u
 #define WRAPPED      (LANES == 1 ? 2 : 1) /* vectors at the end of an epoch that hold its last two blocks */
 
+/* The lanes of an epoch's last vectors that hold its last two blocks. */
+static const uint64_t wrapped_lanes[LANES][2] = {
+#if LANES == 4
+    {0, 0},
+    {0, 0},
+    {~0ull, ~0ull},
+    {~0ull, ~0ull},
+#elif LANES == 2
+    {~0ull, ~0ull},
+    {~0ull, ~0ull},
+#else
+    {~0ull, ~0ull},
+#endif
+};
+
 #define EACH(M) M(0) M(1) M(2) M(3) M(4) M(5) M(6) M(7)
 
 /* Which sides a kernel has. */
@@ -37,10 +52,8 @@ struct gcm {
     V hash;              /* GHASH so far, one sum in each lane */
     V base;              /* IV with counter 0, bytes reversed */
     V delta, delta_last; /* this epoch's, and that of its last vectors */
+    V first, delta_one;  /* table[0], and the delta of epoch 1, in every lane */
     const struct rs_vaes_key *key;
-    uint8_t first[16];      /* table[0] */
-    uint8_t delta_next[16]; /* of the next epoch */
-    uint8_t delta_one[16];  /* of epoch 1 */
     uint8_t table[EPOCH][16] RS_ALIGNED(64);
 };
 
@@ -78,6 +91,7 @@ struct frame {
 
 struct hash {
     V lo, mid, hi, v, p, sum;
+    V lo1, hi1, mid1; /* products that wait for a second one, so that one instruction adds both */
     const V *stash;
     const uint8_t *powers;
 };
@@ -96,26 +110,30 @@ INLINE void hash_quarter(struct hash *h, int q)
 {
     int j = q >> 2;
     V t;
-    if (q >= 4 * GROUP) return;
     switch (q & 3) {
     case 0:
         h->v = v_load(&h->stash[j]);
         if (j == 0) h->v = v_xor(h->v, h->sum);
         h->p = v_bcast(h->powers + 16 * LANES * j);
         t = v_clmul(h->v, h->p, 0x00);
-        h->lo = j == 0 ? t : v_xor(h->lo, t);
+        if (j % 2 == 0)
+            h->lo1 = t;
+        else
+            h->lo = j == 1 ? v_xor(h->lo1, t) : v_xor3(h->lo, h->lo1, t);
         break;
     case 1:
         t = v_clmul(h->v, h->p, 0x11);
-        h->hi = j == 0 ? t : v_xor(h->hi, t);
+        if (j % 2 == 0)
+            h->hi1 = t;
+        else
+            h->hi = j == 1 ? v_xor(h->hi1, t) : v_xor3(h->hi, h->hi1, t);
         break;
     case 2:
-        t = v_clmul(h->v, h->p, 0x01);
-        h->mid = j == 0 ? t : v_xor(h->mid, t);
+        h->mid1 = v_clmul(h->v, h->p, 0x01);
         break;
     default:
         t = v_clmul(h->v, h->p, 0x10);
-        h->mid = v_xor(h->mid, t);
+        h->mid = j == 0 ? v_xor(h->mid1, t) : v_xor3(h->mid, h->mid1, t);
         if (j == GROUP - 1) h->sum = ghash_reduce(h->lo, h->mid, h->hi);
         break;
     }
@@ -154,12 +172,14 @@ static const uint64_t tweak_powers[32][2] RS_ALIGNED(64) = {
 };
 static const uint64_t tweak_fold[2] RS_ALIGNED(16) = {0x87, 0x87};
 
+/* What goes between AES operations. */
 struct weave {
     struct hash *hash; /* NULL: none */
     int at;            /* next quarter */
     V *tweaks;         /* NULL: none */
-    V base;
+    V base;            /* that the tweaks are derived from, by these powers: */
     const uint8_t *powers;
+    const struct copy *copy; /* NULL: none; else the flight at copy->len */
 };
 
 /* Tweak i of the flight: base * x^n by three multiplies and a byte shift. */
@@ -171,13 +191,28 @@ INLINE void weave_tweak(struct weave *w, int i)
     v_store(&w->tweaks[i], v_xor3(lo, v_up64(hi), v_clmul(hi, v_bcast(tweak_fold), 0x01)));
 }
 
+INLINE void put(uint8_t *out, V v, bool stream)
+{
+    if (stream)
+        v_stream(out, v);
+    else
+        v_storeu(out, v);
+}
+
+INLINE void weave_copy(struct weave *w, int i)
+{
+    if (w->copy == NULL) return;
+    const struct copy *cp = w->copy;
+    uint8_t *from = cp->from + cp->len + 16 * LANES * i;
+    put(cp->to + cp->len + 16 * LANES * i, v_load(from), cp->stream);
+    if (cp->wipe) v_store(from, v_zero());
+}
+
 INLINE void weave_hash(struct weave *w, int quarters)
 {
     if (w->hash == NULL) return;
     if (quarters > 0) hash_quarter(w->hash, w->at);
     if (quarters > 1) hash_quarter(w->hash, w->at + 1);
-    if (quarters > 2) hash_quarter(w->hash, w->at + 2);
-    if (quarters > 3) hash_quarter(w->hash, w->at + 3);
     w->at += quarters;
 }
 
@@ -199,31 +234,37 @@ INLINE void round_dec(V s[FLIGHT], const uint8_t key[16], struct weave *w, int h
     DEC(4) DEC(5) DEC(6) DEC(7) weave_hash(w, half);
 }
 
-/* Rounds 3 to all but the last; hashes 14 * half quarters and makes the tweaks. */
+/* Rounds 4 to all but the last of a counter block: 12 * half quarters of hashing, all tweaks or all of the
+ * copy. */
 INLINE void rounds_enc(V s[FLIGHT], const struct rs_vaes_key *key, struct weave *w, int half)
 {
-#define ROUND(r)                                                                                             \
+#define ROUND(r, i)                                                                                          \
     round_enc(s, key->enc[r], w, half);                                                                      \
-    weave_tweak(w, r - 3);
-    ROUND(3)
-    ROUND(4)
-    ROUND(5)
-    ROUND(6) ROUND(7) ROUND(8) ROUND(9)
+    weave_tweak(w, i);                                                                                       \
+    weave_copy(w, i);
+    ROUND(4, 0)
+    ROUND(5, 1)
+    ROUND(6, 2) ROUND(7, 3) ROUND(8, 4) ROUND(9, 5)
 #undef ROUND
-        weave_tweak(w, 7);
+        weave_tweak(w, 6);
+    weave_copy(w, 6);
     if (key->rounds == 14) {
         round_enc(s, key->enc[10], w, 0);
         round_enc(s, key->enc[11], w, 0);
         round_enc(s, key->enc[12], w, 0);
         round_enc(s, key->enc[13], w, 0);
     }
+    weave_tweak(w, 7);
+    weave_copy(w, 7);
 }
 
-/* Rounds 1 to all but the last of the XTS side; hashes 18 * half quarters. */
+/* Rounds 1 to all but the last of the XTS side: 18 * half quarters of hashing, all of the copy. */
 INLINE void xts_rounds_enc(V s[FLIGHT], const struct rs_vaes_key *key, struct weave *w, int half)
 {
-#define ROUND(r) round_enc(s, key->enc[r], w, half);
-    ROUND(1)
+    round_enc(s, key->enc[1], w, half);
+#define ROUND(r)                                                                                             \
+    round_enc(s, key->enc[r], w, half);                                                                      \
+    weave_copy(w, r - 2);
     ROUND(2)
     ROUND(3)
     ROUND(4) ROUND(5) ROUND(6) ROUND(7) ROUND(8) ROUND(9)
@@ -237,10 +278,10 @@ INLINE void xts_rounds_enc(V s[FLIGHT], const struct rs_vaes_key *key, struct we
     }
 }
 
+/* Rounds 2 to all but the last: 16 * half quarters. */
 INLINE void xts_rounds_dec(V s[FLIGHT], const struct rs_vaes_key *key, struct weave *w, int half)
 {
 #define ROUND(r) round_dec(s, key->dec[r], w, half);
-    ROUND(1)
     ROUND(2)
     ROUND(3)
     ROUND(4) ROUND(5) ROUND(6) ROUND(7) ROUND(8) ROUND(9)
@@ -260,123 +301,94 @@ static const uint32_t counter_step[FLIGHT][4] RS_ALIGNED(16) = {
     {0}, {LANES}, {2 * LANES}, {3 * LANES}, {4 * LANES}, {5 * LANES}, {6 * LANES}, {7 * LANES},
 };
 
-/* Counter blocks after two rounds. */
-INLINE void counter_start(V s[FLIGHT], const struct gcm *g, uint32_t index, bool table)
+/* Where a flight's counter blocks come from. */
+struct start {
+    const uint8_t *at; /* table */
+    V delta, last;
+    V count, k0, k1, k2; /* without one */
+    V k3;
+};
+
+/* For the flight at block `index`. */
+INLINE struct start start_at(const struct gcm *g, uint32_t index, bool table)
 {
+    const struct rs_vaes_key *key = g->key;
+    struct start st = {.k3 = v_bcast(key->enc[3])};
     if (table) {
-        const uint8_t *at = g->table[index % EPOCH];
-        V d = v_load(&g->delta);
-        V last = index % EPOCH == EPOCH - FLIGHT * LANES ? v_load(&g->delta_last) : d;
-#define START(i) s[i] = v_xor(v_load(at + 16 * LANES * i), i < FLIGHT - WRAPPED ? d : last);
-        EACH(START)
-#undef START
+        st.at = g->table[index % EPOCH];
+        st.delta = v_load(&g->delta);
+        st.last = index % EPOCH == EPOCH - FLIGHT * LANES ? v_load(&g->delta_last) : st.delta;
     } else {
-        V c = v_add32(g->base, v_count(2 + index)), k = v_bcast(g->key->enc[0]);
-#define START(i) s[i] = v_xor(v_reverse(v_add32(c, v_bcast(counter_step[i]))), k);
-        EACH(START)
-#undef START
-        struct weave none = {0};
-        round_enc(s, g->key->enc[1], &none, 0);
-        round_enc(s, g->key->enc[2], &none, 0);
+        st.count = v_add32(g->base, v_count(2 + index));
+        st.k0 = v_bcast(key->enc[0]);
+        st.k1 = v_bcast(key->enc[1]);
+        st.k2 = v_bcast(key->enc[2]);
     }
+    return st;
 }
 
-static V two_rounds(const struct gcm *g, uint32_t counter)
+/* Vector i of the flight after three rounds. */
+INLINE V start_one(const struct start *st, bool table, int i)
 {
-    V s = v_xor(v_reverse(v_add32(g->base, v_count(counter))), v_bcast(g->key->enc[0]));
+    V s;
+    if (table) {
+        s = v_xor(v_load(st->at + 16 * LANES * i), i < FLIGHT - WRAPPED ? st->delta : st->last);
+    } else {
+        s = v_xor(v_reverse(v_add32(st->count, v_bcast(counter_step[i]))), st->k0);
+        s = v_enc(v_enc(s, st->k1), st->k2);
+    }
+    return v_enc(s, st->k3);
+}
+
+INLINE void start_flight(V s[FLIGHT], const struct gcm *g, uint32_t index, bool table)
+{
+    struct start st = start_at(g, index, table);
+#define START(i) s[i] = start_one(&st, table, i);
+    EACH(START)
+#undef START
+}
+
+INLINE V two_rounds(const struct gcm *g, V counters)
+{
+    V s = v_xor(v_reverse(v_add32(g->base, counters)), v_bcast(g->key->enc[0]));
     s = v_enc(s, v_bcast(g->key->enc[1]));
     return v_enc(s, v_bcast(g->key->enc[2]));
 }
 
-static void xor_block(uint8_t out[16], const uint8_t a[16], const uint8_t b[16])
+/* What the upper counter bytes of an epoch change, against epoch 0; in every lane. */
+INLINE V epoch_delta(const struct gcm *g, uint32_t epoch)
 {
-    _mm_storeu_si128((__m128i *)(void *)out,
-                     _mm_xor_si128(_mm_loadu_si128((const __m128i *)(const void *)a),
-                                   _mm_loadu_si128((const __m128i *)(const void *)b)));
+    return v_xor(two_rounds(g, v_count_same(EPOCH * epoch + 2)), v_load(&g->first));
 }
 
-/* What the upper counter bytes of an epoch change, against epoch 0. */
-static void epoch_delta(const struct gcm *g, uint32_t epoch, uint8_t delta[16])
+/* When a new epoch is about to start. */
+INLINE void table_epoch(struct gcm *g, uint32_t index)
 {
-    V s[1] = {two_rounds(g, EPOCH * epoch + 2)};
-    xor_block(delta, (const uint8_t *)s, g->first);
+    V now = epoch_delta(g, index / EPOCH), next = epoch_delta(g, index / EPOCH + 1);
+    V change = v_xor3(now, next, v_load(&g->delta_one));
+    v_store(&g->delta, now);
+    v_store(&g->delta_last, v_xor(now, v_and(change, v_loadu(wrapped_lanes))));
 }
 
 static void table_build(struct gcm *g)
 {
-    for (uint32_t i = 0; i < EPOCH; i += LANES) v_store(g->table[i], two_rounds(g, 2 + i));
-    memcpy(g->first, g->table[0], 16);
-    epoch_delta(g, 1, g->delta_one);
-    memset(g->delta_next, 0, 16);
-}
-
-/* At the start of an epoch. */
-static __attribute__((noinline)) void table_epoch(struct gcm *g, uint32_t index)
-{
-    uint8_t last[LANES][16];
-    g->delta = v_bcast(g->delta_next);
-    for (unsigned i = 0; i < LANES; i++) memcpy(last[i], g->delta_next, 16);
-    epoch_delta(g, index / EPOCH + 1, g->delta_next);
-    for (unsigned i = LANES > 2 ? LANES - 2u : 0; i < LANES; i++)
-        xor_block(last[i], g->delta_next, g->delta_one);
-    g->delta_last = v_loadu(last);
+    for (uint32_t i = 0; i < EPOCH; i += LANES) v_store(g->table[i], two_rounds(g, v_count(2 + i)));
+    g->first = v_bcast(g->table[0]);
+    g->delta_one = epoch_delta(g, 1);
+    table_epoch(g, 0);
 }
 
 /* ---- flights -------------------------------------------------------------- */
 
-INLINE void store_flight(uint8_t *out, const V s[FLIGHT], bool stream)
-{
-#define STREAM(i) v_stream(out + 16 * LANES * i, s[i]);
-#define STORE(i)  v_storeu(out + 16 * LANES * i, s[i]);
-    if (stream) {
-        EACH(STREAM)
-    } else {
-        EACH(STORE)
-    }
-#undef STREAM
-#undef STORE
-}
-
-INLINE void stash_flight(V *stash, const V s[FLIGHT])
-{
-#define KEEP(i) v_store(&stash[i], v_reverse(s[i]));
-    EACH(KEEP)
-#undef KEEP
-}
-
-/* Counter blocks that wait for the other side's data: in the frame, there are not registers for both. */
-INLINE void set_aside(struct frame *f, const V s[FLIGHT])
-{
-#define ASIDE(i) v_store(&f->later[i], s[i]);
-    EACH(ASIDE)
-#undef ASIDE
-}
-
-/* Loads each byte once: the compiler may not load it again. */
-INLINE void load_flight(V c[FLIGHT], const uint8_t *in)
-{
-#define LOAD(i)                                                                                              \
-    c[i] = v_loadu(in + 16 * LANES * i);                                                                     \
-    v_opaque(c[i]);
-    EACH(LOAD)
-#undef LOAD
-}
-
 /* The part of the pending copy that goes with one flight. Backwards: what was written last is still in the
  * cache. */
-INLINE void copy_flight(struct copy *cp)
+static void copy_flight(struct copy *cp)
 {
-    if (cp->len < FLIGHT_BYTES) return;
-    V c[FLIGHT];
     cp->len -= FLIGHT_BYTES;
-    load_flight(c, cp->from + cp->len);
-    store_flight(cp->to + cp->len, c, cp->stream);
-    if (cp->wipe) {
-        const V zero = v_zero();
-#define WIPE(i) v_store(cp->from + cp->len + 16 * LANES * i, zero);
-        EACH(WIPE)
-#undef WIPE
-    }
+    struct weave w = {.copy = cp};
+#define COPY(i) weave_copy(&w, i);
+    EACH(COPY)
+#undef COPY
 }
 
 /* Where a flight is: loop variables that should live in registers. */
@@ -386,6 +398,10 @@ struct at {
     uint32_t index;
     uint32_t parity;
     struct copy copy;
+    V s[FLIGHT];       /* this flight's counter blocks after three rounds */
+    struct hash *hash; /* under way, and the one whose first quarters come with the flight's end */
+    struct hash *hash_next;
+    int half; /* the flight's place in the group */
 };
 
 /* The keys' addresses, so that the compiler does not keep round keys (on the stack) across flights. */
@@ -395,139 +411,192 @@ INLINE const struct rs_vaes_key *opaque_key(const struct rs_vaes_key *key)
     return key;
 }
 
-/* plain to GCM. `half` is the flight's place in the group. */
-INLINE void flight_seal(struct frame *f, struct at *a, struct hash *h, bool table, int half)
+/* Each byte once: the compiler may not load it again. */
+INLINE V load_once(const uint8_t *in)
 {
-    V s[FLIGHT];
+    V c = v_loadu(in);
+    v_opaque(c);
+    return c;
+}
+
+/* The end of a flight, vector by vector with the start of the next: finished text out and into the stash. */
+#define NEXT(i)                                                                                              \
+    a->s[i] = start_one(&next, table, i);                                                                    \
+    if (quarters > 0 && i % (8 / quarters) == 8 / quarters - 1) weave_hash(&w, 1);
+
+/* plain to GCM. */
+INLINE void flight_seal(struct frame *f, struct at *a, bool table)
+{
+    enum { quarters = 8 };
     const struct rs_vaes_key *key = opaque_key(f->dst.key);
-    struct weave w = {.hash = h, .at = half * 32};
-    counter_start(s, &f->dst, a->index, table);
-    weave_hash(&w, 4);
-    rounds_enc(s, key, &w, 2);
-    V k = v_bcast(key->enc[key->rounds]);
-#define LAST(i) s[i] = v_enclast(s[i], v_xor(k, v_loadu(a->in + 16 * LANES * i)));
-    EACH(LAST)
-#undef LAST
-    store_flight(a->out, s, f->stream);
-    stash_flight(&STASH(f)[half * FLIGHT], s);
+    struct weave w = {.hash = a->hash, .at = a->half * 32 + quarters};
+    rounds_enc(a->s, key, &w, 2);
+    struct start next = start_at(&f->dst, a->index + FLIGHT * LANES, table);
+    V k = v_bcast(key->enc[key->rounds]), *stash = &STASH(f)[a->half * FLIGHT];
+    w.at = (a->half ^ 1) * 32;
+#define END(i)                                                                                               \
+    {                                                                                                        \
+        V c = v_enclast(a->s[i], v_xor(k, v_loadu(a->in + 16 * LANES * i)));                                 \
+        put(a->out + 16 * LANES * i, c, f->stream);                                                          \
+        v_store(&stash[i], v_reverse(c));                                                                    \
+        NEXT(i)                                                                                              \
+    }
+    EACH(END)
+#undef END
 }
 
 /* GCM to plain. */
-INLINE void flight_open(struct frame *f, struct at *a, struct hash *h, bool table, int half)
+INLINE void flight_open(struct frame *f, struct at *a, bool table, bool copying)
 {
-    V s[FLIGHT], c[FLIGHT];
+    enum { quarters = 8 };
     const struct rs_vaes_key *key = opaque_key(f->src.key);
-    struct weave w = {.hash = h, .at = half * 32};
-    counter_start(s, &f->src, a->index, table);
-    weave_hash(&w, 4);
-    rounds_enc(s, key, &w, 2);
-    V k = v_bcast(key->enc[key->rounds]);
-    load_flight(c, a->in);
-    stash_flight(&STASH(f)[half * FLIGHT], c);
-#define LAST(i) s[i] = v_enclast(s[i], v_xor(k, c[i]));
-    EACH(LAST)
-#undef LAST
-    copy_flight(&a->copy);
-    store_flight(a->out, s, f->stream);
+    struct weave w = {.hash = a->hash, .at = a->half * 32 + quarters, .copy = copying ? &a->copy : NULL};
+    rounds_enc(a->s, key, &w, 2);
+    struct start next = start_at(&f->src, a->index + FLIGHT * LANES, table);
+    V k = v_bcast(key->enc[key->rounds]), *stash = &STASH(f)[a->half * FLIGHT];
+    w.at = (a->half ^ 1) * 32;
+#define END(i)                                                                                               \
+    {                                                                                                        \
+        V c = load_once(a->in + 16 * LANES * i);                                                             \
+        put(a->out + 16 * LANES * i, v_enclast(a->s[i], v_xor(k, c)), f->stream);                            \
+        v_store(&stash[i], v_reverse(c));                                                                    \
+        NEXT(i)                                                                                              \
+    }
+    EACH(END)
+#undef END
 }
 
 /*
  * GCM to GCM: out = in ^ one key stream ^ the other. The key operand of one side's last round takes in the
  * data and the other side's last round key, so that plaintext is in no register. The first flight of a group
- * hashes the source's group before, the second the destination's.
+ * hashes the source's group before, the second the destination's. A flight begins with the destination's
+ * blocks.
  */
-INLINE void flight_regcm(struct frame *f, struct at *a, struct hash *h, bool table, int half)
+INLINE void flight_regcm(struct frame *f, struct at *a, bool table, bool copying)
 {
-    V s[FLIGHT], c[FLIGHT];
+    enum { quarters = 8 };
     const struct rs_vaes_key *from = opaque_key(f->src.key), *to = opaque_key(f->dst.key);
-    struct weave w = {.hash = h};
-    counter_start(s, &f->dst, a->index, table);
-    weave_hash(&w, 4);
-    rounds_enc(s, to, &w, 2);
-    set_aside(f, s);
-    counter_start(s, &f->src, a->index, table);
-    weave_hash(&w, 4);
-    rounds_enc(s, from, &w, 2);
+    struct weave w = {.hash = a->hash, .at = quarters};
+    rounds_enc(a->s, to, &w, 2);
+    struct start next = start_at(&f->src, a->index, table);
+#define ASIDE(i)                                                                                             \
+    v_store(&f->later[i], a->s[i]);                                                                          \
+    NEXT(i)
+    EACH(ASIDE)
+#undef ASIDE
+    w.copy = copying ? &a->copy : NULL;
+    rounds_enc(a->s, from, &w, 2);
+    next = start_at(&f->dst, a->index + FLIGHT * LANES, table);
     V k = v_xor(v_bcast(from->enc[from->rounds]), v_bcast(to->enc[to->rounds]));
-    load_flight(c, a->in);
-    stash_flight(&STASH(f)[half * FLIGHT], c);
-#define LAST(i) s[i] = v_enclast(v_load(&f->later[i]), v_enclast(s[i], v_xor(k, c[i])));
-    EACH(LAST)
-#undef LAST
-    copy_flight(&a->copy);
-    store_flight(a->out, s, f->stream);
-    stash_flight(&TURNS(f, a->parity)[half * FLIGHT], s);
+    V *src = &STASH(f)[a->half * FLIGHT], *dst = &TURNS(f, a->parity)[a->half * FLIGHT];
+    w.hash = a->hash_next;
+    w.at = 0;
+#define END(i)                                                                                               \
+    {                                                                                                        \
+        V c = load_once(a->in + 16 * LANES * i);                                                             \
+        v_store(&src[i], v_reverse(c));                                                                      \
+        c = v_enclast(v_load(&f->later[i]), v_enclast(a->s[i], v_xor(k, c)));                                \
+        put(a->out + 16 * LANES * i, c, f->stream);                                                          \
+        v_store(&dst[i], v_reverse(c));                                                                      \
+        NEXT(i)                                                                                              \
+    }
+    EACH(END)
+#undef END
 }
 
-INLINE struct weave weave_xts(struct frame *f, const struct at *a, struct hash *h, int half)
+INLINE struct weave weave_xts(struct frame *f, const struct at *a)
 {
-    return (struct weave){.hash = h,
-                          .at = half * 32,
+    return (struct weave){.hash = a->hash,
+                          .at = a->half * 32 + 2,
                           .tweaks = f->tweaks,
                           .base = v_bcast(&f->bases[a->index / 32 % RS_TWEAK_BASES]),
                           .powers = (const uint8_t *)tweak_powers[a->index % 32]};
 }
 
 /* XTS to GCM: the last decryption round takes in the tweak and the key of the last counter round. */
-INLINE void flight_xts_gcm(struct frame *f, struct at *a, struct hash *h, bool table, int half)
+INLINE void flight_xts_gcm(struct frame *f, struct at *a, bool table)
 {
+    enum { quarters = 2 };
     V s[FLIGHT];
     const struct rs_vaes_key *from = opaque_key(f->walk.key), *to = opaque_key(f->dst.key);
-    struct weave w = weave_xts(f, a, h, half);
-    counter_start(s, &f->dst, a->index, table);
-    rounds_enc(s, to, &w, 1);
-    set_aside(f, s);
-    V k = v_bcast(from->dec[0]);
-#define FIRST(i) s[i] = v_xor3(v_loadu(a->in + 16 * LANES * i), k, v_load(&f->tweaks[i]));
-    EACH(FIRST)
-#undef FIRST
+    struct weave w = weave_xts(f, a);
+    rounds_enc(a->s, to, &w, 1);
     w.tweaks = NULL;
+    V k = v_bcast(from->dec[0]), k1 = v_bcast(from->dec[1]);
+#define BEGIN(i)                                                                                             \
+    v_store(&f->later[i], a->s[i]);                                                                          \
+    s[i] = v_dec(v_xor3(v_loadu(a->in + 16 * LANES * i), k, v_load(&f->tweaks[i])), k1);                     \
+    if (i % 4 == 3) weave_hash(&w, 1);
+    EACH(BEGIN)
+#undef BEGIN
     xts_rounds_dec(s, from, &w, 1);
+    struct start next = start_at(&f->dst, a->index + FLIGHT * LANES, table);
     k = v_xor(v_bcast(from->dec[from->rounds]), v_bcast(to->enc[to->rounds]));
-#define LAST(i) s[i] = v_enclast(v_load(&f->later[i]), v_declast(s[i], v_xor(k, v_load(&f->tweaks[i]))));
-    EACH(LAST)
-#undef LAST
-    store_flight(a->out, s, f->stream);
-    stash_flight(&STASH(f)[half * FLIGHT], s);
+    V *stash = &STASH(f)[a->half * FLIGHT];
+    w.at = (a->half ^ 1) * 32;
+#define END(i)                                                                                               \
+    {                                                                                                        \
+        V c = v_declast(s[i], v_xor(k, v_load(&f->tweaks[i])));                                              \
+        c = v_enclast(v_load(&f->later[i]), c);                                                              \
+        put(a->out + 16 * LANES * i, c, f->stream);                                                          \
+        v_store(&stash[i], v_reverse(c));                                                                    \
+        NEXT(i)                                                                                              \
+    }
+    EACH(END)
+#undef END
 }
 
 /* GCM to XTS: the last counter round takes in data, tweak and the first XTS round key. */
-INLINE void flight_gcm_xts(struct frame *f, struct at *a, struct hash *h, bool table, int half)
+INLINE void flight_gcm_xts(struct frame *f, struct at *a, bool table, bool copying)
 {
-    V s[FLIGHT], c[FLIGHT];
+    enum { quarters = 2 };
     const struct rs_vaes_key *from = opaque_key(f->src.key), *to = opaque_key(f->walk.key);
-    struct weave w = weave_xts(f, a, h, half);
-    counter_start(s, &f->src, a->index, table);
-    rounds_enc(s, from, &w, 1);
-    V k = v_xor(v_bcast(from->enc[from->rounds]), v_bcast(to->enc[0]));
-    load_flight(c, a->in);
-    stash_flight(&TURNS(f, a->parity)[half * FLIGHT], c);
-#define LAST(i) s[i] = v_enclast(s[i], v_xor3(k, c[i], v_load(&f->tweaks[i])));
-    EACH(LAST)
-#undef LAST
-    copy_flight(&a->copy);
+    struct weave w = weave_xts(f, a);
+    rounds_enc(a->s, from, &w, 1);
     w.tweaks = NULL;
+    w.copy = copying ? &a->copy : NULL;
+    V k = v_xor(v_bcast(from->enc[from->rounds]), v_bcast(to->enc[0])), *s = a->s;
+    V *stash = &TURNS(f, a->parity)[a->half * FLIGHT];
+#define BEGIN(i)                                                                                             \
+    {                                                                                                        \
+        V c = load_once(a->in + 16 * LANES * i);                                                             \
+        s[i] = v_enclast(s[i], v_xor3(k, c, v_load(&f->tweaks[i])));                                         \
+        v_store(&stash[i], v_reverse(c));                                                                    \
+    }
+    EACH(BEGIN)
+#undef BEGIN
     xts_rounds_enc(s, to, &w, 1);
+    struct start next = start_at(&f->src, a->index + FLIGHT * LANES, table);
     k = v_bcast(to->enc[to->rounds]);
-#define LAST(i) s[i] = v_enclast(s[i], v_xor(k, v_load(&f->tweaks[i])));
-    EACH(LAST)
-#undef LAST
-    store_flight(a->out, s, f->stream);
+    if (a->half == 1 && a->hash != NULL) a->hash->stash = TURNS(f, a->parity);
+    w.at = (a->half ^ 1) * 32;
+#define END(i)                                                                                               \
+    put(a->out + 16 * LANES * i, v_enclast(s[i], v_xor(k, v_load(&f->tweaks[i]))), f->stream);               \
+    NEXT(i)
+    EACH(END)
+#undef END
 }
 
-INLINE void flight(struct frame *f, struct at *a, enum kind kind, struct hash *h, bool table, int half)
+INLINE void flight(struct frame *f, struct at *a, enum kind kind, bool table, bool copying)
 {
-    if (kind == SEAL) flight_seal(f, a, h, table, half);
-    if (kind == OPEN) flight_open(f, a, h, table, half);
-    if (kind == XTS_GCM) flight_xts_gcm(f, a, h, table, half);
-    if (kind == GCM_XTS) flight_gcm_xts(f, a, h, table, half);
-    if (kind == GCM_GCM) flight_regcm(f, a, h, table, half);
+    if (copying) a->copy.len -= FLIGHT_BYTES;
+    if (kind == SEAL) flight_seal(f, a, table);
+    if (kind == OPEN) flight_open(f, a, table, copying);
+    if (kind == XTS_GCM) flight_xts_gcm(f, a, table);
+    if (kind == GCM_XTS) flight_gcm_xts(f, a, table, copying);
+    if (kind == GCM_GCM) flight_regcm(f, a, table, copying);
     a->in += FLIGHT_BYTES;
     a->out += FLIGHT_BYTES;
     a->index += FLIGHT * LANES;
 }
 
 /* ---- groups --------------------------------------------------------------- */
+
+#define HAS_SRC(kind) ((kind) == OPEN || (kind) == GCM_XTS || (kind) == GCM_GCM)
+#define HAS_DST(kind) ((kind) == SEAL || (kind) == XTS_GCM || (kind) == GCM_GCM)
+
+/* The side whose counter blocks begin a flight. */
+#define LEADS(f, kind) (HAS_DST(kind) ? &(f)->dst : &(f)->src)
 
 INLINE void hash_from(struct hash *h, const struct gcm *g, const V *stash)
 {
@@ -544,34 +613,49 @@ static inline void next_bases(struct frame *f, uint32_t index)
 }
 
 /* n groups, each while the group before is hashed. */
-INLINE void groups(struct frame *f, const uint8_t *in, uint8_t *out, size_t n, enum kind kind, bool table)
+INLINE void groups(struct frame *f, const uint8_t *in, uint8_t *out, size_t n, enum kind kind, bool table,
+                   bool copying)
 {
-    struct at a = {in, out, f->index, f->parity, f->copy};
-    for (; n > 0; n--) {
-        struct hash h;
-        if (table && a.index % EPOCH == 0) {
-            if (kind != SEAL && kind != XTS_GCM) table_epoch(&f->src, a.index);
-            if (kind != OPEN && kind != GCM_XTS) table_epoch(&f->dst, a.index);
-        }
-        if (kind == XTS_GCM || kind == GCM_XTS) next_bases(f, a.index);
-        if (kind == GCM_GCM) {
-            a.parity ^= 1;
-            hash_from(&h, &f->src, STASH(f));
-            flight(f, &a, kind, &h, table, 0);
-            f->src.hash = h.sum;
-            hash_from(&h, &f->dst, TURNS(f, a.parity ^ 1));
-            flight(f, &a, kind, &h, table, 1);
-            f->dst.hash = h.sum;
-        } else {
-            bool sealed = kind == SEAL || kind == XTS_GCM;
-            struct gcm *g = sealed ? &f->dst : &f->src;
-            a.parity ^= kind == GCM_XTS;
-            hash_from(&h, g, kind == GCM_XTS ? TURNS(f, a.parity ^ 1) : STASH(f));
-            flight(f, &a, kind, &h, table, 0);
-            flight(f, &a, kind, &h, table, 1);
-            g->hash = h.sum;
-        }
+    struct hash one, two; /* GCM to GCM: source's, destination's */
+    struct at a = {.in = in, .out = out, .index = f->index, .parity = f->parity, .copy = f->copy};
+    struct weave first = {.hash = &one};
+    if (n == 0) return;
+    a.hash = &one;
+    a.hash_next = kind == GCM_GCM ? &two : &one;
+    hash_from(&one, kind == GCM_GCM ? &f->src : LEADS(f, kind),
+              kind == GCM_XTS ? TURNS(f, a.parity) : STASH(f));
+    if (kind == GCM_GCM) hash_from(&two, &f->dst, TURNS(f, a.parity));
+    start_flight(a.s, LEADS(f, kind), a.index, table);
+    weave_hash(&first, 2);
+    if (kind != XTS_GCM && kind != GCM_XTS) {
+        weave_hash(&first, 2);
+        weave_hash(&first, 2);
+        weave_hash(&first, 2);
     }
+    do {
+        if (kind == XTS_GCM || kind == GCM_XTS) next_bases(f, a.index);
+        if (kind == GCM_GCM && table && a.index % EPOCH == 0) table_epoch(&f->src, a.index);
+        if (kind == GCM_GCM || kind == GCM_XTS) a.parity ^= 1;
+        a.half = 0;
+        if (kind == GCM_GCM) two.stash = TURNS(f, a.parity ^ 1);
+        flight(f, &a, kind, table, copying);
+        /* The group's end is the start of the next one's first blocks. */
+        if (table && (a.index + FLIGHT * LANES) % EPOCH == 0)
+            table_epoch(LEADS(f, kind), a.index + FLIGHT * LANES);
+        a.half = 1;
+        if (kind == GCM_GCM) {
+            a.hash = &two;
+            a.hash_next = &one;
+        }
+        flight(f, &a, kind, table, copying);
+        if (kind == GCM_GCM) {
+            a.hash = &one;
+            a.hash_next = &two;
+        }
+    } while (--n > 0);
+    if (kind == GCM_GCM) f->src.hash = one.sum;
+    if (kind == GCM_GCM) f->dst.hash = two.sum;
+    if (kind != GCM_GCM) LEADS(f, kind)->hash = one.sum;
     f->index = a.index;
     f->parity = a.parity;
     f->copy = a.copy;

@@ -6,35 +6,45 @@ _Static_assert(sizeof(struct frame) <= HALVES_AT, "rs_engine_scratch_size() give
 
 typedef void groups_fn(struct frame *f, const uint8_t *in, uint8_t *out, size_t n);
 
-#define GROUPS(name, kind, table)                                                                            \
+#define GROUPS(name, kind, table, copying)                                                                   \
     static __attribute__((noinline)) void name(struct frame *f, const uint8_t *in, uint8_t *out, size_t n)   \
     {                                                                                                        \
-        groups(f, in, out, n, kind, table);                                                                  \
+        groups(f, in, out, n, kind, table, copying);                                                         \
     }
-GROUPS(groups_seal, SEAL, false)
-GROUPS(groups_seal_table, SEAL, true)
-GROUPS(groups_open, OPEN, false)
-GROUPS(groups_open_table, OPEN, true)
-GROUPS(groups_xts_gcm, XTS_GCM, false)
-GROUPS(groups_xts_gcm_table, XTS_GCM, true)
-GROUPS(groups_gcm_xts, GCM_XTS, false)
-GROUPS(groups_gcm_xts_table, GCM_XTS, true)
-GROUPS(groups_regcm, GCM_GCM, false)
-GROUPS(groups_regcm_table, GCM_GCM, true)
+GROUPS(seal, SEAL, false, false)
+GROUPS(seal_table, SEAL, true, false)
+GROUPS(open, OPEN, false, false)
+GROUPS(open_table, OPEN, true, false)
+GROUPS(open_copying, OPEN, false, true)
+GROUPS(open_table_copying, OPEN, true, true)
+GROUPS(xts_gcm, XTS_GCM, false, false)
+GROUPS(xts_gcm_table, XTS_GCM, true, false)
+GROUPS(gcm_xts, GCM_XTS, false, false)
+GROUPS(gcm_xts_table, GCM_XTS, true, false)
+GROUPS(gcm_xts_copying, GCM_XTS, false, true)
+GROUPS(gcm_xts_table_copying, GCM_XTS, true, true)
+GROUPS(regcm, GCM_GCM, false, false)
+GROUPS(regcm_table, GCM_GCM, true, false)
+GROUPS(regcm_copying, GCM_GCM, false, true)
+GROUPS(regcm_table_copying, GCM_GCM, true, true)
 
-static groups_fn *const groups_of[][2] = {
-    [SEAL] = {groups_seal, groups_seal_table},          [OPEN] = {groups_open, groups_open_table},
-    [XTS_GCM] = {groups_xts_gcm, groups_xts_gcm_table}, [GCM_XTS] = {groups_gcm_xts, groups_gcm_xts_table},
-    [GCM_GCM] = {groups_regcm, groups_regcm_table},
+/* [kind][with a table][under a copy]; nothing is ever copied under kinds without a GCM source. */
+static groups_fn *const groups_of[][2][2] = {
+    [SEAL] = {{seal, seal}, {seal_table, seal_table}},
+    [OPEN] = {{open, open_copying}, {open_table, open_table_copying}},
+    [XTS_GCM] = {{xts_gcm, xts_gcm}, {xts_gcm_table, xts_gcm_table}},
+    [GCM_XTS] = {{gcm_xts, gcm_xts_copying}, {gcm_xts_table, gcm_xts_table_copying}},
+    [GCM_GCM] = {{regcm, regcm_copying}, {regcm_table, regcm_table_copying}},
 };
 
 /* One or two flights through private memory, unhashed. */
 #define EDGE(name, kind)                                                                                     \
     static __attribute__((noinline)) void name(struct frame *f, size_t flights)                              \
     {                                                                                                        \
-        struct at a = {f->edge_in, f->edge_out, f->index, 0, {0}};                                           \
+        struct at a = {.in = f->edge_in, .out = f->edge_out, .index = f->index};                             \
+        start_flight(a.s, LEADS(f, kind), a.index, false);                                                   \
         if (kind == XTS_GCM || kind == GCM_XTS) next_bases(f, a.index);                                      \
-        for (; flights > 0; flights--) flight(f, &a, kind, NULL, false, 0);                                  \
+        for (; flights > 0; flights--) flight(f, &a, kind, false, false);                                    \
     }
 EDGE(edge_seal, SEAL)
 EDGE(edge_open, OPEN)
@@ -46,15 +56,6 @@ static void (*const edge_of[])(struct frame *f, size_t flights) = {
     [SEAL] = edge_seal,       [OPEN] = edge_open,     [XTS_GCM] = edge_xts_gcm,
     [GCM_XTS] = edge_gcm_xts, [GCM_GCM] = edge_regcm,
 };
-
-static bool has_src(enum kind kind)
-{
-    return kind == OPEN || kind == GCM_XTS || kind == GCM_GCM;
-}
-static bool has_dst(enum kind kind)
-{
-    return kind == SEAL || kind == XTS_GCM || kind == GCM_GCM;
-}
 
 /* GHASH of the AAD, padded to a block; `buf` holds a group. */
 static V hash_aad(const struct rs_vaes_key *key, const uint8_t *aad, size_t len, uint8_t *buf)
@@ -108,17 +109,20 @@ static void side_end(struct gcm *g, const struct rs_side *side, V y, uint8_t *ta
 static void record_groups(struct frame *f, enum kind kind, const uint8_t *in, uint8_t *out, size_t n,
                           bool table, V y[2])
 {
-    groups_fn *fn = groups_of[kind][table];
+    size_t copying = RS_MIN(n - 1, f->copy.len / GROUP_BYTES);
     /* The first group hashes zeros into a zero sum; only then does the AAD's sum come in. */
     memset(f->stash, 0, sizeof(f->stash));
-    fn(f, in, out, 1);
+    groups_of[kind][table][0](f, in, out, 1);
     f->src.hash = y[0];
     f->dst.hash = y[1];
-    fn(f, in + GROUP_BYTES, out + GROUP_BYTES, n - 1);
+    in += GROUP_BYTES;
+    out += GROUP_BYTES;
+    groups_of[kind][table][1](f, in, out, copying);
+    groups_of[kind][table][0](f, in + copying * GROUP_BYTES, out + copying * GROUP_BYTES, n - 1 - copying);
     const uint8_t *one = (const uint8_t *)STASH(f), *turn = (const uint8_t *)TURNS(f, f->parity);
-    if (has_src(kind))
+    if (HAS_SRC(kind))
         y[0] = ghash_end(f->src.key, f->src.hash, kind == GCM_XTS ? turn : one, GROUP_BLOCKS, true);
-    if (has_dst(kind))
+    if (HAS_DST(kind))
         y[1] = ghash_end(f->dst.key, f->dst.hash, kind == GCM_GCM ? turn : one, GROUP_BLOCKS, true);
 }
 
@@ -144,11 +148,11 @@ static void record(struct frame *f, const struct rs_run *r, enum kind kind, uint
     V y[2] = {v_zero(), v_zero()};
     f->index = 0;
     f->parity = 0;
-    if (has_src(kind)) {
+    if (HAS_SRC(kind)) {
         side_start(&f->src, &r->src, table);
         y[0] = hash_aad(r->src.key, r->src.aad, r->src.aad_len, f->edge_in);
     }
-    if (has_dst(kind)) {
+    if (HAS_DST(kind)) {
         side_start(&f->dst, &r->dst, table);
         y[1] = hash_aad(r->dst.key, r->dst.aad, r->dst.aad_len, f->edge_in);
     }
@@ -157,8 +161,8 @@ static void record(struct frame *f, const struct rs_run *r, enum kind kind, uint
     if (kind == GCM_XTS) rs_tweak_walk_begin(&f->walk, &r->dst, r->len);
     if (n > 0) record_groups(f, kind, r->in, out, n, table, y);
     record_tail(f, kind, r->in + r->len - tail, out + r->len - tail, tail);
-    if (has_src(kind)) side_end(&f->src, &r->src, y[0], f->edge_in, tail, r->len, tags[0]);
-    if (has_dst(kind)) side_end(&f->dst, &r->dst, y[1], f->edge_out, tail, r->len, tags[1]);
+    if (HAS_SRC(kind)) side_end(&f->src, &r->src, y[0], f->edge_in, tail, r->len, tags[0]);
+    if (HAS_DST(kind)) side_end(&f->dst, &r->dst, y[1], f->edge_out, tail, r->len, tags[1]);
 }
 
 /* ---- batches -------------------------------------------------------------- */
@@ -206,7 +210,7 @@ static int run_opened(struct batch *b, struct rs_run *r, enum kind kind)
         if (!direct) rs_wipe(to, r->len);
         return RESEAL_EAUTH;
     }
-    if (has_dst(kind)) memcpy(r->dst.tag, tags[1], RS_TAG_LEN);
+    if (HAS_DST(kind)) memcpy(r->dst.tag, tags[1], RS_TAG_LEN);
     if (!direct) copy_begin(f, to, r, b->flags);
     return 0;
 }
