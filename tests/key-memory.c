@@ -178,6 +178,16 @@ static void libcrypto_allocates_in_it(void **state)
     uint8_t key[32] = {1}, iv[12] = {2};
     assert_int_equal(EVP_EncryptInit_ex(ctx, EVP_aes_256_gcm(), NULL, key, iv), 1);
     EVP_CIPHER_CTX_free(ctx);
+    uint8_t *large = OPENSSL_malloc(300000); /* into a mapping of its own and back */
+    assert_non_null(large);
+    memset(large, 7, 300000);
+    large = OPENSSL_realloc(large, 9 << 20);
+    assert_false(rs_keymem_owns(large));
+    large = OPENSSL_realloc(large, 8 << 20);
+    large = OPENSSL_realloc(large, 1000);
+    assert_true(rs_keymem_owns(large));
+    for (int i = 0; i < 1000; i++) assert_int_equal(large[i], 7);
+    OPENSSL_free(large);
     assert_int_equal(rs_keymem_hook_openssl(), 0);
 }
 

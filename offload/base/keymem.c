@@ -264,7 +264,7 @@ void *rs_keymem_alloc(size_t len)
     return p;
 }
 
-static size_t block_len(const void *p)
+size_t rs_keymem_len(const void *p)
 {
     pthread_mutex_lock(&arena.lock);
     size_t len = (size_t)(arena.nodes[block_of(p)].tag >> 1) * GRANULE;
@@ -275,7 +275,7 @@ static size_t block_len(const void *p)
 void rs_keymem_free(void *p)
 {
     if (p == NULL) return;
-    rs_wipe(p, block_len(p));
+    rs_wipe(p, rs_keymem_len(p));
     pthread_mutex_lock(&arena.lock);
     give_back(block_of(p));
     pthread_mutex_unlock(&arena.lock);
@@ -284,7 +284,7 @@ void rs_keymem_free(void *p)
 void *rs_keymem_realloc(void *p, size_t len)
 {
     if (p == NULL) return rs_keymem_alloc(len);
-    size_t have = block_len(p);
+    size_t have = rs_keymem_len(p);
     if (len <= have && len > have / 2) {
         rs_wipe((uint8_t *)p + len, have - len);
         return p;

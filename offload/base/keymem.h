@@ -59,6 +59,9 @@ RS_MUST_CHECK void *rs_keymem_realloc(void *p, size_t len);
 /* Wipes and frees. NULL is allowed. Ends the program for a pointer that is not the start of a block. */
 void rs_keymem_free(void *p);
 
+/* Bytes that a block has room for. Ends the program as rs_keymem_free(). */
+RS_MUST_CHECK size_t rs_keymem_len(const void *p);
+
 /* True when p points into the arena. */
 RS_MUST_CHECK bool rs_keymem_owns(const void *p);
 

@@ -6,23 +6,58 @@
 
 #include <openssl/crypto.h>
 
+/*
+ * No key is as long as this, but a pass phrase of a key file can be (8 MiB), and libcrypto copies it: a
+ * wiped mapping of its own, locked where the limit allows, with its length in front.
+ */
+#define LARGE ((size_t)512 << 10)
+#define FRONT RS_KEYMEM_ALIGN
+
+static void *large_alloc(size_t len)
+{
+    if (len > SIZE_MAX / 4) return NULL;
+    uint8_t *map = rs_scratch_map(len + FRONT, NULL);
+    if (map == NULL) return NULL;
+    memcpy(map, &len, sizeof(len));
+    return map + FRONT;
+}
+
+static size_t large_len(const void *p)
+{
+    size_t len;
+    memcpy(&len, (const uint8_t *)p - FRONT, sizeof(len));
+    return len;
+}
+
 static void *hook_malloc(size_t len, const char *file, int line)
 {
     (void)file, (void)line;
-    return len != 0 ? rs_keymem_alloc(len) : NULL;
+    if (len == 0) return NULL;
+    return len < LARGE ? rs_keymem_alloc(len) : large_alloc(len);
 }
 
 static void hook_free(void *p, const char *file, int line)
 {
     (void)file, (void)line;
-    rs_keymem_free(p);
+    if (p == NULL || rs_keymem_owns(p))
+        rs_keymem_free(p);
+    else
+        rs_scratch_unmap((uint8_t *)p - FRONT, large_len(p) + FRONT);
 }
 
 static void *hook_realloc(void *p, size_t len, const char *file, int line)
 {
-    if (len != 0) return rs_keymem_realloc(p, len);
+    bool small = p == NULL || rs_keymem_owns(p);
+    if (len == 0) {
+        hook_free(p, file, line);
+        return NULL;
+    }
+    if (small && len < LARGE) return rs_keymem_realloc(p, len);
+    void *q = hook_malloc(len, file, line);
+    if (q == NULL || p == NULL) return q;
+    memcpy(q, p, RS_MIN(len, small ? rs_keymem_len(p) : large_len(p)));
     hook_free(p, file, line);
-    return NULL;
+    return q;
 }
 
 int rs_keymem_hook_openssl(void)

@@ -207,6 +207,10 @@ static int get_key(struct crypt_device *cd, int passphrase_fd, struct rs_source_
     struct rs_secret_text pass;
     int r = rs_secret_read(passphrase_fd, RS_PASSPHRASE_MAX, &pass);
     if (r != 0) return r;
+    if (pass.len == 0) {
+        rs_secret_free(&pass);
+        return RESEAL_EPASS;
+    }
     size_t len = sizeof(out->key);
     int slot =
         crypt_volume_key_get(cd, CRYPT_ANY_SLOT, (char *)out->key, &len, (const char *)pass.bytes, pass.len);

@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "providers/key/luks.h"
 
+#include "offload/base/clock.h"
 #include "offload/base/keymem.h"
 
 #include <fcntl.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <openssl/evp.h>
 #include <openssl/rand.h>
 
 #define OFFSET_MAX    ((uint64_t)1 << 30)
@@ -15,6 +17,9 @@
 #define PBKDF_MS_MAX  30000u
 #define PBKDF_MEM_KIB (1u << 20)
 #define SECTOR        512u
+
+#define ITERATIONS_MIN UINT64_C(1000) /* what the formats demand */
+#define ITERATIONS_MAX UINT64_C(0x7fffffff)
 
 /* Fills in the defaults; RESEAL_EINVAL. */
 static int settle(struct rs_msg_luks_format *f)
@@ -34,6 +39,21 @@ static int settle(struct rs_msg_luks_format *f)
     return 0;
 }
 
+/* PBKDF2 iterations for a time, by a short trial: libcryptsetup's own takes a second or two. */
+static uint32_t pbkdf2_iterations(uint32_t ms)
+{
+    const int trial = 20000;
+    uint8_t salt[32] = {0}, out[32];
+    uint64_t best = UINT64_MAX;
+    for (int i = 0; i < 3; i++) {
+        uint64_t from = rs_now_ns();
+        (void)PKCS5_PBKDF2_HMAC("trial", 5, salt, sizeof(salt), trial, EVP_sha256(), sizeof(out), out);
+        best = RS_MIN(best, rs_now_ns() - from);
+    }
+    uint64_t n = ms * UINT64_C(1000000) * (uint64_t)trial / RS_MAX(best, 1);
+    return (uint32_t)RS_MIN(RS_MAX(n, ITERATIONS_MIN), ITERATIONS_MAX);
+}
+
 static int set_pbkdf(struct crypt_device *cd, const struct rs_msg_luks_format *f)
 {
     if (f->pbkdf == 0 && f->pbkdf_ms == 0) return 0;
@@ -43,10 +63,14 @@ static int set_pbkdf(struct crypt_device *cd, const struct rs_msg_luks_format *f
     struct crypt_pbkdf_type p = *usual;
     bool argon = f->pbkdf == 2 || (f->pbkdf == 0 && f->version == 2);
     p.type = argon ? CRYPT_KDF_ARGON2ID : CRYPT_KDF_PBKDF2;
-    if (p.hash == NULL) p.hash = "sha256";
+    p.hash = "sha256";
     if (f->pbkdf_ms != 0) p.time_ms = f->pbkdf_ms;
     p.max_memory_kb = argon ? RS_MIN(RS_MAX(p.max_memory_kb, 65536u), PBKDF_MEM_KIB) : 0;
     p.parallel_threads = argon ? RS_MAX(p.parallel_threads, 1u) : 0;
+    if (!argon && f->pbkdf_ms != 0) {
+        p.iterations = pbkdf2_iterations(f->pbkdf_ms);
+        p.flags |= CRYPT_PBKDF_NO_BENCHMARK;
+    }
     return crypt_set_pbkdf_type(cd, &p) == 0 ? 0 : RESEAL_EINVAL;
 }
 

@@ -5,6 +5,7 @@
 #include "offload/base/sandbox.h"
 #include "providers/crypto/openssl_memory.h"
 
+#include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
@@ -97,7 +98,8 @@ static int confine(unsigned deadline_s)
     struct rs_protections p = {0};
     const struct rs_path paths[] = {{"/dev/urandom", RS_PATH_READ}, {"/dev/random", RS_PATH_READ}, {NULL, 0}};
     const struct rlimit memory = {CHILD_MEMORY, CHILD_MEMORY}, files = {64, 64};
-    const struct rlimit cpu = {deadline_s * (rlim_t)8, deadline_s * (rlim_t)8}; /* argon2 uses several threads */
+    const struct rlimit cpu = {deadline_s * (rlim_t)8,
+                               deadline_s * (rlim_t)8}; /* argon2 uses several threads */
     volunteer();
     (void)setrlimit(RLIMIT_AS, &memory);
     (void)setrlimit(RLIMIT_CPU, &cpu);
@@ -146,6 +148,8 @@ static RS_NORETURN void nursery(int sock)
     signal(SIGHUP, SIG_IGN);
     (void)prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
     rs_sandbox_process(&p);
+    /* The C library loads it when a thread ends (argon2 has threads), which a child may not. */
+    (void)dlopen("libgcc_s.so.1", RTLD_NOW);
     for (;;) {
         int r = rs_msg_recv(sock, &msg, 0);
         if (r == RESEAL_EIO || r == RESEAL_ENOSERVICE) _exit(0);
