@@ -32,14 +32,19 @@ static struct rs_transform_side side_from(struct input *in)
 
 static uint8_t *arena, zero_map[JOBS][1024], aads[2][JOBS][RS_AAD_MAX], raw[2][64];
 
+static uint64_t at_most(uint64_t v, uint64_t most)
+{
+    return v < most ? v : most;
+}
+
 static struct rs_job job_from(struct input *in, size_t i)
 {
     struct rs_job j = {.in = arena + take(in, 2) % ARENA, .zero_map = zero_map[i]};
     size_t room = ARENA - (size_t)(j.in - arena), at = take(in, 2) % ARENA;
     j.out = take(in, 1) & 1 ? arena + (j.in - arena) : arena + at;
     /* As the service: offsets and lengths are within the arena before a transform sees them. */
-    j.len = (uint32_t)RS_MIN(take(in, 1) & 7 ? take(in, 2) / 512 * 512 : take(in, 4), room);
-    j.out_cap = (uint32_t)RS_MIN(take(in, 1) & 7 ? j.len : take(in, 2), ARENA - (size_t)(j.out - arena));
+    j.len = (uint32_t)at_most(take(in, 1) & 7 ? take(in, 2) / 512 * 512 : take(in, 4), room);
+    j.out_cap = (uint32_t)at_most(take(in, 1) & 7 ? j.len : take(in, 2), ARENA - (size_t)(j.out - arena));
     j.raw_len = (uint32_t)(take(in, 1) & 1 ? take(in, 4) : take(in, 1) * 512);
     j.src_tweak = take(in, 8);
     j.dst_tweak = take(in, 8);
