@@ -358,19 +358,10 @@ static const struct rs_run *successor(const struct rs_run *run, const struct rs_
     return can ? next : NULL;
 }
 
-/* Wipes the tweaks, without a call. */
-INLINE void forget(struct pipe *p)
-{
-    vec *at = (vec *)p;
-    for (size_t i = 0; i < sizeof(*p) / sizeof(vec); i++) at[i] = v_zero();
-    __asm__ volatile("" : : "r"(p) : "memory");
-}
-
-size_t XTS_RUN(struct rs_run *runs, size_t n, void *scratch, unsigned flags)
+static __attribute__((noinline)) size_t run_batch(struct rs_run *runs, size_t n, unsigned flags)
 {
     size_t failed = 0;
     struct pipe p;
-    (void)scratch;
     p.track[0] = p.track[1] = (struct rs_xts_track){0};
     p.begun = p.primed = false;
     for (struct rs_run *run = runs; run < runs + n; run++) {
@@ -383,6 +374,24 @@ size_t XTS_RUN(struct rs_run *runs, size_t n, void *scratch, unsigned flags)
             run_irregular(&p, run);
     }
     if (flags & RS_RUN_STREAM) _mm_sfence();
-    forget(&p);
+    /* Lets `p` be where it is until here; burn() wipes it with the rest of this frame. */
+    __asm__ volatile("" : : "r"(&p) : "memory");
+    return failed;
+}
+
+/* Wipes the stack that run_batch() has left: the tweaks, and what the compiler had no registers for. */
+static __attribute__((noinline)) void burn(void)
+{
+    vec frame[(sizeof(struct pipe) + 2048) / sizeof(vec)];
+    for (size_t i = 0; i < RS_ARRAY_LEN(frame); i++) frame[i] = v_zero();
+    __asm__ volatile("" : : "r"(frame) : "memory");
+}
+
+size_t XTS_RUN(struct rs_run *runs, size_t n, void *scratch, unsigned flags)
+{
+    (void)scratch;
+    size_t failed = run_batch(runs, n, flags);
+    burn();
+    v_forget();
     return failed;
 }
