@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
@@ -57,9 +58,57 @@ static int learn(struct rs_file *file, struct rs_failure *f)
     return 0;
 }
 
+/* The system call has no wrapper yet; numbers are the same on all architectures. */
+#ifndef SYS_cachestat
+#define SYS_cachestat 451
+#endif
+
+struct cache_range {
+    uint64_t off, len;
+};
+
+struct cache_state {
+    uint64_t cached, dirty, writeback, evicted, recently_evicted; /* pages */
+};
+
+/* True when at least half of a file is in the page cache; false too where the kernel cannot tell
+ * (before 6.5). */
+static bool mostly_cached(const struct rs_file *file)
+{
+    struct cache_range range = {.len = file->size};
+    struct cache_state state;
+    if (syscall(SYS_cachestat, file->fd, &range, &state, 0) != 0) return false;
+    return state.cached >= file->size / (2 * (uint64_t)sysconf(_SC_PAGESIZE));
+}
+
+/* What O_DIRECT asks of offsets and lengths; 4096 suits every disk where the kernel does not say. */
+static uint64_t direct_alignment(const struct rs_file *file)
+{
+#ifdef STATX_DIOALIGN
+    struct statx st;
+    if (statx(file->io_fd, "", AT_EMPTY_PATH, STATX_DIOALIGN, &st) == 0 &&
+        (st.stx_mask & STATX_DIOALIGN) != 0 && st.stx_dio_offset_align != 0)
+        return st.stx_dio_offset_align;
+#endif
+    int sector;
+    return file->block && ioctl(file->io_fd, BLKSSZGET, &sector) == 0 && sector > 0 ? (uint64_t)sector : 4096;
+}
+
+void rs_file_settle_direct(struct rs_file *file, uint64_t offset, uint64_t size)
+{
+    if (!file->direct || !file->tried) return;
+    uint64_t align = direct_alignment(file);
+    if (offset % align == 0 && size % align == 0) return;
+    close(file->io_fd);
+    file->io_fd = file->fd;
+    file->direct = false;
+}
+
 static int open_direct(struct rs_file *file, unsigned flags, struct rs_failure *f)
 {
     if ((flags & (RS_FILE_DIRECT | RS_FILE_TRY_DIRECT)) == 0) return 0;
+    file->tried = (flags & RS_FILE_TRY_DIRECT) != 0;
+    if ((flags & RS_FILE_UNCACHED) != 0 && mostly_cached(file)) return 0;
     /* The same inode again, whatever became of the name. */
     char self[64];
     snprintf(self, sizeof(self), "/proc/self/fd/%d", file->fd);

@@ -42,6 +42,7 @@ struct rs_file {
     int fd;    /* for headers: buffered */
     int io_fd; /* for data: the same descriptor, or one with O_DIRECT */
     bool direct;
+    bool tried; /* O_DIRECT is a wish, not an order */
     bool block;
     bool created; /* by this run */
     uint64_t size;
@@ -53,9 +54,10 @@ struct rs_file {
 
 enum rs_file_flags {
     RS_FILE_WRITE = 1,
-    RS_FILE_CREATE = 2,    /* must not be there yet; mode 0600 */
-    RS_FILE_DIRECT = 4,    /* O_DIRECT; an error where the file system has none */
-    RS_FILE_TRY_DIRECT = 8 /* O_DIRECT where it works */
+    RS_FILE_CREATE = 2,     /* must not be there yet; mode 0600 */
+    RS_FILE_DIRECT = 4,     /* O_DIRECT; an error where the file system has none */
+    RS_FILE_TRY_DIRECT = 8, /* O_DIRECT where it works */
+    RS_FILE_UNCACHED = 16   /* with TRY_DIRECT: not when most of the file is in the page cache */
 };
 
 /*
@@ -65,6 +67,10 @@ enum rs_file_flags {
  */
 RS_MUST_CHECK int rs_file_open(struct rs_file *file, const char *path, unsigned flags, struct rs_failure *f);
 void rs_file_close(struct rs_file *file);
+
+/* Goes back to the page cache when O_DIRECT was only tried and does not suit data at `offset`, `size` bytes
+ * long. */
+void rs_file_settle_direct(struct rs_file *file, uint64_t offset, uint64_t size);
 
 /* Makes the name of a file that was just created or removed durable. */
 RS_MUST_CHECK int rs_file_sync_folder(const char *path);

@@ -32,8 +32,9 @@ static int begin(struct rs_tc *t)
     struct rs_file *d = &t->dst_file;
     int code = make_state(t);
     if (code == 0 && d->fd < 0)
-        code = rs_file_open(d, t->o.dst.path,
-                            RS_FILE_WRITE | RS_FILE_CREATE | (t->o.direct ? RS_FILE_DIRECT : 0), &t->f);
+        code =
+            rs_file_open(d, t->o.dst.path, RS_FILE_WRITE | RS_FILE_CREATE | rs_tc_io_flags(t, false), &t->f);
+    if (code == 0) rs_file_settle_direct(d, t->dst.offset, t->data_size);
     if (code != 0) return code;
     if (!d->created && t->dst.spec->kind == RS_SIDE_LUKS) code = rs_tc_header_block(d, t->dst.offset);
     if (code == 0) code = size_destination(t);

@@ -302,7 +302,7 @@ static int copy_data(struct rs_tc *t, uint32_t area)
                                      .skip = t->skip_holes,
                                      .base = t->src.offset,
                                      .size = t->data_size,
-                                     .granule = t->granule};
+                                     .granule = RS_MAX(t->granule, 4096u)};
     rs_progress_begin(&t->progress,
                       t->o.quiet  ? RS_PROGRESS_NONE
                       : t->o.json ? RS_PROGRESS_JSON

@@ -203,10 +203,16 @@ static int open_service(struct rs_tc *t)
     return code == 0 ? 0 : rs_failure_set(&t->f, rs_exit_of(code), "%s", reseal_strerror(code));
 }
 
-static unsigned io_flags(const struct rs_tc *t)
+/*
+ * What will be flushed goes by O_DIRECT: it has to reach the disk anyway, and
+ * a copy and its write-back are saved. A source goes the same way, except when
+ * it is in the page cache.
+ */
+unsigned rs_tc_io_flags(const struct rs_tc *t, bool source)
 {
     if (t->o.direct) return RS_FILE_DIRECT;
-    return t->o.in_place && !t->o.buffered ? RS_FILE_TRY_DIRECT : 0;
+    if (t->o.buffered || (t->o.no_sync && !source)) return 0;
+    return RS_FILE_TRY_DIRECT | (source && !t->o.in_place ? RS_FILE_UNCACHED : 0u);
 }
 
 /* ---- where the journal is, and whether there is one ---- */
@@ -229,7 +235,7 @@ static int find_journal(struct rs_tc *t, bool needed)
                               "%s is a block device: say where the journal goes (--journal PATH)", path);
     }
     if (t->journal_path[0] == '\0') return 0;
-    bool direct = (io_flags(t) & (RS_FILE_DIRECT | RS_FILE_TRY_DIRECT)) != 0;
+    bool direct = t->o.in_place && !t->o.buffered;
     switch (rs_journal_open(&t->journal, t->journal_path, direct)) {
     case RS_JOURNAL_INCOMPLETE:
         if (unlink(t->journal_path) != 0) return rs_failure_errno(&t->f, errno, "remove", t->journal_path);
@@ -301,7 +307,7 @@ static int check_resume(struct rs_tc *t)
 
 static int open_files_in_place(struct rs_tc *t)
 {
-    int code = rs_file_open(&t->src_file, t->o.src.path, RS_FILE_WRITE | io_flags(t), &t->f);
+    int code = rs_file_open(&t->src_file, t->o.src.path, RS_FILE_WRITE | rs_tc_io_flags(t, true), &t->f);
     if (code != 0) return code;
     if (!t->o.has_dst) return 0;
     struct rs_file other;
@@ -318,7 +324,7 @@ static int open_files_in_place(struct rs_tc *t)
 
 static int open_files_apart(struct rs_tc *t)
 {
-    int code = rs_file_open(&t->src_file, t->o.src.path, io_flags(t), &t->f);
+    int code = rs_file_open(&t->src_file, t->o.src.path, rs_tc_io_flags(t, true), &t->f);
     if (code != 0) return code;
     struct stat st;
     if (stat(t->o.dst.path, &st) != 0) return 0;
@@ -327,7 +333,7 @@ static int open_files_apart(struct rs_tc *t)
         return rs_failure_set(&t->f, RS_EXIT_USAGE,
                               "source and destination are the same file: name another "
                               "destination, or use --in-place");
-    code = rs_file_open(&t->dst_file, t->o.dst.path, RS_FILE_WRITE | io_flags(t), &t->f);
+    code = rs_file_open(&t->dst_file, t->o.dst.path, RS_FILE_WRITE | rs_tc_io_flags(t, false), &t->f);
     if (code == 0 && rs_file_same(&t->src_file, &t->dst_file))
         code = rs_failure_set(&t->f, RS_EXIT_USAGE,
                               "source and destination are the same disk: name another "
@@ -392,9 +398,13 @@ int rs_tc_open(struct rs_tc *t)
     if (code != 0) return code;
     code = rs_tc_session(t, &t->src, &t->dst, &t->session);
     if (code != 0) return rs_failure_code(&t->f, code, "cannot open a session");
-    /* Depth and size by measurement: see docs/man/reseal-transcode.1. */
-    uint32_t chunk = t->o.chunk != 0 ? t->o.chunk : t->o.in_place ? 1u << 20 : 256u << 10;
-    if (t->o.in_place) chunk = RS_MIN(chunk, t->o.zone);
+    rs_file_settle_direct(&t->src_file, t->src.offset, t->data_size);
+    rs_file_settle_direct(&t->dst_file, t->dst.offset, t->data_size);
+    /* By measurement: copies want to stay in the cache, O_DIRECT wants few and large ones. */
+    bool copies =
+        !t->src_file.direct && (t->dst_file.fd < 0 ? rs_tc_io_flags(t, false) == 0 : !t->dst_file.direct);
+    uint32_t chunk = t->o.chunk != 0 ? t->o.chunk : copies ? 256u << 10 : 1u << 20;
+    if (t->o.in_place) chunk = RS_MAX(RS_MIN(chunk, t->o.zone), t->o.zone / (RS_TC_SLOTS_MAX / 2));
     uint32_t slots = t->o.in_place ? 2 * (t->o.zone / chunk) : t->o.depth != 0 ? t->o.depth : 8;
     code = rs_tc_pipeline(t, chunk, slots);
     if (code == 0 && t->resumed) code = check_resume(t);

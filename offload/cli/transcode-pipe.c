@@ -277,7 +277,7 @@ static void set_up(struct pipe_run *c, struct rs_tc *t, const struct rs_tc_pipe 
                                      .skip = t->skip_holes,
                                      .base = t->src.offset,
                                      .size = t->data_size,
-                                     .granule = t->granule};
+                                     .granule = RS_MAX(t->granule, 4096u)};
     c->pos = p->start;
     c->last_flush = rs_progress_clock();
     c->slots = p->compare ? t->slots / 2 : t->slots;

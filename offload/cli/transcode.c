@@ -68,16 +68,19 @@ static const char *status_name(const struct rs_tc *t)
 
 static void print_json(const struct rs_tc *t, double seconds)
 {
-    json_t *o = json_pack("{s:s, s:i, s:I, s:I, s:I, s:I, s:f, s:f, s:b, s:b, s:b}", "status", status_name(t),
-                          "exit", t->f.exit, "bytes", (json_int_t)t->bytes, "holes", (json_int_t)t->holes,
-                          "size", (json_int_t)t->data_size, "done", (json_int_t)t->done, "seconds", seconds,
-                          "client_cpu_seconds", cpu_seconds(), "in_place", t->o.in_place, "resumed",
-                          t->resumed, "verified", t->verified);
+    json_t *o =
+        json_pack("{s:s, s:i, s:I, s:I, s:I, s:I, s:f, s:f, s:f, s:b, s:b, s:b}", "status", status_name(t),
+                  "exit", t->f.exit, "bytes", (json_int_t)t->bytes, "holes", (json_int_t)t->holes, "size",
+                  (json_int_t)t->data_size, "done", (json_int_t)t->done, "seconds", seconds, "data_seconds",
+                  t->data_seconds, "client_cpu_seconds", cpu_seconds(), "in_place", t->o.in_place, "resumed",
+                  t->resumed, "verified", t->verified);
     if (o == NULL) return;
     if (t->src.spec != NULL) json_object_set_new(o, "source", side_json(&t->src));
     if (t->dst.spec != NULL) json_object_set_new(o, "destination", side_json(&t->dst));
     if (t->io != NULL) json_object_set_new(o, "io", json_string(rs_io_name(t->io)));
-    json_object_set_new(o, "direct", json_boolean(t->src_file.direct));
+    json_object_set_new(o, "source_direct", json_boolean(t->src_file.direct));
+    json_object_set_new(o, "destination_direct",
+                        json_boolean(t->o.in_place ? t->src_file.direct : t->dst_file.direct));
     if (t->f.exit != 0) json_object_set_new(o, "error", json_string(t->f.text));
     json_dumpf(o, stdout, JSON_COMPACT | JSON_ENSURE_ASCII);
     putchar('\n');
@@ -115,7 +118,8 @@ static void report(const struct rs_tc *t, double seconds)
     if (t->o.quiet) return;
     char bytes[24], rate[24], holes[24];
     rs_bytes_text(t->bytes, bytes, sizeof(bytes));
-    rs_bytes_text(seconds > 0 ? (uint64_t)((double)t->bytes / seconds) : 0, rate, sizeof(rate));
+    rs_bytes_text(t->data_seconds > 0 ? (uint64_t)((double)t->bytes / t->data_seconds) : 0, rate,
+                  sizeof(rate));
     rs_bytes_text(t->holes, holes, sizeof(holes));
     printf("%s: %s re-encrypted in %.1f s (%s/s)%s%s%s%s\n", t->o.in_place ? t->o.src.path : t->o.dst.path,
            bytes, seconds, rate, t->holes != 0 ? ", " : "", t->holes != 0 ? holes : "",
@@ -128,7 +132,9 @@ static int run(struct rs_tc *t)
     if (code != 0) return code;
     if (rs_tc_stopped())
         return rs_failure_set(&t->f, RS_EXIT_INTERRUPTED, "interrupted; nothing was changed");
+    double started = seconds_now();
     code = t->o.in_place ? rs_tc_in_place(t) : rs_tc_copy(t);
+    t->data_seconds = seconds_now() - started;
     if (code != 0) {
         add_outcome(t, true);
         if (!t->o.in_place && t->journal.fd < 0 && t->dst_file.created) (void)unlink(t->o.dst.path);

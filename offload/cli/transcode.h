@@ -79,6 +79,7 @@ struct rs_tc {
     uint64_t bytes; /* bytes transcoded in this run */
     uint64_t holes; /* bytes of holes passed over in this run */
     bool verified;
+    double data_seconds; /* of the run, without opening keys */
     struct rs_progress progress;
 };
 
@@ -94,6 +95,9 @@ void rs_tc_help(void);
 
 /* Opens everything; nothing on a disk is changed. 0 or an exit code. */
 RS_MUST_CHECK int rs_tc_open(struct rs_tc *t);
+
+/* Flags of rs_file_open() for the source, or the destination. */
+unsigned rs_tc_io_flags(const struct rs_tc *t, bool source);
 
 /* Session, queue and I/O for a transform from one side to another. */
 RS_MUST_CHECK int rs_tc_session(struct rs_tc *t, const struct rs_tc_side *from, const struct rs_tc_side *to,
