@@ -4,7 +4,6 @@
 #include "tests/support/cmocka.h"
 #include "tests/support/reference.h"
 
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -199,12 +198,12 @@ static void a_waiting_job_can_be_cancelled_though_the_ring_is_full(void **state)
     reseal_queue *q = client_queue(c.r, 8, 65536);
     pid_t work = service_child(&c.service, "reseald-work");
     assert_true(work > 0);
-    assert_int_equal(kill(work, SIGSTOP), 0);
+    service_freeze(work);
     submit_while_stopped(q, s, 8);
     assert_int_equal(reseal_cancel(q, 6), 0);
     assert_int_equal(reseal_cancel(q, 7), 0);
     assert_int_equal(reseal_cancel(q, 1234), 0);
-    assert_int_equal(kill(work, SIGCONT), 0);
+    service_thaw(work);
     struct reseal_completion done[16];
     for (unsigned n = 0; n < 8;) {
         int got = reseal_wait(q, done, 16, -1);
@@ -254,11 +253,11 @@ static void a_wait_ends_at_its_time(void **state)
     reseal_queue *q = client_queue(c.r, 4, 65536);
     pid_t work = service_child(&c.service, "reseald-work");
     struct reseal_completion done;
-    assert_int_equal(kill(work, SIGSTOP), 0);
+    service_freeze(work);
     submit_while_stopped(q, s, 1);
     assert_int_equal(reseal_wait(q, &done, 1, 0), RESEAL_ETIMEDOUT);
     assert_int_equal(reseal_wait(q, &done, 1, 20), RESEAL_ETIMEDOUT);
-    assert_int_equal(kill(work, SIGCONT), 0);
+    service_thaw(work);
     drain(q, 1, 0);
     reseal_queue_close(q);
     reseal_session_close(s);

@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -143,6 +144,39 @@ pid_t service_child(const struct service *s, const char *name)
     }
     closedir(proc);
     return found;
+}
+
+/* True when the thread does not stand still: its state is the field after the name. */
+static bool is_moving(const char *task, const char *thread)
+{
+    char path[512], line[512] = "";
+    snprintf(path, sizeof(path), "%s/%s/stat", task, thread);
+    FILE *f = fopen(path, "re");
+    if (f == NULL) return false;
+    bool got = fgets(line, sizeof(line), f) != NULL;
+    fclose(f);
+    const char *close = strrchr(line, ')');
+    return got && close != NULL && close[1] != '\0' && close[2] != 'T';
+}
+
+void service_freeze(pid_t pid)
+{
+    char task[64];
+    snprintf(task, sizeof(task), "/proc/%d/task", pid);
+    if (kill(pid, SIGSTOP) != 0) die("SIGSTOP");
+    for (bool moving = true; moving; sched_yield()) {
+        DIR *dir = opendir(task);
+        if (dir == NULL) die(task);
+        moving = false;
+        for (struct dirent *e; (e = readdir(dir)) != NULL;)
+            if (e->d_name[0] != '.') moving |= is_moving(task, e->d_name);
+        closedir(dir);
+    }
+}
+
+void service_thaw(pid_t pid)
+{
+    if (kill(pid, SIGCONT) != 0) die("SIGCONT");
 }
 
 /* Kills a process that is not our child and waits until it is gone. */

@@ -35,6 +35,10 @@ void service_kill(struct service *s);
 /* A program of the service by its name ("reseald-work", "reseal-keyd"); 0: none. */
 pid_t service_child(const struct service *s, const char *name);
 
+/* Stops every thread of a program, and returns when they stand; lets it go on. */
+void service_freeze(pid_t pid);
+void service_thaw(pid_t pid);
+
 /* Kills one program of the service by its name and waits until it is gone. False: there was none. */
 bool service_kill_child(const struct service *s, const char *name);
 
