@@ -329,14 +329,21 @@ static bool must_recover(struct reseal_queue *q)
     return q->lost || q->epoch != atomic_load_explicit(&q->r->epoch, memory_order_acquire);
 }
 
-static int poll_once(struct reseal_queue *q, struct reseal_completion *c, unsigned max)
+/* Delivers what is there; before it says that nothing more is, it asks to be told of what comes. */
+static unsigned take_all(struct reseal_queue *q, struct reseal_completion *c, unsigned max)
 {
     unsigned n = take(q, c, max);
     while (q->with_fd && n < max && q->broken == 0 && !arm_fd(q)) n += take(q, c + n, max - n);
-    if (n == 0 && q->broken == 0 && must_recover(q)) {
+    return n;
+}
+
+static int poll_once(struct reseal_queue *q, struct reseal_completion *c, unsigned max)
+{
+    unsigned n = take_all(q, c, max);
+    while (n == 0 && q->broken == 0 && must_recover(q)) {
         int err = rs_client_recover(q);
         (void)err; /* q->broken has it; what completed or ended meanwhile goes first */
-        n = take(q, c, max);
+        n = take_all(q, c, max);
     }
     if (n != 0) q->idle = 0;
     return n != 0 ? (int)n : q->broken;
