@@ -18,11 +18,11 @@ void rs_guard_down(void)
     armed = NULL;
 }
 
-static bool inside(const struct rs_guard *guard, uintptr_t at)
+bool rs_regions_cover(const struct rs_region *regions, unsigned count, uintptr_t at)
 {
-    for (unsigned i = 0; i < guard->count; i++) {
-        uintptr_t base = (uintptr_t)guard->regions[i].base;
-        if (guard->regions[i].len != 0 && at >= base && at - base < guard->regions[i].len) return true;
+    for (unsigned i = 0; i < count; i++) {
+        uintptr_t base = (uintptr_t)regions[i].base;
+        if (regions[i].len != 0 && at >= base && at - base < regions[i].len) return true;
     }
     return false;
 }
@@ -30,9 +30,11 @@ static bool inside(const struct rs_guard *guard, uintptr_t at)
 static void on_fault(int sig, siginfo_t *info, RS_UNUSED void *context)
 {
     struct rs_guard *guard = armed;
+    uintptr_t at = (uintptr_t)info->si_addr;
     /* si_code > 0: from the kernel, for this access; kill(2) cannot pretend to be a fault. */
-    if (guard != NULL && info->si_code > 0 && inside(guard, (uintptr_t)info->si_addr)) {
+    if (guard != NULL && info->si_code > 0 && guard->covers(guard->arg, at)) {
         armed = NULL;
+        guard->at = at;
         siglongjmp(guard->jump, 1);
     }
     /* Not a client's fault: fault again, without us. */

@@ -4,15 +4,15 @@
 
 /*
  * Touching memory that a client shares may fault: a client can punch holes
- * into a memfd whose pages cannot be had again. A guard names the mappings
- * that may fault while it is up; SIGBUS or SIGSEGV at an address inside one of
- * them jumps back to RS_GUARD_UP(), any other fault ends the process as usual.
+ * into a memfd whose pages cannot be had again. A guard knows which addresses
+ * may fault while it is up; SIGBUS or SIGSEGV at one of them jumps back to
+ * RS_GUARD_UP(), any other fault ends the process as usual.
  *
  *     if (RS_GUARD_UP(&guard)) {
  *         touch();
  *         rs_guard_down();
  *     } else {
- *         it faulted; the guard is down
+ *         it faulted at guard.at; the guard is down
  *     }
  *
  * One guard is up per thread at a time. Locals changed between the two
@@ -25,8 +25,10 @@
 
 struct rs_guard {
     sigjmp_buf jump;
-    const struct rs_region *regions;
-    unsigned count;
+    /* True when a fault at this address is a client's doing. Called in the handler: reads only. */
+    bool (*covers)(const void *arg, uintptr_t at);
+    const void *arg;
+    uintptr_t at; /* of the last fault */
 };
 
 /* Installs the handlers for the whole process. 0 or RESEAL_EIO. */
@@ -37,5 +39,8 @@ void rs_guard_down(void);
 
 /* The signal mask is not saved: the handler runs with SA_NODEFER and changes none. */
 #define RS_GUARD_UP(guard) (sigsetjmp((guard)->jump, 0) == 0 ? (rs_guard_arm(guard), 1) : 0)
+
+/* True when the address lies in one of the mappings. */
+bool rs_regions_cover(const struct rs_region *regions, unsigned count, uintptr_t at);
 
 #endif

@@ -26,7 +26,6 @@ static int queue_on(struct rs_queue *q, int memfd, uint32_t depth, uint64_t aren
     if (q->tickets == NULL) return RESEAL_ENOMEM;
     q->regions[0] = (struct rs_region){.base = q->ring.data, .len = q->ring.data_len};
     q->guarded[0] = (struct rs_region){.base = (uint8_t *)q->ring.control, .len = q->ring.total};
-    q->guard = (struct rs_guard){.regions = q->guarded, .count = RS_REGION_MAX};
     q->sq = rs_ring_sq_consumer(&q->ring, 0);
     q->cq = rs_ring_cq_producer(&q->ring, 0);
     return 0;

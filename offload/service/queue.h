@@ -11,7 +11,6 @@
 #include "offload/ring/ring.h"
 #include "offload/service/binding.h"
 #include "offload/service/check.h"
-#include "offload/service/guard.h"
 
 struct rs_client;
 
@@ -62,12 +61,12 @@ struct rs_queue {
     uint8_t claimed[RS_REGION_MAX]; /* the control thread's: region numbers in use */
     /* the worker's */
     struct rs_ring_end sq, cq;
+    uint32_t cq_taken; /* what the client took at least: its word, read only when the ring seems full */
     struct rs_region regions[RS_REGION_MAX]; /* the data of each region */
     struct rs_region guarded[RS_REGION_MAX]; /* the mappings: 0 is the whole memfd */
-    struct rs_guard guard;
-    struct rs_ticket *tickets; /* ring buffer of depth entries */
-    uint32_t first, waiting;   /* of tickets */
-    int64_t deficit;           /* bytes it may still use in this round */
+    struct rs_ticket *tickets;               /* ring buffer of depth entries */
+    uint32_t first, waiting;                 /* of tickets */
+    int64_t deficit;                         /* bytes it may still use in this round */
     struct rs_spread spread;
     bool deaf;               /* the client closed the wake socket */
     struct rs_note *closing; /* comes back when the last job is done */

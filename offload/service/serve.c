@@ -44,7 +44,6 @@ static void cancel(struct rs_queue *q, uint64_t user_data)
 
 static int accept_ticket(struct rs_queue *q, struct rs_ticket *t)
 {
-    struct rs_job probe;
     struct rs_binding *binding = NULL;
     int e = rs_check_op(&t->sqe);
     if (e != 0 || t->sqe.op == RS_OP_NOP) return e;
@@ -53,21 +52,35 @@ static int accept_ticket(struct rs_queue *q, struct rs_ticket *t)
         return 0;
     }
     e = session_of(q->seat, t->sqe.session, &binding);
-    if (e == 0) e = rs_check_place(&t->sqe, q->regions, &probe);
     if (e == 0 && rs_check_needs_aux(&binding->transform.config))
         e = take_aux(q, t, &binding->transform.config);
     if (e == 0) t->binding = binding;
     return e;
 }
 
+/*
+ * Completion slots that are neither filled nor promised. The client's line is
+ * read only when what we know of it is not enough: it costs a cache miss.
+ */
+static uint32_t slots_left(struct rs_queue *q, uint32_t want)
+{
+    uint32_t used = q->cq.index + q->waiting - q->cq_taken;
+    if (used + want > q->ring.depth) {
+        uint32_t room = rs_ring_room(&q->cq);
+        q->cq_taken = q->cq.index - (q->ring.depth - room);
+        used = q->cq.index + q->waiting - q->cq_taken;
+    }
+    return used < q->ring.depth ? q->ring.depth - used : 0;
+}
+
 unsigned rs_serve_fetch(struct rs_queue *q)
 {
     uint32_t n = rs_ring_available(&q->sq);
+    /* The entry travels with the index rather than after it. */
+    __builtin_prefetch(&q->ring.sq[rs_ring_slot(&q->sq, 0)], 0);
     if (n == 0) return 0;
     /* Every ticket owns a completion slot from here on: never take more than there is room for. */
-    uint32_t room = rs_ring_room(&q->cq);
-    room = room > q->waiting ? room - q->waiting : 0;
-    n = RS_MIN(n, room);
+    n = RS_MIN(n, slots_left(q, n));
     for (uint32_t i = 0; i < n; i++) {
         struct rs_ticket *t = &q->tickets[(q->first + q->waiting) & (q->ring.depth - 1)];
         rs_ring_copy_once(&t->sqe, &q->ring.sq[rs_ring_slot(&q->sq, i)], sizeof(t->sqe));
@@ -76,7 +89,6 @@ unsigned rs_serve_fetch(struct rs_queue *q)
         q->waiting++;
     }
     if (n != 0) rs_ring_take(&q->sq, n);
-    atomic_store_explicit(&q->fill, q->waiting, memory_order_relaxed);
     return n;
 }
 
@@ -109,13 +121,8 @@ static int job_of(struct rs_queue *q, struct rs_ticket *t, struct rs_job *job, u
         job->dst_aad = t->destination.aad;
         job->dst_aad_len = t->destination.aad_len;
     }
-    e = rs_transform_check_job(&t->binding->transform, job);
-    if (e == 0 && config->dst.cipher == RS_GCM) {
-        e = rs_binding_next_iv(t->binding, &job->dst_counter, job->dst_iv);
-        t->destination.counter = job->dst_counter;
-        memcpy(t->destination.iv, job->dst_iv, RS_IV_LEN);
-    }
-    return e;
+    /* A record that fails, for whatever reason, has used its number up. */
+    return config->dst.cipher == RS_GCM ? rs_binding_next_iv(t->binding, &job->dst_counter, job->dst_iv) : 0;
 }
 
 static int transform_of(const struct rs_ticket *t, const struct rs_transform **out)
@@ -155,28 +162,39 @@ static void write_cqe(struct rs_queue *q, uint32_t i, const struct rs_ticket *t,
     memcpy(&q->ring.cq[rs_ring_slot(&q->cq, i)], &cqe, sizeof(cqe));
 }
 
-static void account(struct rs_worker *w, struct rs_queue *q, struct rs_binding *b, int status, uint32_t bytes)
-{
-    rs_count(&w->metrics.jobs, 1);
-    rs_count(&q->jobs, 1);
-    rs_count(&w->metrics.codes[-status < (int)RS_CODES ? -status : 0], 1);
-    if (b != NULL) {
-        rs_count(status == 0 ? &b->jobs : &b->failures, 1);
-        rs_count(&b->bytes, bytes);
-    }
-    rs_count(&w->metrics.bytes, bytes);
-    rs_count(&q->bytes, bytes);
-}
-
 static void publish(struct rs_worker *w, struct rs_queue *q, uint32_t n)
 {
     q->first = (q->first + n) & (q->ring.depth - 1);
     q->waiting -= n;
     rs_ring_publish(&q->cq, n);
-    atomic_store_explicit(&q->fill, q->waiting, memory_order_relaxed);
     if (!rs_ring_should_wake(&q->cq)) return;
     rs_count(&w->metrics.wakes, 1);
     if (rs_ring_wake(q->wake) != 0) q->deaf = true;
+}
+
+/* For status; after the publish, so that nobody waits for it. */
+struct tally {
+    uint64_t jobs, bytes;
+};
+
+static void count_job(struct rs_worker *w, struct rs_binding *b, int status, uint32_t bytes, struct tally *t)
+{
+    int code = -status;
+    t->jobs++;
+    t->bytes += status == 0 ? bytes : 0;
+    if (code > 0 && code < (int)RS_CODES) rs_count(&w->metrics.codes[code], 1);
+    if (b == NULL) return;
+    rs_count(status == 0 ? &b->jobs : &b->failures, 1);
+    if (status == 0) rs_count(&b->bytes, bytes);
+}
+
+static void count_group(struct rs_worker *w, struct rs_queue *q, const struct tally *t)
+{
+    rs_count(&w->metrics.jobs, t->jobs);
+    rs_count(&w->metrics.bytes, t->bytes);
+    rs_count(&q->jobs, t->jobs);
+    rs_count(&q->bytes, t->bytes);
+    atomic_store_explicit(&q->fill, q->waiting, memory_order_relaxed);
 }
 
 /* ---- a group: consecutive tickets that run and complete together ----------- */
@@ -215,30 +233,38 @@ static void gather(struct rs_worker *w, struct rs_queue *q, struct group *g)
     }
 }
 
+static void run_jobs(struct rs_worker *w, struct rs_queue *q, const struct group *g)
+{
+    bool stream = rs_transform_streams(rs_spread_bytes(&q->spread));
+    /* The lines of the completions come to this core while it encrypts. */
+    for (unsigned i = 0; i < g->tickets; i++) __builtin_prefetch(&q->ring.cq[rs_ring_slot(&q->cq, i)], 1);
+    rs_transform_run(g->transform, w->jobs, g->jobs, w->scratch, stream);
+    if (stream) rs_count(&w->metrics.streamed, g->jobs);
+}
+
 static void run_group(struct rs_worker *w, struct rs_queue *q)
 {
     struct group g;
+    struct tally tally = {0};
+    uint32_t first = q->first;
     gather(w, q, &g);
-    if (g.jobs != 0) {
-        bool stream = rs_transform_streams(rs_spread_bytes(&q->spread));
-        rs_transform_run(g.transform, w->jobs, g.jobs, w->scratch, stream);
-        if (stream) rs_count(&w->metrics.streamed, g.jobs);
-    }
-    unsigned next = 0;
-    int64_t cost = 0;
-    for (unsigned i = 0; i < g.tickets; i++) {
-        struct rs_ticket *t = &q->tickets[(q->first + i) & (q->ring.depth - 1)];
+    if (g.jobs != 0) run_jobs(w, q, &g);
+    for (unsigned i = 0, next = 0; i < g.tickets; i++) {
+        struct rs_ticket *t = &q->tickets[(first + i) & (q->ring.depth - 1)];
         struct rs_job *job = next < g.jobs && w->running[next] == t ? &w->jobs[next++] : NULL;
-        int status = job != NULL ? job->status : t->status;
-        uint32_t bytes = job != NULL ? job->len : 0;
-        if (job != NULL && status == 0 && rs_check_needs_aux(&t->binding->transform.config))
+        if (job != NULL) t->status = job->status;
+        if (job != NULL && t->status == 0 && rs_check_needs_aux(&t->binding->transform.config))
             write_aux(q, t, job);
-        write_cqe(q, i, t, status, job != NULL ? job->out_len : 0);
-        account(w, q, t->binding, status, bytes);
-        cost += RS_MAX(bytes, RS_JOB_COST);
+        write_cqe(q, i, t, t->status, job != NULL ? job->out_len : 0);
+        q->deficit -= job != NULL ? RS_MAX(job->len, RS_JOB_COST) : RS_JOB_COST;
     }
-    q->deficit -= cost;
     publish(w, q, g.tickets);
+    /* Tickets stay as they are until the next fetch. */
+    for (unsigned i = 0; i < g.tickets; i++) {
+        const struct rs_ticket *t = &q->tickets[(first + i) & (q->ring.depth - 1)];
+        count_job(w, t->binding, t->status, t->sqe.len, &tally);
+    }
+    count_group(w, q, &tally);
 }
 
 void rs_serve_run(struct rs_worker *w, struct rs_queue *q)
@@ -251,12 +277,14 @@ void rs_serve_run(struct rs_worker *w, struct rs_queue *q)
 void rs_serve_fault(struct rs_worker *w, struct rs_queue *q)
 {
     while (q->waiting != 0) {
+        struct tally tally = {0};
         uint32_t n = RS_MIN(q->waiting, RS_GROUP_JOBS);
         for (uint32_t i = 0; i < n; i++) {
-            struct rs_ticket *t = &q->tickets[(q->first + i) & (q->ring.depth - 1)];
+            const struct rs_ticket *t = &q->tickets[(q->first + i) & (q->ring.depth - 1)];
             write_cqe(q, i, t, RESEAL_EFAULT, 0);
-            account(w, q, t->binding, RESEAL_EFAULT, 0);
+            count_job(w, t->binding, RESEAL_EFAULT, 0, &tally);
         }
         publish(w, q, n);
+        count_group(w, q, &tally);
     }
 }

@@ -12,6 +12,8 @@
 
 #define SPIN_MIN_NS 5000u  /* an idle worker looks at least this long before it sleeps */
 #define SPIN_MAX_NS 50000u /* and at most this long */
+#define SPIN_HOT    256u   /* looks without a pause between them */
+#define SPIN_LOOK   128u   /* looks between two looks at the clock */
 #define EVENTS      64
 
 /* ---- notes ------------------------------------------------------------------ */
@@ -114,13 +116,19 @@ static void read_notes(struct rs_worker *w)
 
 /* ---- faults ------------------------------------------------------------------ */
 
-/* The client's mapping faulted under us: its jobs fail, it is served no more, the control thread ends it. */
-static void on_fault(struct rs_worker *w, struct rs_queue *q)
+static bool covers(const void *arg, uintptr_t at)
 {
-    rs_wipe(w->scratch, w->scratch_len);
-    rs_wipe(w->zero_maps, sizeof(w->zero_maps));
+    const struct rs_worker *w = arg;
+    for (unsigned i = 0; i < w->count; i++)
+        if (rs_regions_cover(w->queues[i]->guarded, RS_REGION_MAX, at)) return true;
+    return false;
+}
+
+/* A client's mapping faulted under us: its jobs fail, it is served no more, the control thread ends it. */
+static void queue_fault(struct rs_worker *w, struct rs_queue *q)
+{
     rs_count(&w->metrics.faults, 1);
-    if (RS_GUARD_UP(&q->guard)) {
+    if (RS_GUARD_UP(&w->guard)) {
         rs_serve_fault(w, q);
         rs_guard_down();
     }
@@ -133,19 +141,20 @@ static void on_fault(struct rs_worker *w, struct rs_queue *q)
     rs_mailbox_put(w->outbox, note);
 }
 
-/* ---- rounds ------------------------------------------------------------------ */
-
-static bool fetch(struct rs_worker *w, struct rs_queue *q)
+static void on_fault(struct rs_worker *w)
 {
-    if (q->seat->faulted) return false;
-    if (!RS_GUARD_UP(&q->guard)) {
-        on_fault(w, q);
-        return false;
-    }
-    bool any = rs_serve_fetch(q) != 0;
-    rs_guard_down();
-    return any;
+    uintptr_t at = w->guard.at;
+    /* What the job left behind: nobody else will. */
+    rs_wipe(w->scratch, w->scratch_len);
+    rs_wipe(w->zero_maps, sizeof(w->zero_maps));
+    for (unsigned i = 0; i < w->count; i++)
+        if (rs_regions_cover(w->queues[i]->guarded, RS_REGION_MAX, at)) {
+            queue_fault(w, w->queues[i]);
+            return;
+        }
 }
+
+/* ---- rounds ------------------------------------------------------------------ */
 
 /* Bytes that a queue gets in a round: its tenant's weight, shared among the tenant's waiting queues here. */
 static int64_t quantum(const struct rs_worker *w, const struct rs_queue *q)
@@ -163,13 +172,7 @@ static void serve(struct rs_worker *w, struct rs_queue *q)
 {
     if (q->waiting == 0 && q->deficit >= 0) return;
     q->deficit = RS_MIN(q->deficit + quantum(w, q), (int64_t)RS_QUANTUM * 10);
-    if (q->waiting == 0 || q->deficit <= 0 || q->seat->faulted) return;
-    if (RS_GUARD_UP(&q->guard)) {
-        rs_serve_run(w, q);
-        rs_guard_down();
-    } else {
-        on_fault(w, q);
-    }
+    if (q->waiting != 0 && q->deficit > 0 && !q->seat->faulted) rs_serve_run(w, q);
 }
 
 /* Queues that are to close and have nothing left. */
@@ -185,11 +188,12 @@ static void finish_closing(struct rs_worker *w)
     }
 }
 
-/* One round over all queues; true when there was something to do. */
+/* One round over all queues, with the guard up; true when there was something to do. */
 static bool round_once(struct rs_worker *w)
 {
     bool busy = false, closing = false;
-    for (unsigned i = 0; i < w->count; i++) busy |= fetch(w, w->queues[i]);
+    for (unsigned i = 0; i < w->count; i++)
+        if (!w->queues[i]->seat->faulted) busy |= rs_serve_fetch(w->queues[i]) != 0;
     for (unsigned i = 0; i < w->count; i++) {
         struct rs_queue *q = w->queues[i];
         busy |= q->waiting != 0 && !q->seat->faulted;
@@ -200,44 +204,76 @@ static bool round_once(struct rs_worker *w)
     return busy;
 }
 
+/* Rounds until there is nothing to do or a note waits; true when there was something. */
+static bool work(struct rs_worker *w)
+{
+    if (!RS_GUARD_UP(&w->guard)) {
+        on_fault(w);
+        return true;
+    }
+    bool any = false;
+    while (round_once(w)) {
+        any = true;
+        if (!rs_mailbox_empty(&w->inbox)) break;
+    }
+    rs_guard_down();
+    return any;
+}
+
 /* ---- sleep and wake ---------------------------------------------------------- */
 
+/* Looks for work for a while, without pauses at first: a client that waits for an answer comes soon. */
+static bool spin(struct rs_worker *w, uint64_t start)
+{
+    if (!RS_GUARD_UP(&w->guard)) {
+        on_fault(w);
+        return true;
+    }
+    bool found = false;
+    for (unsigned n = 1; !found; n++) {
+        found = round_once(w) || !rs_mailbox_empty(&w->inbox);
+        if (n > SPIN_HOT) rs_cpu_relax();
+        if (n % SPIN_LOOK == 0 && rs_now_ns() - start >= w->spin_ns) break;
+    }
+    rs_guard_down();
+    return found;
+}
+
 /*
- * Asks the client to wake us; false when work came meanwhile. Jobs that cannot
+ * Asks the clients to wake us; false when work came meanwhile. Jobs that cannot
  * be taken, because the client does not take its completions, are no reason to
  * stay awake: its next submission wakes us.
  */
-static bool announce_queue(struct rs_worker *w, struct rs_queue *q)
-{
-    if (q->seat->faulted) return true;
-    if (!RS_GUARD_UP(&q->guard)) {
-        on_fault(w, q);
-        return true;
-    }
-    bool quiet = rs_ring_announce_sleep(&q->sq) || rs_ring_room(&q->cq) == 0;
-    rs_guard_down();
-    return quiet;
-}
-
-static bool announce(struct rs_worker *w)
-{
-    for (unsigned i = 0; i < w->count; i++)
-        if (!announce_queue(w, w->queues[i])) return false;
-    return true;
-}
-
-static void withdraw(struct rs_worker *w)
+static bool announce_all(struct rs_worker *w)
 {
     for (unsigned i = 0; i < w->count; i++) {
         struct rs_queue *q = w->queues[i];
         if (q->seat->faulted) continue;
-        if (RS_GUARD_UP(&q->guard)) {
-            rs_ring_awake(&q->sq);
-            rs_guard_down();
-        } else {
-            on_fault(w, q);
-        }
+        if (!rs_ring_announce_sleep(&q->sq) && rs_ring_room(&q->cq) != 0) return false;
     }
+    return true;
+}
+
+static bool announce(struct rs_worker *w)
+{
+    if (!RS_GUARD_UP(&w->guard)) {
+        on_fault(w);
+        return false;
+    }
+    bool quiet = announce_all(w);
+    rs_guard_down();
+    return quiet;
+}
+
+static void withdraw(struct rs_worker *w)
+{
+    if (!RS_GUARD_UP(&w->guard)) {
+        on_fault(w);
+        return;
+    }
+    for (unsigned i = 0; i < w->count; i++)
+        if (!w->queues[i]->seat->faulted) rs_ring_awake(&w->queues[i]->sq);
+    rs_guard_down();
 }
 
 static void on_wake(struct rs_worker *w, struct rs_queue *q)
@@ -274,40 +310,40 @@ static void sleep_until_event(struct rs_worker *w)
     rs_mailbox_awake(&w->inbox);
 }
 
-/* Spins for a while that grows when spinning paid, and sleeps then. */
-static void idle(struct rs_worker *w)
+/* Spins for a while that grows when spinning paid, and sleeps then. True when there was something meanwhile.
+ */
+static bool idle(struct rs_worker *w, uint64_t since)
 {
-    uint64_t start = rs_now_ns();
-    while (rs_now_ns() - start < w->spin_ns) {
-        rs_cpu_relax();
-        if (!rs_mailbox_empty(&w->inbox)) return;
-        if (round_once(w)) {
-            w->spin_ns = RS_MIN(w->spin_ns * 2, (uint64_t)SPIN_MAX_NS);
-            rs_count(&w->metrics.busy_ns, rs_now_ns() - start);
-            return;
-        }
+    if (spin(w, since)) {
+        w->spin_ns = RS_MIN(w->spin_ns * 2, (uint64_t)SPIN_MAX_NS);
+        return true;
     }
     w->spin_ns = RS_MAX(w->spin_ns / 2, (uint64_t)SPIN_MIN_NS);
     sleep_until_event(w);
+    return false;
 }
 
 static void *worker_main(void *arg)
 {
     struct rs_worker *w = arg;
+    uint64_t since = rs_now_ns();
+    bool any = false;
     w->spin_ns = SPIN_MAX_NS;
+    w->guard.covers = covers;
+    w->guard.arg = w;
     while (!w->stop) {
-        uint64_t start = rs_now_ns();
-        bool any = false;
         read_notes(w);
-        while (!w->paused && !w->stop && round_once(w)) {
-            any = true;
-            read_notes(w);
-        }
-        if (any) rs_count(&w->metrics.busy_ns, rs_now_ns() - start);
-        if (w->paused && !w->stop)
+        if (w->stop) break;
+        if (w->paused) {
             wait_for_note(w);
-        else if (!w->stop)
-            idle(w);
+            continue;
+        }
+        any |= work(w);
+        uint64_t now = rs_now_ns();
+        /* Time from one idle moment to the next in which there was work. */
+        if (any) rs_count(&w->metrics.busy_ns, now - since);
+        any = rs_mailbox_empty(&w->inbox) && idle(w, now);
+        since = any ? now : rs_now_ns();
     }
     return NULL;
 }

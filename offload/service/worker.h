@@ -13,6 +13,7 @@
  * and is paid for by following rounds. Jobs count at least RS_JOB_COST bytes.
  */
 
+#include "offload/service/guard.h"
 #include "offload/service/mailbox.h"
 #include "offload/service/queue.h"
 
@@ -46,7 +47,8 @@ struct rs_worker {
     uint8_t *scratch;
     uint64_t scratch_len;
     uint64_t spin_ns;
-    bool stop, paused, streaming;
+    bool stop, paused;
+    struct rs_guard guard; /* up while queues are touched */
     struct rs_job jobs[RS_GROUP_JOBS];
     struct rs_ticket *running[RS_GROUP_JOBS];
     uint8_t zero_maps[RS_GROUP_JOBS][RS_ZERO_MAP_MAX];
@@ -59,7 +61,7 @@ RS_MUST_CHECK int rs_worker_start(struct rs_worker *w, unsigned index, int cpu, 
 /* Asks the thread to end and waits for it; its queues are left as they are. */
 void rs_worker_stop(struct rs_worker *w);
 
-/* ---- serve.c: what a worker does with one queue; all of it under the queue's guard ---- */
+/* ---- serve.c: what a worker does with one queue; all of it under the worker's guard ---- */
 
 /* Takes what is new off the ring and checks it. Returns how many. */
 unsigned rs_serve_fetch(struct rs_queue *q);
