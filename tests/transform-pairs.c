@@ -159,7 +159,7 @@ static void zero_map_counts_destination_units(void **state)
     }
 }
 
-static void rates_follow_the_working_set(void **state)
+static void large_working_sets_stream(void **state)
 {
     (void)state;
     assert_false(rs_transform_streams(256 * 1024));
@@ -172,7 +172,7 @@ int main(void)
         cmocka_unit_test(every_pair_without_stages),
         cmocka_unit_test(every_pair_with_by_products),
         cmocka_unit_test(zero_map_counts_destination_units),
-        cmocka_unit_test(rates_follow_the_working_set),
+        cmocka_unit_test(large_working_sets_stream),
     };
     const size_t room = RS_JOB_MAX + (1u << 20);
     uint64_t seed = 11;

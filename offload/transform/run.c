@@ -117,7 +117,7 @@ struct desk {
     uint8_t *engine, *plain, *packed, *packer;
     size_t plain_used, packed_used; /* the most that any job wrote: what is to be wiped */
     unsigned flags;
-    struct rs_hmac hmac;
+    struct rs_hmac *hmac;
 };
 
 static int open_piece(struct desk *d, uint8_t *to, size_t off, size_t n)
@@ -154,8 +154,8 @@ static void by_products(struct desk *d, const uint8_t *p, size_t off, size_t n)
         rs_zero_map(d->job->zero_map, off / d->t->zero_unit, p, n, d->t->zero_unit);
     }
     if (stages & RESEAL_STAGE_DIGEST) {
-        if (off == 0) rs_hmac_begin(&d->hmac, d->t->digest_key);
-        rs_hmac_add(&d->hmac, p, n);
+        if (off == 0) rs_hmac_begin(d->hmac, d->t->digest_key);
+        rs_hmac_add(d->hmac, p, n);
     }
 }
 
@@ -253,7 +253,7 @@ static void run_staged(struct desk *d, struct rs_job *job)
     } else {
         err = plain_stages(d, rs_work_piece(&d->t->config));
     }
-    if (err == 0 && (stages & RESEAL_STAGE_DIGEST) != 0) rs_hmac_end(&d->hmac, d->t->digest_key, job->digest);
+    if (err == 0 && (stages & RESEAL_STAGE_DIGEST) != 0) rs_hmac_end(d->hmac, d->t->digest_key, job->digest);
     if (err != 0 && (stages & RESEAL_STAGE_ZERO) != 0)
         memset(job->zero_map, 0, rs_transform_zero_map_len(d->t, job));
     if (err != 0) job->out_len = 0;
@@ -269,11 +269,12 @@ static void run_all_staged(const struct rs_transform *t, struct rs_job *jobs, si
     d.plain = base + w.plain;
     d.packed = base + w.packed;
     d.packer = base + w.packer;
+    d.hmac = (struct rs_hmac *)(void *)(base + w.digest);
     for (size_t i = 0; i < n; i++)
         if (jobs[i].status == RESEAL_EFAULT) run_staged(&d, &jobs[i]);
     rs_wipe(d.plain, d.plain_used);
     rs_wipe(d.packed, d.packed_used);
-    rs_wipe(&d.hmac, sizeof(d.hmac));
+    rs_wipe(d.hmac, sizeof(*d.hmac));
 }
 
 size_t rs_transform_run(const struct rs_transform *t, struct rs_job *jobs, size_t n, void *scratch,

@@ -53,7 +53,8 @@ struct rs_work rs_work_layout(const struct rs_transform_config *c)
     struct rs_work w = {.plain = rs_round_up(rs_engine_scratch_size(piece), 64)};
     w.packed = w.plain + (c->stages != 0 ? piece : 0);
     w.packer = w.packed + (packs ? piece : 0);
-    w.size = w.packer + (packs ? rs_packing_size(c->stages, c->level, RS_STAGED_MAX) : 0);
+    w.digest = w.packer + (packs ? rs_packing_size(c->stages, c->level, RS_STAGED_MAX) : 0);
+    w.size = w.digest + (c->stages != 0 ? rs_round_up(sizeof(struct rs_hmac), 64) : 0);
     return w;
 }
 
@@ -169,5 +170,5 @@ void rs_transform_wipe(struct rs_transform *t)
 bool rs_transform_streams(uint64_t working_set)
 {
     long cache = sysconf(_SC_LEVEL2_CACHE_SIZE);
-    return working_set > 4 * (uint64_t)(cache > 0 ? cache : 1 << 20);
+    return working_set > 2 * (uint64_t)(cache > 0 ? cache : 1 << 20);
 }

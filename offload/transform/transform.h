@@ -25,9 +25,11 @@
  *
  * Faults: `in` and `out` of a job may be memory that faults. The caller that
  * leaves rs_transform_run() by siglongjmp() wipes the whole scratch and may
- * go on using the transform; jobs of that batch other than the one that
- * faulted can be run again when they are out of place (statuses are set to
- * RESEAL_EFAULT before a batch starts, and to their result after it).
+ * go on using the transform. Statuses are set to RESEAL_EFAULT before a batch
+ * starts and to their result after it; a job of that batch other than the one
+ * that faulted may be run again when it is out of place, with a new IV where
+ * its destination is GCM: the old one may have been used already, over bytes
+ * that the writer has changed since.
  */
 
 #include "offload/base/bytes.h"

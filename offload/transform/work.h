@@ -16,6 +16,7 @@ struct rs_work {
     size_t plain;  /* stages: a piece of plaintext */
     size_t packed; /* compressors: a piece of compressed plaintext */
     size_t packer; /* their state */
+    size_t digest; /* state of the keyed digest */
     size_t size;   /* of all that */
 };
 

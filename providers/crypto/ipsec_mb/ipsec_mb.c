@@ -6,6 +6,7 @@
 
 #include <cpuid.h>
 #include <intel-ipsec-mb.h>
+#include <stdio.h>
 
 _Static_assert(sizeof(struct gcm_context_data) <= sizeof(((struct rs_staged_side *)0)->state),
                "state of a side");
@@ -18,6 +19,7 @@ struct ipsec_mb_key {
 
 /* Only its table of functions is used: immutable once initialised, so shared by all threads. */
 static IMB_MGR *manager;
+static char variant[32] = IMB_VERSION_STR;
 
 #define XCR0_AVX    0x06u /* SSE and AVX state */
 #define XCR0_AVX512 0xe6u /* and opmask, upper halves, upper registers */
@@ -41,10 +43,13 @@ static int ipsec_mb_probe(void)
     uint64_t features = imb_get_feature_flags(), state = xcr0();
     if (!has(features, IMB_CPUFLAGS_SSE)) return RESEAL_ENOSUPPORT;
     IMB_MGR *m = alloc_mb_mgr(0);
+    const char *set = "sse";
     if (m == NULL) return RESEAL_ENOSUPPORT;
     if (has(features, IMB_CPUFLAGS_AVX512) && has(state, XCR0_AVX512)) {
+        set = "avx512";
         init_mb_mgr_avx512(m);
     } else if (has(features, IMB_CPUFLAGS_AVX2) && has(state, XCR0_AVX)) {
+        set = "avx2";
         init_mb_mgr_avx2(m);
     } else {
         init_mb_mgr_sse(m);
@@ -53,6 +58,7 @@ static int ipsec_mb_probe(void)
         free_mb_mgr(m);
         return RESEAL_ENOSUPPORT;
     }
+    snprintf(variant, sizeof(variant), "%s %s", IMB_VERSION_STR, set);
     manager = m;
     return 0;
 }
@@ -160,7 +166,7 @@ static size_t ipsec_mb_run(struct rs_run *runs, size_t n, void *scratch, unsigne
 
 const struct rs_engine rs_engine_ipsec_mb = {
     .name = "ipsec_mb",
-    .variant = IMB_VERSION_STR,
+    .variant = variant,
     .probe = ipsec_mb_probe,
     .supports = ipsec_mb_supports,
     .key_size = ipsec_mb_key_size,
