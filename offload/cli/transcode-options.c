@@ -169,7 +169,7 @@ static int take_format(struct rs_tc_options *o, int id, const char *text, struct
         o->format.pbkdf = text[0] == 'p' ? 1 : 2;
         return 0;
     case OPT_PBKDF_MS:
-        return take_u32("pbkdf-ms", text, 1, 600000, &o->format.pbkdf_ms, f);
+        return take_u32("pbkdf-ms", text, 1, 30000, &o->format.pbkdf_ms, f);
     default:
         if (strlen(text) > 47) return rs_failure_set(f, RS_EXIT_USAGE, "--label: at most 47 characters");
         o->format.label = text;

@@ -24,12 +24,13 @@ struct pipe_run {
     struct rs_tc *t;
     const struct rs_tc_pipe *p;
     struct rs_extents extents;
-    uint64_t pos;   /* where the next read begins */
-    uint64_t bytes; /* through both keys */
-    uint64_t holes; /* passed over */
-    bool end;       /* no read follows */
-    unsigned jobs;  /* in the ring */
-    unsigned busy;  /* slots that are not free */
+    uint64_t pos;    /* where the next read begins */
+    uint64_t failed; /* the first piece that will not be done in this run */
+    uint64_t bytes;  /* through both keys */
+    uint64_t holes;  /* passed over */
+    bool end;        /* no read follows */
+    unsigned jobs;   /* in the ring */
+    unsigned busy;   /* slots that are not free */
     struct rs_io_op flush;
     bool flushing;
     uint64_t flush_next; /* what the flush under way makes durable */
@@ -103,10 +104,16 @@ static void end_slot(struct pipe_run *c, struct slot *s)
     c->busy--;
 }
 
+static void give_up_slot(struct pipe_run *c, struct slot *s)
+{
+    c->failed = RS_MIN(c->failed, s->off);
+    end_slot(c, s);
+}
+
 /* All data before this has been written (not flushed). */
 static uint64_t low_water(const struct pipe_run *c)
 {
-    uint64_t low = c->pos;
+    uint64_t low = RS_MIN(c->pos, c->failed);
     for (unsigned i = 0; i < c->slots; i++)
         if (c->slot[i].state != SLOT_FREE) low = RS_MIN(low, c->slot[i].off);
     return low;
@@ -150,7 +157,7 @@ static void end_op(struct pipe_run *c, struct rs_io_op *op)
     if (op->result != 0) {
         fail_io(t, op->result, op->what == RS_IO_READ ? "read" : "write",
                 read ? c->p->from->file : c->p->to->file);
-        end_slot(c, s);
+        give_up_slot(c, s);
         return;
     }
     if (read) {
@@ -203,7 +210,7 @@ static void end_job(struct pipe_run *c, const struct reseal_completion *done)
     if (done->status == 0 && c->t->f.exit == 0)
         start_leaving(c, s);
     else
-        end_slot(c, s);
+        give_up_slot(c, s);
 }
 
 /* Takes what the service finished; waits for it when there is nothing else to wait for. Returns how many, or
@@ -279,6 +286,7 @@ static void set_up(struct pipe_run *c, struct rs_tc *t, const struct rs_tc_pipe 
                                      .size = t->data_size,
                                      .granule = RS_MAX(t->granule, 4096u)};
     c->pos = p->start;
+    c->failed = UINT64_MAX;
     c->last_flush = rs_progress_clock();
     c->slots = p->compare ? t->slots / 2 : t->slots;
     for (unsigned i = 0; i < c->slots; i++) {
