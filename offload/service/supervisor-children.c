@@ -18,9 +18,9 @@
 #include <unistd.h>
 
 #define SECOND   1000000000ull
-#define SOON_NS  (2 * SECOND)  /* a child that ends sooner than this after its start failed */
+#define SOON_NS  SECOND        /* a child that ends sooner than this after its start failed */
 #define FIRST_NS (SECOND / 20) /* back-off after the second failure, doubled with each */
-#define LONGEST  (5 * SECOND)
+#define LONGEST  SECOND        /* a service that is away longer is given up by its clients */
 #define STOP_MS  5000
 #define READY_S  30
 
