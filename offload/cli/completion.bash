@@ -1,0 +1,35 @@
+# bash completion for reseal(1). SPDX-License-Identifier: Apache-2.0
+# Asks the command itself, so that it cannot grow old.
+_reseal() {
+    local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD - 1]} words
+    COMPREPLY=()
+    if [ "$COMP_CWORD" -eq 1 ]; then
+        words=$(reseal help 2>/dev/null | sed -n 's/^  \([a-z]\{1,\}\) .*/\1/p')
+        mapfile -t COMPREPLY < <(compgen -W "$words --help --version" -- "$cur")
+        return
+    fi
+    case $prev in
+    --from | --to) mapfile -t COMPREPLY < <(compgen -W "plain xts gcm" -- "$cur"); return ;;
+    --key-bits) mapfile -t COMPREPLY < <(compgen -W "128 256" -- "$cur"); return ;;
+    --only) mapfile -t COMPREPLY < <(compgen -W "out-of-place in-place" -- "$cur"); return ;;
+    --engine)
+        words=$(reseal engines 2>/dev/null | sed -n '2,/^$/s/^\([^ ]\{1,\}\) .*/\1/p')
+        mapfile -t COMPREPLY < <(compgen -W "$words" -- "$cur")
+        return
+        ;;
+    esac
+    case ${COMP_WORDS[1]}/$COMP_CWORD in
+    bench/2) mapfile -t COMPREPLY < <(compgen -W "hotpath ring transcode --help" -- "$cur"); return ;;
+    policy/2) mapfile -t COMPREPLY < <(compgen -W "check --help" -- "$cur"); return ;;
+    esac
+    if [[ $cur == -* ]]; then
+        local command=("${COMP_WORDS[1]}")
+        [ "${command[0]}" != bench ] || command+=("${COMP_WORDS[2]}")
+        words=$(reseal "${command[@]}" --help 2>/dev/null | grep -o -- '--[a-z][a-z-]*' | sort -u)
+        mapfile -t COMPREPLY < <(compgen -W "$words" -- "$cur")
+        return
+    fi
+    # luks:FILE and its like: the colon splits words, what follows it is a file.
+    mapfile -t COMPREPLY < <(compgen -f -- "${cur#:}")
+}
+complete -o filenames -F _reseal reseal
