@@ -240,7 +240,7 @@ static bool accepted(const struct rs_side *s, size_t len)
 static void many_units_on_both_sides(void **state)
 {
     (void)state;
-    for (unsigned i = 0; i < 700; i++) {
+    for (unsigned i = 0; i < 3000; i++) {
         uint32_t room = i % 8 == 0 ? MULTI_MAX : 32u << 10;
         size_t len = 16 + random64() % (room - 16);
         if (random64() & 1) len = len / 16 * 16;
@@ -255,29 +255,52 @@ static void many_units_on_both_sides(void **state)
     }
 }
 
-static void batches_with_keys_and_lengths_of_their_own(void **state)
+/* A run of a batch: its own keys, units and length; or, now and then, one that must be refused. */
+static struct job batch_job(enum pair pair, bool *refused)
+{
+    *refused = random64() % 16 == 0;
+    if (*refused) return job(pair, 512 + 15, 512, 512);
+    for (;;) {
+        size_t len = 16 + random64() % 8192;
+        if (random64() % 4 != 0) len = rs_round_up(len, 512);
+        struct job j = job(pair, len, random_unit(), random_unit());
+        if (accepted(&j.src, len) && accepted(&j.dst, len)) return j;
+    }
+}
+
+static void check_batch(size_t e, enum pair pair, unsigned flags)
+{
+    struct rs_run runs[RS_BATCH_MAX];
+    bool refused[RS_BATCH_MAX];
+    uint8_t *expected = out_area.page + out_area.room / 2;
+    size_t n = 1 + random64() % RS_BATCH_MAX, at = 0, bad = 0;
+    for (size_t i = 0; i < n; i++) {
+        struct job j = batch_job(pair, &refused[i]);
+        runs[i] = (struct rs_run){
+            .in = plain + at, .out = out_area.page + at, .len = j.len, .src = j.src, .dst = j.dst};
+        add_keys(&runs[i], &j, e);
+        memset(out_area.page + at, CANARY, j.len);
+        if (refused[i]) {
+            memset(expected + at, CANARY, j.len);
+            bad++;
+        } else {
+            reference_side(0, j.src_size, false, &j.src, plain + at, middle, j.len);
+            reference_side(1, j.dst_size, true, &j.dst, middle, expected + at, j.len);
+        }
+        at += j.len;
+    }
+    assert_true(at <= out_area.room / 2);
+    assert_int_equal(engines[e]->run(runs, n, NULL, flags), bad);
+    for (size_t i = 0; i < n; i++) assert_int_equal(runs[i].status, refused[i] ? RESEAL_EUNIT : 0);
+    assert_memory_equal(out_area.page, expected, at);
+}
+
+static void batches_with_keys_units_and_lengths_of_their_own(void **state)
 {
     (void)state;
     for (size_t e = 0; e < engine_count; e++) {
-        for (unsigned round = 0; round < 20; round++) {
-            struct rs_run runs[RS_BATCH_MAX];
-            uint8_t *expected = out_area.page + out_area.room / 2;
-            size_t n = 1 + random64() % RS_BATCH_MAX, at = 0;
-            memcpy(in_area.page, plain, in_area.room / 2);
-            for (size_t i = 0; i < n; i++) {
-                struct job j = job((enum pair)(round % PAIRS), 512 * (1 + random64() % 16), 512, 4096);
-                runs[i] = (struct rs_run){.in = plain + at, .out = out_area.page + at, .len = j.len};
-                runs[i].src = j.src;
-                runs[i].dst = j.dst;
-                add_keys(&runs[i], &j, e);
-                reference_side(0, j.src_size, false, &j.src, plain + at, middle, j.len);
-                reference_side(1, j.dst_size, true, &j.dst, middle, expected + at, j.len);
-                at += j.len;
-            }
-            assert_true(at <= out_area.room / 2);
-            assert_int_equal(engines[e]->run(runs, n, NULL, 0), 0);
-            for (size_t i = 0; i < n; i++) assert_int_equal(runs[i].status, 0);
-            assert_memory_equal(out_area.page, expected, at);
+        for (unsigned round = 0; round < 300; round++) {
+            check_batch(e, (enum pair)(round % PAIRS), round % 5 == 0 ? RS_RUN_STREAM : 0);
         }
     }
 }
@@ -392,7 +415,7 @@ int main(void)
         cmocka_unit_test(every_key_size),
         cmocka_unit_test(every_alignment),
         cmocka_unit_test(many_units_on_both_sides),
-        cmocka_unit_test(batches_with_keys_and_lengths_of_their_own),
+        cmocka_unit_test(batches_with_keys_units_and_lengths_of_their_own),
         cmocka_unit_test(refuses_what_is_not_whole_units),
         cmocka_unit_test(refuses_equal_halves_and_wrong_lengths),
     };
