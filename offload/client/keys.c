@@ -102,8 +102,8 @@ static void take_luks(struct reseal_luks *to, const struct rs_msg_luks *from)
 int reseal_key_luks(reseal *r, int header_fd, int passphrase_fd, uint32_t use, reseal_key *out,
                     struct reseal_luks *luks)
 {
-    if (r == NULL || header_fd < 0 || passphrase_fd < 0 || (out == NULL && luks == NULL))
-        return RESEAL_EINVAL;
+    if (r == NULL || header_fd < 0 || (out == NULL && luks == NULL)) return RESEAL_EINVAL;
+    if (out != NULL && passphrase_fd < 0) return RESEAL_EINVAL;
     if (luks != NULL && luks->size < sizeof(*luks)) return RESEAL_EINVAL;
     if (out != NULL && use == 0) return RESEAL_EINVAL;
     int err = rs_client_check_fork(r);
@@ -111,7 +111,8 @@ int reseal_key_luks(reseal *r, int header_fd, int passphrase_fd, uint32_t use, r
     struct rs_msg_key_use wire = {.cipher = RESEAL_XTS, .use = out != NULL ? use : 0};
     struct rs_msg_luks reply = {0};
     const int fds[2] = {header_fd, passphrase_fd};
-    err = keys_call(r, RS_MSG_KEY_LUKS, &wire, sizeof(wire), fds, 2, &reply, sizeof(reply), NULL, 0);
+    err = keys_call(r, RS_MSG_KEY_LUKS, &wire, sizeof(wire), fds, passphrase_fd >= 0 ? 2 : 1, &reply,
+                    sizeof(reply), NULL, 0);
     if (luks != NULL && (err == 0 || err == RESEAL_ECIPHER)) take_luks(luks, &reply);
     if (err == 0 && out != NULL) *out = reply.key;
     return err;

@@ -198,7 +198,7 @@ int rs_ring_wake(int sock)
 
 int rs_ring_drain(int sock)
 {
-    uint8_t bytes[8];
+    uint8_t bytes[64];
     for (unsigned i = 0; i < 64;) {
         ssize_t n = recv(sock, bytes, sizeof(bytes), MSG_DONTWAIT);
         if (n < 0 && errno == EINTR) continue;

@@ -222,7 +222,7 @@ static inline bool rs_ring_announce_sleep(struct rs_ring_end *consumer)
 RS_MUST_CHECK int rs_ring_wake(int sock);
 
 /*
- * Takes the bytes that wait, at most 64 of them, never blocks. 0, or
+ * Takes the bytes that wait, at most 64 of them on a packet socket, never blocks. 0, or
  * RESEAL_ENOSERVICE when the other end is gone.
  */
 RS_MUST_CHECK int rs_ring_drain(int sock);

@@ -162,8 +162,8 @@ struct reseal_luks {
  * The volume key of a LUKS1 or LUKS2 header. `header_fd` is the image or a
  * copy of its header (read, never written); `passphrase_fd` is read to its end
  * by the service, at most 8 MiB, as cryptsetup reads a key file. `out` and
- * `luks` may be NULL when only the other is wanted. RESEAL_EPASS,
- * RESEAL_EFORMAT, RESEAL_ECIPHER (luks->cipher then names it).
+ * `luks` may be NULL when only the other is wanted; without `out` no pass
+ * phrase is needed (passphrase_fd -1). RESEAL_EPASS, RESEAL_EFORMAT, RESEAL_ECIPHER (luks->cipher then names it).
  */
 RESEAL_API int reseal_key_luks(reseal *r, int header_fd, int passphrase_fd, uint32_t use, reseal_key *out,
                                struct reseal_luks *luks);
