@@ -47,6 +47,15 @@ static const uint64_t wrapped_lanes[LANES][2] = {
 /* Which sides a kernel has. */
 enum kind { SEAL, OPEN, XTS_GCM, GCM_XTS, GCM_GCM };
 
+/*
+ * With a GCM source nothing may come out before the tag verified. A record is
+ * cut in halves: while the first is worked on, into the scratch, the second's
+ * ciphertext is hashed AHEAD and kept in the scratch. Then the tag is known, and
+ * the second half, VERIFIED, is worked on from there to its destination, while
+ * the first half's result is copied out.
+ */
+enum mode { ALONE, AHEAD, VERIFIED };
+
 /* One GCM side of the record under work. */
 struct gcm {
     V hash;              /* GHASH so far, one sum in each lane */
@@ -57,7 +66,7 @@ struct gcm {
     uint8_t table[EPOCH][16] RS_ALIGNED(64);
 };
 
-/* A verified record on its way from the scratch to its destination; whole flights. */
+/* A verified first half on its way from the scratch to its destination; whole flights. */
 struct copy {
     uint8_t *from;
     uint8_t *to;
@@ -70,6 +79,9 @@ struct copy {
 struct frame {
     V stash[3][GROUP]; /* ciphertext waiting to be hashed, bytes reversed */
     struct copy copy;
+    V ahead;                 /* GHASH of the second half so far */
+    const uint8_t *ahead_in; /* what comes next of it, and where it is kept */
+    uint8_t *ahead_keep;
     uint32_t index;       /* blocks done */
     uint32_t xts_flights; /* 512 bytes each, in the record */
     uint32_t parity;      /* which of the stashes that take turns holds the group before */
@@ -92,7 +104,9 @@ struct frame {
 struct hash {
     V lo, mid, hi, v, p, sum;
     V lo1, hi1, mid1; /* products that wait for a second one, so that one instruction adds both */
-    const V *stash;
+    const V *stash;   /* NULL: hashes ahead, from `in`, and keeps what it read */
+    const uint8_t *in;
+    uint8_t *keep;
     const uint8_t *powers;
 };
 
@@ -105,14 +119,30 @@ INLINE V ghash_reduce(V lo, V mid, V hi)
     return v_xor3(hi, v_swap64(mid), v_clmul(mid, poly, 0x10));
 }
 
+/* Each byte once: the compiler may not load it again. */
+INLINE V load_once(const uint8_t *in)
+{
+    V c = v_loadu(in);
+    v_opaque(c);
+    return c;
+}
+
+INLINE V hash_input(struct hash *h, int j, bool ahead)
+{
+    if (!ahead) return v_load(&h->stash[j]);
+    V c = load_once(h->in + 16 * LANES * j);
+    v_store(h->keep + 16 * LANES * j, c);
+    return v_reverse(c);
+}
+
 /* Quarter q of hashing a group; the last one reduces. */
-INLINE void hash_quarter(struct hash *h, int q)
+INLINE void hash_quarter(struct hash *h, int q, bool ahead)
 {
     int j = q >> 2;
     V t;
     switch (q & 3) {
     case 0:
-        h->v = v_load(&h->stash[j]);
+        h->v = hash_input(h, j, ahead);
         if (j == 0) h->v = v_xor(h->v, h->sum);
         h->p = v_bcast(h->powers + 16 * LANES * j);
         t = v_clmul(h->v, h->p, 0x00);
@@ -158,6 +188,18 @@ static V ghash_end(const struct rs_vaes_key *key, V sum, const uint8_t *blocks, 
     return v_lane0(v_fold(ghash_reduce(lo, mid, hi)));
 }
 
+/* sum (one block in lane 0) times H^n. */
+static V ghash_skip(const struct rs_vaes_key *key, V sum, size_t n)
+{
+    for (unsigned i = 0; i < RS_GHASH_SQUARES; i++) {
+        if ((n >> i) % 2 == 0) continue;
+        V p = v_bcast(key->ghash_squares[i]);
+        V mid = v_xor(v_clmul(sum, p, 0x01), v_clmul(sum, p, 0x10));
+        sum = ghash_reduce(v_clmul(sum, p, 0x00), mid, v_clmul(sum, p, 0x11));
+    }
+    return sum;
+}
+
 /* ---- rounds, and what is woven into them ----------------------------------- */
 
 /* x^n for n below 32: from a tweak base to the tweaks of its 512 bytes. */
@@ -174,10 +216,13 @@ static const uint64_t tweak_fold[2] RS_ALIGNED(16) = {0x87, 0x87};
 
 /* What goes between AES operations. */
 struct weave {
-    struct hash *hash; /* NULL: none */
-    int at;            /* next quarter */
-    V *tweaks;         /* NULL: none */
-    V base;            /* that the tweaks are derived from, by these powers: */
+    struct hash *hash;  /* NULL: none */
+    int at;             /* next quarter */
+    struct hash *ahead; /* NULL: none; */
+    int ahead_at;       /* else one quarter for each `ahead_every` of the other's */
+    int ahead_every;
+    V *tweaks; /* NULL: none */
+    V base;    /* that the tweaks are derived from, by these powers: */
     const uint8_t *powers;
     const struct copy *copy; /* NULL: none; else the flight at copy->len */
 };
@@ -208,12 +253,17 @@ INLINE void weave_copy(struct weave *w, int i)
     if (cp->wipe) v_store(from, v_zero());
 }
 
+INLINE void weave_quarter(struct weave *w)
+{
+    if (w->hash != NULL) hash_quarter(w->hash, w->at, false);
+    if (w->ahead != NULL && w->at % w->ahead_every == 0) hash_quarter(w->ahead, w->ahead_at++, true);
+    w->at++;
+}
+
 INLINE void weave_hash(struct weave *w, int quarters)
 {
-    if (w->hash == NULL) return;
-    if (quarters > 0) hash_quarter(w->hash, w->at);
-    if (quarters > 1) hash_quarter(w->hash, w->at + 1);
-    w->at += quarters;
+    if (quarters > 0) weave_quarter(w);
+    if (quarters > 1) weave_quarter(w);
 }
 
 #define ENC(i) s[i] = v_enc(s[i], k);
@@ -244,7 +294,8 @@ INLINE void rounds_enc(V s[FLIGHT], const struct rs_vaes_key *key, struct weave 
     weave_copy(w, i);
     ROUND(4, 0)
     ROUND(5, 1)
-    ROUND(6, 2) ROUND(7, 3) ROUND(8, 4) ROUND(9, 5)
+    ROUND(6, 2)
+    ROUND(7, 3) ROUND(8, 4) ROUND(9, 5)
 #undef ROUND
         weave_tweak(w, 6);
     weave_copy(w, 6);
@@ -267,7 +318,8 @@ INLINE void xts_rounds_enc(V s[FLIGHT], const struct rs_vaes_key *key, struct we
     weave_copy(w, r - 2);
     ROUND(2)
     ROUND(3)
-    ROUND(4) ROUND(5) ROUND(6) ROUND(7) ROUND(8) ROUND(9)
+    ROUND(4)
+    ROUND(5) ROUND(6) ROUND(7) ROUND(8) ROUND(9)
 #undef ROUND
         if (key->rounds == 14)
     {
@@ -284,7 +336,8 @@ INLINE void xts_rounds_dec(V s[FLIGHT], const struct rs_vaes_key *key, struct we
 #define ROUND(r) round_dec(s, key->dec[r], w, half);
     ROUND(2)
     ROUND(3)
-    ROUND(4) ROUND(5) ROUND(6) ROUND(7) ROUND(8) ROUND(9)
+    ROUND(4)
+    ROUND(5) ROUND(6) ROUND(7) ROUND(8) ROUND(9)
 #undef ROUND
         if (key->rounds == 14)
     {
@@ -401,7 +454,8 @@ struct at {
     V s[FLIGHT];       /* this flight's counter blocks after three rounds */
     struct hash *hash; /* under way, and the one whose first quarters come with the flight's end */
     struct hash *hash_next;
-    int half; /* the flight's place in the group */
+    struct hash *ahead; /* NULL but in mode AHEAD */
+    int half;           /* the flight's place in the group */
 };
 
 /* The keys' addresses, so that the compiler does not keep round keys (on the stack) across flights. */
@@ -411,29 +465,44 @@ INLINE const struct rs_vaes_key *opaque_key(const struct rs_vaes_key *key)
     return key;
 }
 
-/* Each byte once: the compiler may not load it again. */
-INLINE V load_once(const uint8_t *in)
+/* A flight's first `done` quarters came with the end of the flight before. */
+INLINE struct weave weave_begin(const struct at *a, enum kind kind, int done)
 {
-    V c = v_loadu(in);
-    v_opaque(c);
-    return c;
+    int flight = a->half * 32, every = kind == GCM_GCM ? 2 : 1;
+    return (struct weave){.hash = a->hash,
+                          .at = (kind == GCM_GCM ? 0 : flight) + done,
+                          .ahead = a->ahead,
+                          .ahead_at = flight + done / every,
+                          .ahead_every = every};
+}
+
+/* From here on the next flight's. */
+INLINE void weave_next(struct weave *w, struct at *a, enum kind kind)
+{
+    w->hash = a->hash_next;
+    w->at = kind == GCM_GCM ? 0 : (a->half ^ 1) * 32;
+    w->ahead_at = (a->half ^ 1) * 32;
+    if (a->half == 1 && a->ahead != NULL) {
+        a->ahead->in += GROUP_BYTES;
+        a->ahead->keep += GROUP_BYTES;
+    }
 }
 
 /* The end of a flight, vector by vector with the start of the next: finished text out and into the stash. */
 #define NEXT(i)                                                                                              \
     a->s[i] = start_one(&next, table, i);                                                                    \
-    if (quarters > 0 && i % (8 / quarters) == 8 / quarters - 1) weave_hash(&w, 1);
+    if (i % (8 / quarters) == 8 / quarters - 1) weave_hash(&w, 1);
 
 /* plain to GCM. */
 INLINE void flight_seal(struct frame *f, struct at *a, bool table)
 {
     enum { quarters = 8 };
     const struct rs_vaes_key *key = opaque_key(f->dst.key);
-    struct weave w = {.hash = a->hash, .at = a->half * 32 + quarters};
+    struct weave w = weave_begin(a, SEAL, quarters);
     rounds_enc(a->s, key, &w, 2);
     struct start next = start_at(&f->dst, a->index + FLIGHT * LANES, table);
     V k = v_bcast(key->enc[key->rounds]), *stash = &STASH(f)[a->half * FLIGHT];
-    w.at = (a->half ^ 1) * 32;
+    weave_next(&w, a, SEAL);
 #define END(i)                                                                                               \
     {                                                                                                        \
         V c = v_enclast(a->s[i], v_xor(k, v_loadu(a->in + 16 * LANES * i)));                                 \
@@ -446,20 +515,21 @@ INLINE void flight_seal(struct frame *f, struct at *a, bool table)
 }
 
 /* GCM to plain. */
-INLINE void flight_open(struct frame *f, struct at *a, bool table, bool copying)
+INLINE void flight_open(struct frame *f, struct at *a, bool table, enum mode mode)
 {
     enum { quarters = 8 };
     const struct rs_vaes_key *key = opaque_key(f->src.key);
-    struct weave w = {.hash = a->hash, .at = a->half * 32 + quarters, .copy = copying ? &a->copy : NULL};
+    struct weave w = weave_begin(a, OPEN, quarters);
+    if (mode == VERIFIED) w.copy = &a->copy;
     rounds_enc(a->s, key, &w, 2);
     struct start next = start_at(&f->src, a->index + FLIGHT * LANES, table);
     V k = v_bcast(key->enc[key->rounds]), *stash = &STASH(f)[a->half * FLIGHT];
-    w.at = (a->half ^ 1) * 32;
+    weave_next(&w, a, OPEN);
 #define END(i)                                                                                               \
     {                                                                                                        \
         V c = load_once(a->in + 16 * LANES * i);                                                             \
         put(a->out + 16 * LANES * i, v_enclast(a->s[i], v_xor(k, c)), f->stream);                            \
-        v_store(&stash[i], v_reverse(c));                                                                    \
+        if (mode != VERIFIED) v_store(&stash[i], v_reverse(c));                                              \
         NEXT(i)                                                                                              \
     }
     EACH(END)
@@ -472,11 +542,11 @@ INLINE void flight_open(struct frame *f, struct at *a, bool table, bool copying)
  * hashes the source's group before, the second the destination's. A flight begins with the destination's
  * blocks.
  */
-INLINE void flight_regcm(struct frame *f, struct at *a, bool table, bool copying)
+INLINE void flight_regcm(struct frame *f, struct at *a, bool table, enum mode mode)
 {
     enum { quarters = 8 };
     const struct rs_vaes_key *from = opaque_key(f->src.key), *to = opaque_key(f->dst.key);
-    struct weave w = {.hash = a->hash, .at = quarters};
+    struct weave w = weave_begin(a, GCM_GCM, quarters);
     rounds_enc(a->s, to, &w, 2);
     struct start next = start_at(&f->src, a->index, table);
 #define ASIDE(i)                                                                                             \
@@ -484,17 +554,16 @@ INLINE void flight_regcm(struct frame *f, struct at *a, bool table, bool copying
     NEXT(i)
     EACH(ASIDE)
 #undef ASIDE
-    w.copy = copying ? &a->copy : NULL;
+    if (mode == VERIFIED) w.copy = &a->copy;
     rounds_enc(a->s, from, &w, 2);
     next = start_at(&f->dst, a->index + FLIGHT * LANES, table);
     V k = v_xor(v_bcast(from->enc[from->rounds]), v_bcast(to->enc[to->rounds]));
     V *src = &STASH(f)[a->half * FLIGHT], *dst = &TURNS(f, a->parity)[a->half * FLIGHT];
-    w.hash = a->hash_next;
-    w.at = 0;
+    weave_next(&w, a, GCM_GCM);
 #define END(i)                                                                                               \
     {                                                                                                        \
         V c = load_once(a->in + 16 * LANES * i);                                                             \
-        v_store(&src[i], v_reverse(c));                                                                      \
+        if (mode != VERIFIED) v_store(&src[i], v_reverse(c));                                                \
         c = v_enclast(v_load(&f->later[i]), v_enclast(a->s[i], v_xor(k, c)));                                \
         put(a->out + 16 * LANES * i, c, f->stream);                                                          \
         v_store(&dst[i], v_reverse(c));                                                                      \
@@ -504,13 +573,13 @@ INLINE void flight_regcm(struct frame *f, struct at *a, bool table, bool copying
 #undef END
 }
 
-INLINE struct weave weave_xts(struct frame *f, const struct at *a)
+INLINE struct weave weave_xts(struct frame *f, const struct at *a, enum kind kind)
 {
-    return (struct weave){.hash = a->hash,
-                          .at = a->half * 32 + 2,
-                          .tweaks = f->tweaks,
-                          .base = v_bcast(&f->bases[a->index / 32 % RS_TWEAK_BASES]),
-                          .powers = (const uint8_t *)tweak_powers[a->index % 32]};
+    struct weave w = weave_begin(a, kind, 2);
+    w.tweaks = f->tweaks;
+    w.base = v_bcast(&f->bases[a->index / 32 % RS_TWEAK_BASES]);
+    w.powers = (const uint8_t *)tweak_powers[a->index % 32];
+    return w;
 }
 
 /* XTS to GCM: the last decryption round takes in the tweak and the key of the last counter round. */
@@ -519,7 +588,7 @@ INLINE void flight_xts_gcm(struct frame *f, struct at *a, bool table)
     enum { quarters = 2 };
     V s[FLIGHT];
     const struct rs_vaes_key *from = opaque_key(f->walk.key), *to = opaque_key(f->dst.key);
-    struct weave w = weave_xts(f, a);
+    struct weave w = weave_xts(f, a, XTS_GCM);
     rounds_enc(a->s, to, &w, 1);
     w.tweaks = NULL;
     V k = v_bcast(from->dec[0]), k1 = v_bcast(from->dec[1]);
@@ -533,7 +602,7 @@ INLINE void flight_xts_gcm(struct frame *f, struct at *a, bool table)
     struct start next = start_at(&f->dst, a->index + FLIGHT * LANES, table);
     k = v_xor(v_bcast(from->dec[from->rounds]), v_bcast(to->enc[to->rounds]));
     V *stash = &STASH(f)[a->half * FLIGHT];
-    w.at = (a->half ^ 1) * 32;
+    weave_next(&w, a, XTS_GCM);
 #define END(i)                                                                                               \
     {                                                                                                        \
         V c = v_declast(s[i], v_xor(k, v_load(&f->tweaks[i])));                                              \
@@ -547,21 +616,21 @@ INLINE void flight_xts_gcm(struct frame *f, struct at *a, bool table)
 }
 
 /* GCM to XTS: the last counter round takes in data, tweak and the first XTS round key. */
-INLINE void flight_gcm_xts(struct frame *f, struct at *a, bool table, bool copying)
+INLINE void flight_gcm_xts(struct frame *f, struct at *a, bool table, enum mode mode)
 {
     enum { quarters = 2 };
     const struct rs_vaes_key *from = opaque_key(f->src.key), *to = opaque_key(f->walk.key);
-    struct weave w = weave_xts(f, a);
+    struct weave w = weave_xts(f, a, GCM_XTS);
     rounds_enc(a->s, from, &w, 1);
     w.tweaks = NULL;
-    w.copy = copying ? &a->copy : NULL;
+    if (mode == VERIFIED) w.copy = &a->copy;
     V k = v_xor(v_bcast(from->enc[from->rounds]), v_bcast(to->enc[0])), *s = a->s;
     V *stash = &TURNS(f, a->parity)[a->half * FLIGHT];
 #define BEGIN(i)                                                                                             \
     {                                                                                                        \
         V c = load_once(a->in + 16 * LANES * i);                                                             \
         s[i] = v_enclast(s[i], v_xor3(k, c, v_load(&f->tweaks[i])));                                         \
-        v_store(&stash[i], v_reverse(c));                                                                    \
+        if (mode != VERIFIED) v_store(&stash[i], v_reverse(c));                                              \
     }
     EACH(BEGIN)
 #undef BEGIN
@@ -569,7 +638,7 @@ INLINE void flight_gcm_xts(struct frame *f, struct at *a, bool table, bool copyi
     struct start next = start_at(&f->src, a->index + FLIGHT * LANES, table);
     k = v_bcast(to->enc[to->rounds]);
     if (a->half == 1 && a->hash != NULL) a->hash->stash = TURNS(f, a->parity);
-    w.at = (a->half ^ 1) * 32;
+    weave_next(&w, a, GCM_XTS);
 #define END(i)                                                                                               \
     put(a->out + 16 * LANES * i, v_enclast(s[i], v_xor(k, v_load(&f->tweaks[i]))), f->stream);               \
     NEXT(i)
@@ -577,14 +646,14 @@ INLINE void flight_gcm_xts(struct frame *f, struct at *a, bool table, bool copyi
 #undef END
 }
 
-INLINE void flight(struct frame *f, struct at *a, enum kind kind, bool table, bool copying)
+INLINE void flight(struct frame *f, struct at *a, enum kind kind, bool table, enum mode mode)
 {
-    if (copying) a->copy.len -= FLIGHT_BYTES;
+    if (mode == VERIFIED) a->copy.len -= FLIGHT_BYTES;
     if (kind == SEAL) flight_seal(f, a, table);
-    if (kind == OPEN) flight_open(f, a, table, copying);
+    if (kind == OPEN) flight_open(f, a, table, mode);
     if (kind == XTS_GCM) flight_xts_gcm(f, a, table);
-    if (kind == GCM_XTS) flight_gcm_xts(f, a, table, copying);
-    if (kind == GCM_GCM) flight_regcm(f, a, table, copying);
+    if (kind == GCM_XTS) flight_gcm_xts(f, a, table, mode);
+    if (kind == GCM_GCM) flight_regcm(f, a, table, mode);
     a->in += FLIGHT_BYTES;
     a->out += FLIGHT_BYTES;
     a->index += FLIGHT * LANES;
@@ -614,18 +683,24 @@ static inline void next_bases(struct frame *f, uint32_t index)
 
 /* n groups, each while the group before is hashed. */
 INLINE void groups(struct frame *f, const uint8_t *in, uint8_t *out, size_t n, enum kind kind, bool table,
-                   bool copying)
+                   enum mode mode)
 {
     struct hash one, two; /* GCM to GCM: source's, destination's */
+    struct hash ahead = {.sum = f->ahead, .in = f->ahead_in, .keep = f->ahead_keep};
     struct at a = {.in = in, .out = out, .index = f->index, .parity = f->parity, .copy = f->copy};
-    struct weave first = {.hash = &one};
+    struct gcm *leads = LEADS(f, kind), *hashed = kind == GCM_GCM ? &f->src : leads;
     if (n == 0) return;
-    a.hash = &one;
-    a.hash_next = kind == GCM_GCM ? &two : &one;
-    hash_from(&one, kind == GCM_GCM ? &f->src : LEADS(f, kind),
-              kind == GCM_XTS ? TURNS(f, a.parity) : STASH(f));
+    struct hash *src = mode == VERIFIED && HAS_SRC(kind) ? NULL : &one;
+    a.hash = src;
+    a.hash_next = kind == GCM_GCM ? &two : src;
+    hash_from(&one, hashed, kind == GCM_XTS ? TURNS(f, a.parity) : STASH(f));
     if (kind == GCM_GCM) hash_from(&two, &f->dst, TURNS(f, a.parity));
-    start_flight(a.s, LEADS(f, kind), a.index, table);
+    if (mode == AHEAD) {
+        a.ahead = &ahead;
+        ahead.powers = one.powers;
+    }
+    start_flight(a.s, leads, a.index, table);
+    struct weave first = weave_begin(&a, kind, 0);
     weave_hash(&first, 2);
     if (kind != XTS_GCM && kind != GCM_XTS) {
         weave_hash(&first, 2);
@@ -638,24 +713,27 @@ INLINE void groups(struct frame *f, const uint8_t *in, uint8_t *out, size_t n, e
         if (kind == GCM_GCM || kind == GCM_XTS) a.parity ^= 1;
         a.half = 0;
         if (kind == GCM_GCM) two.stash = TURNS(f, a.parity ^ 1);
-        flight(f, &a, kind, table, copying);
+        flight(f, &a, kind, table, mode);
         /* The group's end is the start of the next one's first blocks. */
-        if (table && (a.index + FLIGHT * LANES) % EPOCH == 0)
-            table_epoch(LEADS(f, kind), a.index + FLIGHT * LANES);
+        if (table && (a.index + FLIGHT * LANES) % EPOCH == 0) table_epoch(leads, a.index + FLIGHT * LANES);
         a.half = 1;
         if (kind == GCM_GCM) {
             a.hash = &two;
-            a.hash_next = &one;
+            a.hash_next = src;
         }
-        flight(f, &a, kind, table, copying);
+        flight(f, &a, kind, table, mode);
         if (kind == GCM_GCM) {
-            a.hash = &one;
+            a.hash = src;
             a.hash_next = &two;
         }
     } while (--n > 0);
-    if (kind == GCM_GCM) f->src.hash = one.sum;
+    if (src != NULL) hashed->hash = one.sum;
     if (kind == GCM_GCM) f->dst.hash = two.sum;
-    if (kind != GCM_GCM) LEADS(f, kind)->hash = one.sum;
+    if (mode == AHEAD) {
+        f->ahead = ahead.sum;
+        f->ahead_in = ahead.in;
+        f->ahead_keep = ahead.keep;
+    }
     f->index = a.index;
     f->parity = a.parity;
     f->copy = a.copy;

@@ -47,4 +47,9 @@ void rs_ghash_prepare(struct rs_vaes_key *key)
         _mm_store_si128((__m128i *)key->ghash[i], p);
         p = multiply(p, h);
     }
+    p = h;
+    for (unsigned i = 0; i < RS_GHASH_SQUARES; i++) {
+        _mm_store_si128((__m128i *)key->ghash_squares[i], p);
+        p = multiply(p, p);
+    }
 }

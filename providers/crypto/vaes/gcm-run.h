@@ -1,40 +1,40 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Records and batches on top of gcm-kernel.h; included by the same three files. */
 
-#define HALVES_AT RS_GCM_FRAME /* where in the scratch the records wait; the frame comes before */
-_Static_assert(sizeof(struct frame) <= HALVES_AT, "rs_engine_scratch_size() gives this much");
+#define RECORD_AT RS_GCM_FRAME /* where in the scratch a record waits; the frame comes before */
+_Static_assert(sizeof(struct frame) <= RECORD_AT, "rs_engine_scratch_size() gives this much");
 
 typedef void groups_fn(struct frame *f, const uint8_t *in, uint8_t *out, size_t n);
 
-#define GROUPS(name, kind, table, copying)                                                                   \
+#define GROUPS(name, kind, table, mode)                                                                      \
     static __attribute__((noinline)) void name(struct frame *f, const uint8_t *in, uint8_t *out, size_t n)   \
     {                                                                                                        \
-        groups(f, in, out, n, kind, table, copying);                                                         \
+        groups(f, in, out, n, kind, table, mode);                                                            \
     }
-GROUPS(seal, SEAL, false, false)
-GROUPS(seal_table, SEAL, true, false)
-GROUPS(open, OPEN, false, false)
-GROUPS(open_table, OPEN, true, false)
-GROUPS(open_copying, OPEN, false, true)
-GROUPS(open_table_copying, OPEN, true, true)
-GROUPS(xts_gcm, XTS_GCM, false, false)
-GROUPS(xts_gcm_table, XTS_GCM, true, false)
-GROUPS(gcm_xts, GCM_XTS, false, false)
-GROUPS(gcm_xts_table, GCM_XTS, true, false)
-GROUPS(gcm_xts_copying, GCM_XTS, false, true)
-GROUPS(gcm_xts_table_copying, GCM_XTS, true, true)
-GROUPS(regcm, GCM_GCM, false, false)
-GROUPS(regcm_table, GCM_GCM, true, false)
-GROUPS(regcm_copying, GCM_GCM, false, true)
-GROUPS(regcm_table_copying, GCM_GCM, true, true)
+#define GROUPS_OF(name, kind, mode) GROUPS(name, kind, false, mode) GROUPS(name##_table, kind, true, mode)
+GROUPS_OF(seal, SEAL, ALONE)
+GROUPS_OF(xts_gcm, XTS_GCM, ALONE)
+GROUPS_OF(open, OPEN, ALONE)
+GROUPS_OF(open_ahead, OPEN, AHEAD)
+GROUPS_OF(open_verified, OPEN, VERIFIED)
+GROUPS_OF(gcm_xts, GCM_XTS, ALONE)
+GROUPS_OF(gcm_xts_ahead, GCM_XTS, AHEAD)
+GROUPS_OF(gcm_xts_verified, GCM_XTS, VERIFIED)
+GROUPS_OF(regcm, GCM_GCM, ALONE)
+GROUPS_OF(regcm_ahead, GCM_GCM, AHEAD)
+GROUPS_OF(regcm_verified, GCM_GCM, VERIFIED)
 
-/* [kind][with a table][under a copy]; nothing is ever copied under kinds without a GCM source. */
-static groups_fn *const groups_of[][2][2] = {
-    [SEAL] = {{seal, seal}, {seal_table, seal_table}},
-    [OPEN] = {{open, open_copying}, {open_table, open_table_copying}},
-    [XTS_GCM] = {{xts_gcm, xts_gcm}, {xts_gcm_table, xts_gcm_table}},
-    [GCM_XTS] = {{gcm_xts, gcm_xts_copying}, {gcm_xts_table, gcm_xts_table_copying}},
-    [GCM_GCM] = {{regcm, regcm_copying}, {regcm_table, regcm_table_copying}},
+/* [kind][mode][with a table] */
+#define BOTH(name)                                                                                           \
+    {                                                                                                        \
+        name, name##_table                                                                                   \
+    }
+static groups_fn *const groups_of[][3][2] = {
+    [SEAL] = {BOTH(seal)},
+    [XTS_GCM] = {BOTH(xts_gcm)},
+    [OPEN] = {BOTH(open), BOTH(open_ahead), BOTH(open_verified)},
+    [GCM_XTS] = {BOTH(gcm_xts), BOTH(gcm_xts_ahead), BOTH(gcm_xts_verified)},
+    [GCM_GCM] = {BOTH(regcm), BOTH(regcm_ahead), BOTH(regcm_verified)},
 };
 
 /* One or two flights through private memory, unhashed. */
@@ -44,7 +44,7 @@ static groups_fn *const groups_of[][2][2] = {
         struct at a = {.in = f->edge_in, .out = f->edge_out, .index = f->index};                             \
         start_flight(a.s, LEADS(f, kind), a.index, false);                                                   \
         if (kind == XTS_GCM || kind == GCM_XTS) next_bases(f, a.index);                                      \
-        for (; flights > 0; flights--) flight(f, &a, kind, false, false);                                    \
+        for (; flights > 0; flights--) flight(f, &a, kind, false, ALONE);                                    \
     }
 EDGE(edge_seal, SEAL)
 EDGE(edge_open, OPEN)
@@ -105,73 +105,124 @@ static void side_end(struct gcm *g, const struct rs_side *side, V y, uint8_t *ta
     memcpy(tag, lanes, RS_TAG_LEN);
 }
 
-/* All but the last partial group; leaves each side's sum in y[]. */
-static void record_groups(struct frame *f, enum kind kind, const uint8_t *in, uint8_t *out, size_t n,
-                          bool table, V y[2])
-{
-    size_t copying = RS_MIN(n - 1, f->copy.len / GROUP_BYTES);
-    /* The first group hashes zeros into a zero sum; only then does the AAD's sum come in. */
-    memset(f->stash, 0, sizeof(f->stash));
-    groups_of[kind][table][0](f, in, out, 1);
-    f->src.hash = y[0];
-    f->dst.hash = y[1];
-    in += GROUP_BYTES;
-    out += GROUP_BYTES;
-    groups_of[kind][table][1](f, in, out, copying);
-    groups_of[kind][table][0](f, in + copying * GROUP_BYTES, out + copying * GROUP_BYTES, n - 1 - copying);
-    const uint8_t *one = (const uint8_t *)STASH(f), *turn = (const uint8_t *)TURNS(f, f->parity);
-    if (HAS_SRC(kind))
-        y[0] = ghash_end(f->src.key, f->src.hash, kind == GCM_XTS ? turn : one, GROUP_BLOCKS, true);
-    if (HAS_DST(kind))
-        y[1] = ghash_end(f->dst.key, f->dst.hash, kind == GCM_GCM ? turn : one, GROUP_BLOCKS, true);
-}
+/* One record under work. */
+struct record {
+    struct frame *f;
+    const struct rs_run *run;
+    enum kind kind;
+    bool table;
+    size_t groups, tail; /* whole groups, and bytes after them */
+    V src, dst;          /* each side's GHASH before the tail */
+    uint8_t src_tag[RS_TAG_LEN], dst_tag[RS_TAG_LEN];
+};
 
-static void record_tail(struct frame *f, enum kind kind, const uint8_t *in, uint8_t *out, size_t len)
+static void record_begin(struct record *r, struct frame *f, const struct rs_run *run, enum kind kind)
 {
-    size_t flights = (len + FLIGHT_BYTES - 1) / FLIGHT_BYTES;
-    bool stream = f->stream;
-    memcpy(f->edge_in, in, len);
-    memset(f->edge_in + len, 0, flights * FLIGHT_BYTES - len);
-    f->stream = false;
-    if (flights > 0) edge_of[kind](f, flights);
-    f->stream = stream;
-    memset(f->edge_out + len, 0, flights * FLIGHT_BYTES - len);
-    memcpy(out, f->edge_out, len);
-}
-
-/* One record from r->in to `out`; tags[] are the source's and the destination's, computed. */
-static void record(struct frame *f, const struct rs_run *r, enum kind kind, uint8_t *out,
-                   uint8_t tags[2][RS_TAG_LEN])
-{
-    bool table = r->len >= RS_GCM_TABLE_FROM;
-    size_t n = r->len / GROUP_BYTES, tail = r->len % GROUP_BYTES;
-    V y[2] = {v_zero(), v_zero()};
+    r->f = f;
+    r->run = run;
+    r->kind = kind;
+    r->table = run->len >= RS_GCM_TABLE_FROM;
+    r->groups = run->len / GROUP_BYTES;
+    r->tail = run->len % GROUP_BYTES;
+    r->src = r->dst = v_zero();
     f->index = 0;
     f->parity = 0;
     if (HAS_SRC(kind)) {
-        side_start(&f->src, &r->src, table);
-        y[0] = hash_aad(r->src.key, r->src.aad, r->src.aad_len, f->edge_in);
+        side_start(&f->src, &run->src, r->table);
+        r->src = hash_aad(run->src.key, run->src.aad, run->src.aad_len, f->edge_in);
     }
     if (HAS_DST(kind)) {
-        side_start(&f->dst, &r->dst, table);
-        y[1] = hash_aad(r->dst.key, r->dst.aad, r->dst.aad_len, f->edge_in);
+        side_start(&f->dst, &run->dst, r->table);
+        r->dst = hash_aad(run->dst.key, run->dst.aad, run->dst.aad_len, f->edge_in);
     }
-    f->xts_flights = (uint32_t)(r->len / RS_XTS_FLIGHT);
-    if (kind == XTS_GCM) rs_tweak_walk_begin(&f->walk, &r->src, r->len);
-    if (kind == GCM_XTS) rs_tweak_walk_begin(&f->walk, &r->dst, r->len);
-    if (n > 0) record_groups(f, kind, r->in, out, n, table, y);
-    record_tail(f, kind, r->in + r->len - tail, out + r->len - tail, tail);
-    if (HAS_SRC(kind)) side_end(&f->src, &r->src, y[0], f->edge_in, tail, r->len, tags[0]);
-    if (HAS_DST(kind)) side_end(&f->dst, &r->dst, y[1], f->edge_out, tail, r->len, tags[1]);
+    f->xts_flights = (uint32_t)(run->len / RS_XTS_FLIGHT);
+    if (kind == XTS_GCM) rs_tweak_walk_begin(&f->walk, &run->src, run->len);
+    if (kind == GCM_XTS) rs_tweak_walk_begin(&f->walk, &run->dst, run->len);
+    /* The tail is read once, here. */
+    size_t padded = (r->tail + FLIGHT_BYTES - 1) / FLIGHT_BYTES * FLIGHT_BYTES;
+    memcpy(f->edge_in, run->in + run->len - r->tail, r->tail);
+    memset(f->edge_in + r->tail, 0, padded - r->tail);
 }
 
-/* ---- batches -------------------------------------------------------------- */
+/* The first n groups of a record, of which the first `ahead` also hash ahead. */
+static void record_first(struct record *r, const uint8_t *in, uint8_t *out, size_t n, size_t ahead)
+{
+    struct frame *f = r->f;
+    if (n == 0) return;
+    /* The first group hashes zeros into a zero sum; only then does the AAD's sum come in. */
+    memset(f->stash, 0, sizeof(f->stash));
+    groups_of[r->kind][ahead > 0 ? AHEAD : ALONE][r->table](f, in, out, 1);
+    f->src.hash = r->src;
+    f->dst.hash = r->dst;
+    in += GROUP_BYTES;
+    out += GROUP_BYTES;
+    n--;
+    if (ahead > 1) {
+        groups_of[r->kind][AHEAD][r->table](f, in, out, ahead - 1);
+        in += (ahead - 1) * GROUP_BYTES;
+        out += (ahead - 1) * GROUP_BYTES;
+        n -= ahead - 1;
+    }
+    groups_of[r->kind][ALONE][r->table](f, in, out, n);
+}
+
+/* The group that a side has not hashed yet, when there was one. */
+static void record_src_stash(struct record *r)
+{
+    struct frame *f = r->f;
+    const V *stash = r->kind == GCM_XTS ? TURNS(f, f->parity) : STASH(f);
+    if (r->groups > 0)
+        r->src = ghash_end(f->src.key, f->src.hash, (const uint8_t *)stash, GROUP_BLOCKS, true);
+}
+
+static void record_dst_stash(struct record *r)
+{
+    struct frame *f = r->f;
+    const V *stash = r->kind == GCM_GCM ? TURNS(f, f->parity) : STASH(f);
+    if (r->groups > 0)
+        r->dst = ghash_end(f->dst.key, f->dst.hash, (const uint8_t *)stash, GROUP_BLOCKS, true);
+}
+
+static void record_src_tag(struct record *r)
+{
+    const struct rs_run *run = r->run;
+    side_end(&r->f->src, &run->src, r->src, r->f->edge_in, r->tail, run->len, r->src_tag);
+}
+
+/* The last bytes, and the destination's tag. */
+static void record_end(struct record *r, uint8_t *out)
+{
+    struct frame *f = r->f;
+    size_t flights = (r->tail + FLIGHT_BYTES - 1) / FLIGHT_BYTES;
+    bool stream = f->stream;
+    if (HAS_DST(r->kind)) record_dst_stash(r);
+    f->stream = false;
+    if (flights > 0) edge_of[r->kind](f, flights);
+    f->stream = stream;
+    memset(f->edge_out + r->tail, 0, flights * FLIGHT_BYTES - r->tail);
+    memcpy(out + r->run->len - r->tail, f->edge_out, r->tail);
+    if (HAS_DST(r->kind))
+        side_end(&f->dst, &r->run->dst, r->dst, f->edge_out, r->tail, r->run->len, r->dst_tag);
+}
+
+/* From end to end without waiting for a tag; both tags are computed. */
+static void record_at_once(struct record *r, struct frame *f, const struct rs_run *run, enum kind kind,
+                           uint8_t *out)
+{
+    record_begin(r, f, run, kind);
+    record_first(r, run->in, out, r->groups, 0);
+    if (HAS_SRC(kind)) {
+        record_src_stash(r);
+        record_src_tag(r);
+    }
+    record_end(r, out);
+}
+
+/* ---- runs ----------------------------------------------------------------- */
 
 struct batch {
     struct frame *f;
-    uint8_t *half[2]; /* where records wait for their tag, in turn */
-    size_t half_len;
-    unsigned turn;
+    uint8_t *wait; /* a record's first half decrypted, its second half as it came */
     unsigned flags;
 };
 
@@ -180,120 +231,141 @@ static bool can_stream(const void *p)
     return (uintptr_t)p % (16 * LANES) == 0;
 }
 
-/* The tail at once, whole flights under the next record's rounds. */
-static void copy_begin(struct frame *f, uint8_t *from, const struct rs_run *r, unsigned flags)
+/* How many of n groups to hash ahead: about half, few bits set, so that few multiplications join the halves.
+ */
+static size_t second_half(size_t n)
 {
-    size_t tail = r->len % FLIGHT_BYTES, whole = r->len - tail;
-    bool plain = r->dst.cipher == RS_PLAIN;
-    memcpy(r->out + whole, from + whole, tail);
-    if (plain && tail > 0) rs_wipe(from + whole, tail);
-    f->copy = (struct copy){from, r->out, whole, (flags & RS_RUN_STREAM) && can_stream(r->out), plain};
+    size_t half = n / 2, low = 1;
+    if (half < 2) return 0;
+    while (half >> 4 >= low) low <<= 1;
+    return half & ~(low - 1);
 }
 
+/* Hashes the second half's last group, and joins the halves' sums. */
+static void join_halves(struct record *r, size_t second)
+{
+    struct frame *f = r->f;
+    const struct rs_vaes_key *key = f->src.key;
+    memcpy(f->ahead_keep, f->ahead_in, GROUP_BYTES);
+    V sum = ghash_end(key, f->ahead, f->ahead_keep, GROUP_BLOCKS, false);
+    r->src = v_xor(ghash_skip(key, r->src, second * GROUP_BLOCKS), sum);
+}
+
+/* What no rounds have hidden. */
 static void copy_finish(struct frame *f)
 {
-    struct copy cp = f->copy;
-    while (cp.len > 0) copy_flight(&cp);
-    f->copy.len = 0;
+    while (f->copy.len > 0) copy_flight(&f->copy);
 }
 
-/* Runs a record with a GCM source: into a half of the scratch first, unless unverified. */
-static int run_opened(struct batch *b, struct rs_run *r, enum kind kind)
+/* A record with a GCM source: nothing comes out before its tag verified. */
+static int run_opened(struct batch *b, struct rs_run *run, enum kind kind)
 {
     struct frame *f = b->f;
-    bool direct = b->flags & RS_RUN_UNVERIFIED;
-    uint8_t tags[2][RS_TAG_LEN], *to = direct ? r->out : b->half[b->turn ^= 1];
-    f->stream = direct && (b->flags & RS_RUN_STREAM) && can_stream(to);
-    record(f, r, kind, to, tags);
-    copy_finish(f);
-    if (!rs_equal_ct(tags[0], r->src.tag, RS_TAG_LEN)) {
-        if (!direct) rs_wipe(to, r->len);
+    struct record r;
+    bool stream = (b->flags & RS_RUN_STREAM) && can_stream(run->out);
+    f->stream = false;
+    record_begin(&r, f, run, kind);
+    size_t second = second_half(r.groups), first = r.groups - second, first_len = first * GROUP_BYTES;
+    f->ahead = v_zero();
+    f->ahead_in = run->in + first_len;
+    f->ahead_keep = b->wait + first_len;
+    record_first(&r, run->in, b->wait, first, second > 0 ? second - 1 : 0);
+    record_src_stash(&r);
+    if (second > 0) join_halves(&r, second);
+    record_src_tag(&r);
+    if (!rs_equal_ct(r.src_tag, run->src.tag, RS_TAG_LEN)) {
+        rs_wipe(b->wait, first_len);
         return RESEAL_EAUTH;
     }
-    if (HAS_DST(kind)) memcpy(r->dst.tag, tags[1], RS_TAG_LEN);
-    if (!direct) copy_begin(f, to, r, b->flags);
+    f->stream = stream;
+    f->copy = (struct copy){b->wait, run->out, first_len, stream, run->dst.cipher == RS_PLAIN};
+    groups_of[kind][VERIFIED][r.table](f, b->wait + first_len, run->out + first_len, second);
+    copy_finish(f);
+    record_end(&r, run->out);
+    if (HAS_DST(kind)) memcpy(run->dst.tag, r.dst_tag, RS_TAG_LEN);
     return 0;
 }
 
-static int run_sealed(struct batch *b, struct rs_run *r, enum kind kind)
+/* RS_RUN_UNVERIFIED, and what has no GCM source. */
+static int run_at_once(struct batch *b, struct rs_run *run, enum kind kind)
 {
-    uint8_t tags[2][RS_TAG_LEN];
-    b->f->stream = (b->flags & RS_RUN_STREAM) && can_stream(r->out);
-    record(b->f, r, kind, r->out, tags);
-    memcpy(r->dst.tag, tags[1], RS_TAG_LEN);
+    struct record r;
+    b->f->stream = (b->flags & RS_RUN_STREAM) && can_stream(run->out);
+    record_at_once(&r, b->f, run, kind, run->out);
+    if (HAS_SRC(kind) && !rs_equal_ct(r.src_tag, run->src.tag, RS_TAG_LEN)) return RESEAL_EAUTH;
+    if (HAS_DST(kind)) memcpy(run->dst.tag, r.dst_tag, RS_TAG_LEN);
     return 0;
 }
 
 /* XTS units that are no multiple of a flight, and stealing: one side after the other, through the scratch. */
-static int run_in_two(struct batch *b, struct rs_run *r)
+static int run_in_two(struct batch *b, struct rs_run *run)
 {
-    struct rs_run first = *r, second = *r;
-    uint8_t tags[2][RS_TAG_LEN];
+    struct rs_run first = *run, second = *run;
+    struct record r;
+    int status = 0;
     first.dst = second.src = (struct rs_side){.cipher = RS_PLAIN};
-    copy_finish(b->f);
-    first.out = b->half[0];
-    second.in = b->half[0];
+    first.out = b->wait;
+    second.in = b->wait;
     b->f->stream = false;
-    if (r->src.cipher == RS_XTS) {
-        if (XTS_RUN(&first, 1, b->f, 0) == 0) {
-            record(b->f, &second, SEAL, r->out, tags);
-            memcpy(r->dst.tag, tags[1], RS_TAG_LEN);
-        }
+    if (run->src.cipher == RS_XTS) {
+        if (XTS_RUN(&first, 1, b->f, 0) > 0) return first.status;
+        record_at_once(&r, b->f, &second, SEAL, run->out);
+        memcpy(run->dst.tag, r.dst_tag, RS_TAG_LEN);
     } else {
-        record(b->f, &first, OPEN, first.out, tags);
-        first.status = rs_equal_ct(tags[0], r->src.tag, RS_TAG_LEN) ? 0 : RESEAL_EAUTH;
-        if (first.status == 0 || (b->flags & RS_RUN_UNVERIFIED)) {
-            size_t failed = XTS_RUN(&second, 1, b->f, 0);
-            if (first.status == 0 && failed > 0) first.status = second.status;
-        }
+        record_at_once(&r, b->f, &first, OPEN, b->wait);
+        if (!rs_equal_ct(r.src_tag, run->src.tag, RS_TAG_LEN)) status = RESEAL_EAUTH;
+        if ((status == 0 || (b->flags & RS_RUN_UNVERIFIED)) && XTS_RUN(&second, 1, b->f, 0) > 0)
+            status = second.status;
     }
-    rs_wipe(b->half[0], r->len);
-    return first.status;
+    rs_wipe(b->wait, run->len);
+    return status;
 }
 
-static int run_one(struct batch *b, struct rs_run *r)
+static int run_one(struct batch *b, struct rs_run *run)
 {
-    const struct rs_side *s = &r->src, *d = &r->dst;
-    if (r->len == 0 || r->len > RS_RECORD_MAX) return RESEAL_EINVAL;
+    const struct rs_side *s = &run->src, *d = &run->dst;
+    int (*opened)(struct batch *, struct rs_run *, enum kind) =
+        b->flags & RS_RUN_UNVERIFIED ? run_at_once : run_opened;
+    if (run->len == 0 || run->len > RS_RECORD_MAX) return RESEAL_EINVAL;
     if ((s->cipher != RS_PLAIN && !s->key) || (d->cipher != RS_PLAIN && !d->key)) return RESEAL_EINVAL;
-    if (s->cipher == RS_PLAIN && d->cipher == RS_GCM) return run_sealed(b, r, SEAL);
-    if (s->cipher == RS_GCM && d->cipher == RS_PLAIN) return run_opened(b, r, OPEN);
-    if (s->cipher == RS_GCM && d->cipher == RS_GCM) return run_opened(b, r, GCM_GCM);
+    if (s->cipher == RS_PLAIN && d->cipher == RS_GCM) return run_at_once(b, run, SEAL);
+    if (s->cipher == RS_GCM && d->cipher == RS_PLAIN) return opened(b, run, OPEN);
+    if (s->cipher == RS_GCM && d->cipher == RS_GCM) return opened(b, run, GCM_GCM);
     if (s->cipher == d->cipher || s->cipher == RS_PLAIN || d->cipher == RS_PLAIN) return RESEAL_ENOSUPPORT;
+
     const struct rs_side *xts = s->cipher == RS_XTS ? s : d;
-    if (r->len % RS_XTS_FLIGHT != 0 || (xts->unit % RS_XTS_FLIGHT != 0 && r->len > xts->unit))
-        return run_in_two(b, r);
-    return s->cipher == RS_XTS ? run_sealed(b, r, XTS_GCM) : run_opened(b, r, GCM_XTS);
+    if (xts->unit < RS_UNIT_MIN || run->len < RS_UNIT_MIN) return RESEAL_EUNIT;
+    if (run->len % RS_XTS_FLIGHT != 0 || (xts->unit % RS_XTS_FLIGHT != 0 && run->len > xts->unit))
+        return run_in_two(b, run);
+    return s->cipher == RS_XTS ? run_at_once(b, run, XTS_GCM) : opened(b, run, GCM_XTS);
 }
 
-/* Stashes hold ciphertext and need no wiping; tables are there only after long records. */
-static void frame_wipe(struct frame *f, size_t longest)
+static void side_wipe(struct gcm *g, bool table)
 {
-    if (longest >= RS_GCM_TABLE_FROM) {
-        rs_wipe(f->src.table, sizeof(f->src.table));
-        rs_wipe(f->dst.table, sizeof(f->dst.table));
-    }
-    rs_wipe(&f->src, offsetof(struct gcm, table));
-    rs_wipe(&f->dst, offsetof(struct gcm, table));
-    rs_wipe(f->tweaks, sizeof(*f) - offsetof(struct frame, tweaks));
+    rs_wipe(g, offsetof(struct gcm, table) + (table ? sizeof(g->table) : 0));
+}
+
+/* What was used and is secret; stashes hold ciphertext. */
+static void frame_wipe(struct frame *f, const struct rs_run *run, size_t longest)
+{
+    bool table = longest >= RS_GCM_TABLE_FROM;
+    if (run->src.cipher == RS_GCM) side_wipe(&f->src, table);
+    if (run->dst.cipher == RS_GCM) side_wipe(&f->dst, table);
+    rs_wipe(f->tweaks, offsetof(struct frame, edge_in) - offsetof(struct frame, tweaks));
+    rs_wipe(f->edge_in, sizeof(f->edge_in));
+    rs_wipe(f->edge_out, sizeof(f->edge_out));
 }
 
 size_t RUN(struct rs_run *runs, size_t n, void *scratch, unsigned flags)
 {
     size_t longest = 0, failed = 0;
-    for (size_t i = 0; i < n; i++)
-        if (runs[i].len <= RS_RECORD_MAX) longest = RS_MAX(longest, runs[i].len);
-    uint8_t *halves = (uint8_t *)scratch + HALVES_AT;
-    struct batch b = {.f = scratch, .half_len = rs_round_up(longest, 64), .flags = flags};
-    b.half[0] = halves;
-    b.half[1] = halves + b.half_len;
-    b.f->copy = (struct copy){0};
+    struct batch b = {.f = scratch, .wait = (uint8_t *)scratch + RECORD_AT, .flags = flags};
     for (size_t i = 0; i < n; i++) {
+        if (runs[i].len <= RS_RECORD_MAX) longest = RS_MAX(longest, runs[i].len);
         runs[i].status = run_one(&b, &runs[i]);
         if (runs[i].status != 0) failed++;
     }
-    copy_finish(b.f);
-    frame_wipe(b.f, longest);
+    if (n > 0) frame_wipe(b.f, &runs[0], longest);
     if (flags & RS_RUN_STREAM) _mm_sfence();
     return failed;
 }
