@@ -295,7 +295,9 @@ INLINE void rounds_enc(V s[FLIGHT], const struct rs_vaes_key *key, struct weave 
     ROUND(4, 0)
     ROUND(5, 1)
     ROUND(6, 2)
-    ROUND(7, 3) ROUND(8, 4) ROUND(9, 5)
+    ROUND(7, 3)
+    ROUND(8, 4)
+    ROUND(9, 5)
 #undef ROUND
         weave_tweak(w, 6);
     weave_copy(w, 6);
@@ -319,7 +321,9 @@ INLINE void xts_rounds_enc(V s[FLIGHT], const struct rs_vaes_key *key, struct we
     ROUND(2)
     ROUND(3)
     ROUND(4)
-    ROUND(5) ROUND(6) ROUND(7) ROUND(8) ROUND(9)
+    ROUND(5)
+    ROUND(6)
+    ROUND(7) ROUND(8) ROUND(9)
 #undef ROUND
         if (key->rounds == 14)
     {
@@ -337,7 +341,9 @@ INLINE void xts_rounds_dec(V s[FLIGHT], const struct rs_vaes_key *key, struct we
     ROUND(2)
     ROUND(3)
     ROUND(4)
-    ROUND(5) ROUND(6) ROUND(7) ROUND(8) ROUND(9)
+    ROUND(5)
+    ROUND(6)
+    ROUND(7) ROUND(8) ROUND(9)
 #undef ROUND
         if (key->rounds == 14)
     {
@@ -494,8 +500,9 @@ INLINE void weave_next(struct weave *w, struct at *a, enum kind kind)
     if (i % (8 / quarters) == 8 / quarters - 1) weave_hash(&w, 1);
 
 /* plain to GCM. */
-INLINE void flight_seal(struct frame *f, struct at *a, bool table)
+INLINE void flight_SEAL(struct frame *f, struct at *a, bool table, enum mode mode)
 {
+    (void)mode;
     enum { quarters = 8 };
     const struct rs_vaes_key *key = opaque_key(f->dst.key);
     struct weave w = weave_begin(a, SEAL, quarters);
@@ -515,7 +522,7 @@ INLINE void flight_seal(struct frame *f, struct at *a, bool table)
 }
 
 /* GCM to plain. */
-INLINE void flight_open(struct frame *f, struct at *a, bool table, enum mode mode)
+INLINE void flight_OPEN(struct frame *f, struct at *a, bool table, enum mode mode)
 {
     enum { quarters = 8 };
     const struct rs_vaes_key *key = opaque_key(f->src.key);
@@ -542,7 +549,7 @@ INLINE void flight_open(struct frame *f, struct at *a, bool table, enum mode mod
  * hashes the source's group before, the second the destination's. A flight begins with the destination's
  * blocks.
  */
-INLINE void flight_regcm(struct frame *f, struct at *a, bool table, enum mode mode)
+INLINE void flight_GCM_GCM(struct frame *f, struct at *a, bool table, enum mode mode)
 {
     enum { quarters = 8 };
     const struct rs_vaes_key *from = opaque_key(f->src.key), *to = opaque_key(f->dst.key);
@@ -583,8 +590,9 @@ INLINE struct weave weave_xts(struct frame *f, const struct at *a, enum kind kin
 }
 
 /* XTS to GCM: the last decryption round takes in the tweak and the key of the last counter round. */
-INLINE void flight_xts_gcm(struct frame *f, struct at *a, bool table)
+INLINE void flight_XTS_GCM(struct frame *f, struct at *a, bool table, enum mode mode)
 {
+    (void)mode;
     enum { quarters = 2 };
     V s[FLIGHT];
     const struct rs_vaes_key *from = opaque_key(f->walk.key), *to = opaque_key(f->dst.key);
@@ -616,7 +624,7 @@ INLINE void flight_xts_gcm(struct frame *f, struct at *a, bool table)
 }
 
 /* GCM to XTS: the last counter round takes in data, tweak and the first XTS round key. */
-INLINE void flight_gcm_xts(struct frame *f, struct at *a, bool table, enum mode mode)
+INLINE void flight_GCM_XTS(struct frame *f, struct at *a, bool table, enum mode mode)
 {
     enum { quarters = 2 };
     const struct rs_vaes_key *from = opaque_key(f->src.key), *to = opaque_key(f->walk.key);
@@ -646,18 +654,13 @@ INLINE void flight_gcm_xts(struct frame *f, struct at *a, bool table, enum mode 
 #undef END
 }
 
-INLINE void flight(struct frame *f, struct at *a, enum kind kind, bool table, enum mode mode)
-{
-    if (mode == VERIFIED) a->copy.len -= FLIGHT_BYTES;
-    if (kind == SEAL) flight_seal(f, a, table);
-    if (kind == OPEN) flight_open(f, a, table, mode);
-    if (kind == XTS_GCM) flight_xts_gcm(f, a, table);
-    if (kind == GCM_XTS) flight_gcm_xts(f, a, table, mode);
-    if (kind == GCM_GCM) flight_regcm(f, a, table, mode);
-    a->in += FLIGHT_BYTES;
-    a->out += FLIGHT_BYTES;
-    a->index += FLIGHT * LANES;
-}
+/* flight_KIND and the step to the next. */
+#define FLY(kind, f, a, table, mode)                                                                         \
+    if (mode == VERIFIED) (a)->copy.len -= FLIGHT_BYTES;                                                     \
+    flight_##kind(f, a, table, mode);                                                                        \
+    (a)->in += FLIGHT_BYTES;                                                                                 \
+    (a)->out += FLIGHT_BYTES;                                                                                \
+    (a)->index += FLIGHT * LANES;
 
 /* ---- groups --------------------------------------------------------------- */
 
@@ -681,60 +684,80 @@ static inline void next_bases(struct frame *f, uint32_t index)
         BASES(&f->walk, f->bases, RS_MIN(f->xts_flights - index / 32, RS_TWEAK_BASES));
 }
 
-/* n groups, each while the group before is hashed. */
-INLINE void groups(struct frame *f, const uint8_t *in, uint8_t *out, size_t n, enum kind kind, bool table,
-                   enum mode mode)
+/* A walk over groups, each while the group before is hashed. */
+struct walk {
+    struct at a;
+    struct hash one, two, ahead; /* GCM to GCM: source's, destination's */
+    struct hash *src;            /* NULL when the source is hashed already */
+    struct gcm *leads, *hashed;  /* begins a flight; `one` */
+};
+
+INLINE void walk_begin(struct walk *w, struct frame *f, const uint8_t *in, uint8_t *out, enum kind kind,
+                       bool table, enum mode mode)
 {
-    struct hash one, two; /* GCM to GCM: source's, destination's */
-    struct hash ahead = {.sum = f->ahead, .in = f->ahead_in, .keep = f->ahead_keep};
-    struct at a = {.in = in, .out = out, .index = f->index, .parity = f->parity, .copy = f->copy};
-    struct gcm *leads = LEADS(f, kind), *hashed = kind == GCM_GCM ? &f->src : leads;
-    if (n == 0) return;
-    struct hash *src = mode == VERIFIED && HAS_SRC(kind) ? NULL : &one;
-    a.hash = src;
-    a.hash_next = kind == GCM_GCM ? &two : src;
-    hash_from(&one, hashed, kind == GCM_XTS ? TURNS(f, a.parity) : STASH(f));
-    if (kind == GCM_GCM) hash_from(&two, &f->dst, TURNS(f, a.parity));
+    struct at *a = &w->a;
+    *a = (struct at){.in = in, .out = out, .index = f->index, .parity = f->parity, .copy = f->copy};
+    w->leads = LEADS(f, kind);
+    w->hashed = kind == GCM_GCM ? &f->src : w->leads;
+    w->src = mode == VERIFIED && HAS_SRC(kind) ? NULL : &w->one;
+    a->hash = w->src;
+    a->hash_next = kind == GCM_GCM ? &w->two : w->src;
+    hash_from(&w->one, w->hashed, kind == GCM_XTS ? TURNS(f, a->parity) : STASH(f));
+    if (kind == GCM_GCM) hash_from(&w->two, &f->dst, TURNS(f, a->parity));
     if (mode == AHEAD) {
-        a.ahead = &ahead;
-        ahead.powers = one.powers;
+        w->ahead.sum = f->ahead;
+        w->ahead.in = f->ahead_in;
+        w->ahead.keep = f->ahead_keep;
+        w->ahead.powers = w->one.powers;
+        a->ahead = &w->ahead;
     }
-    start_flight(a.s, leads, a.index, table);
-    struct weave first = weave_begin(&a, kind, 0);
+    start_flight(a->s, w->leads, a->index, table);
+    struct weave first = weave_begin(a, kind, 0);
     weave_hash(&first, 2);
     if (kind != XTS_GCM && kind != GCM_XTS) {
         weave_hash(&first, 2);
         weave_hash(&first, 2);
         weave_hash(&first, 2);
     }
-    do {
-        if (kind == XTS_GCM || kind == GCM_XTS) next_bases(f, a.index);
-        if (kind == GCM_GCM && table && a.index % EPOCH == 0) table_epoch(&f->src, a.index);
-        if (kind == GCM_GCM || kind == GCM_XTS) a.parity ^= 1;
-        a.half = 0;
-        if (kind == GCM_GCM) two.stash = TURNS(f, a.parity ^ 1);
-        flight(f, &a, kind, table, mode);
-        /* The group's end is the start of the next one's first blocks. */
-        if (table && (a.index + FLIGHT * LANES) % EPOCH == 0) table_epoch(leads, a.index + FLIGHT * LANES);
-        a.half = 1;
-        if (kind == GCM_GCM) {
-            a.hash = &two;
-            a.hash_next = src;
-        }
-        flight(f, &a, kind, table, mode);
-        if (kind == GCM_GCM) {
-            a.hash = src;
-            a.hash_next = &two;
-        }
-    } while (--n > 0);
-    if (src != NULL) hashed->hash = one.sum;
-    if (kind == GCM_GCM) f->dst.hash = two.sum;
-    if (mode == AHEAD) {
-        f->ahead = ahead.sum;
-        f->ahead_in = ahead.in;
-        f->ahead_keep = ahead.keep;
+}
+
+/* Before the first and the second flight of a group. */
+INLINE void walk_first(struct walk *w, struct frame *f, enum kind kind, bool table)
+{
+    struct at *a = &w->a;
+    if (kind == XTS_GCM || kind == GCM_XTS) next_bases(f, a->index);
+    if (kind == GCM_GCM && table && a->index % EPOCH == 0) table_epoch(&f->src, a->index);
+    if (kind == GCM_GCM || kind == GCM_XTS) a->parity ^= 1;
+    a->half = 0;
+    if (kind == GCM_GCM) {
+        a->hash = w->src;
+        a->hash_next = &w->two;
+        w->two.stash = TURNS(f, a->parity ^ 1);
     }
-    f->index = a.index;
-    f->parity = a.parity;
-    f->copy = a.copy;
+}
+
+INLINE void walk_second(struct walk *w, enum kind kind, bool table)
+{
+    struct at *a = &w->a;
+    /* The group's end is the start of the next one's first blocks. */
+    if (table && (a->index + FLIGHT * LANES) % EPOCH == 0) table_epoch(w->leads, a->index + FLIGHT * LANES);
+    a->half = 1;
+    if (kind == GCM_GCM) {
+        a->hash = &w->two;
+        a->hash_next = w->src;
+    }
+}
+
+INLINE void walk_end(const struct walk *w, struct frame *f, enum kind kind, enum mode mode)
+{
+    if (w->src != NULL) w->hashed->hash = w->one.sum;
+    if (kind == GCM_GCM) f->dst.hash = w->two.sum;
+    if (mode == AHEAD) {
+        f->ahead = w->ahead.sum;
+        f->ahead_in = w->ahead.in;
+        f->ahead_keep = w->ahead.keep;
+    }
+    f->index = w->a.index;
+    f->parity = w->a.parity;
+    f->copy = w->a.copy;
 }

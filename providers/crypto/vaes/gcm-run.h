@@ -9,7 +9,16 @@ typedef void groups_fn(struct frame *f, const uint8_t *in, uint8_t *out, size_t 
 #define GROUPS(name, kind, table, mode)                                                                      \
     static __attribute__((noinline)) void name(struct frame *f, const uint8_t *in, uint8_t *out, size_t n)   \
     {                                                                                                        \
-        groups(f, in, out, n, kind, table, mode);                                                            \
+        struct walk w;                                                                                       \
+        if (n == 0) return;                                                                                  \
+        walk_begin(&w, f, in, out, kind, table, mode);                                                       \
+        do {                                                                                                 \
+            walk_first(&w, f, kind, table);                                                                  \
+            FLY(kind, f, &w.a, table, mode)                                                                  \
+            walk_second(&w, kind, table);                                                                    \
+            FLY(kind, f, &w.a, table, mode)                                                                  \
+        } while (--n > 0);                                                                                   \
+        walk_end(&w, f, kind, mode);                                                                         \
     }
 #define GROUPS_OF(name, kind, mode) GROUPS(name, kind, false, mode) GROUPS(name##_table, kind, true, mode)
 GROUPS_OF(seal, SEAL, ALONE)
@@ -44,7 +53,9 @@ static groups_fn *const groups_of[][3][2] = {
         struct at a = {.in = f->edge_in, .out = f->edge_out, .index = f->index};                             \
         start_flight(a.s, LEADS(f, kind), a.index, false);                                                   \
         if (kind == XTS_GCM || kind == GCM_XTS) next_bases(f, a.index);                                      \
-        for (; flights > 0; flights--) flight(f, &a, kind, false, ALONE);                                    \
+        for (; flights > 0; flights--) {                                                                     \
+            FLY(kind, f, &a, false, ALONE)                                                                   \
+        }                                                                                                    \
     }
 EDGE(edge_seal, SEAL)
 EDGE(edge_open, OPEN)
