@@ -299,7 +299,7 @@ INLINE void rounds_enc(V s[FLIGHT], const struct rs_vaes_key *key, struct weave 
     ROUND(8, 4)
     ROUND(9, 5)
 #undef ROUND
-        weave_tweak(w, 6);
+    weave_tweak(w, 6);
     weave_copy(w, 6);
     if (key->rounds == 14) {
         round_enc(s, key->enc[10], w, 0);
@@ -323,7 +323,9 @@ INLINE void xts_rounds_enc(V s[FLIGHT], const struct rs_vaes_key *key, struct we
     ROUND(4)
     ROUND(5)
     ROUND(6)
-    ROUND(7) ROUND(8) ROUND(9)
+    ROUND(7)
+    ROUND(8)
+    ROUND(9)
 #undef ROUND
         if (key->rounds == 14)
     {
@@ -343,7 +345,9 @@ INLINE void xts_rounds_dec(V s[FLIGHT], const struct rs_vaes_key *key, struct we
     ROUND(4)
     ROUND(5)
     ROUND(6)
-    ROUND(7) ROUND(8) ROUND(9)
+    ROUND(7)
+    ROUND(8)
+    ROUND(9)
 #undef ROUND
         if (key->rounds == 14)
     {
@@ -684,34 +688,33 @@ static inline void next_bases(struct frame *f, uint32_t index)
         BASES(&f->walk, f->bases, RS_MIN(f->xts_flights - index / 32, RS_TWEAK_BASES));
 }
 
-/* A walk over groups, each while the group before is hashed. */
-struct walk {
-    struct at a;
-    struct hash one, two, ahead; /* GCM to GCM: source's, destination's */
-    struct hash *src;            /* NULL when the source is hashed already */
-    struct gcm *leads, *hashed;  /* begins a flight; `one` */
-};
+/*
+ * A walk over groups, each while the group before is hashed. What it works with
+ * are single variables of the caller, so that the compiler finds registers for
+ * them: where it is, and the hashes under way (GCM to GCM: `one` the source's,
+ * `two` the destination's).
+ */
 
-INLINE void walk_begin(struct walk *w, struct frame *f, const uint8_t *in, uint8_t *out, enum kind kind,
-                       bool table, enum mode mode)
+/* NULL when the source is hashed already. */
+#define WALK_SRC(one, kind, mode) ((mode) == VERIFIED && HAS_SRC(kind) ? NULL : (one))
+
+INLINE void walk_begin(struct at *a, struct hash *one, struct hash *two, struct hash *ahead, struct frame *f,
+                       const uint8_t *in, uint8_t *out, enum kind kind, bool table, enum mode mode)
 {
-    struct at *a = &w->a;
+    struct gcm *leads = LEADS(f, kind);
     *a = (struct at){.in = in, .out = out, .index = f->index, .parity = f->parity, .copy = f->copy};
-    w->leads = LEADS(f, kind);
-    w->hashed = kind == GCM_GCM ? &f->src : w->leads;
-    w->src = mode == VERIFIED && HAS_SRC(kind) ? NULL : &w->one;
-    a->hash = w->src;
-    a->hash_next = kind == GCM_GCM ? &w->two : w->src;
-    hash_from(&w->one, w->hashed, kind == GCM_XTS ? TURNS(f, a->parity) : STASH(f));
-    if (kind == GCM_GCM) hash_from(&w->two, &f->dst, TURNS(f, a->parity));
+    a->hash = WALK_SRC(one, kind, mode);
+    a->hash_next = kind == GCM_GCM ? two : a->hash;
+    hash_from(one, kind == GCM_GCM ? &f->src : leads, kind == GCM_XTS ? TURNS(f, a->parity) : STASH(f));
+    if (kind == GCM_GCM) hash_from(two, &f->dst, TURNS(f, a->parity));
     if (mode == AHEAD) {
-        w->ahead.sum = f->ahead;
-        w->ahead.in = f->ahead_in;
-        w->ahead.keep = f->ahead_keep;
-        w->ahead.powers = w->one.powers;
-        a->ahead = &w->ahead;
+        ahead->sum = f->ahead;
+        ahead->in = f->ahead_in;
+        ahead->keep = f->ahead_keep;
+        ahead->powers = one->powers;
+        a->ahead = ahead;
     }
-    start_flight(a->s, w->leads, a->index, table);
+    start_flight(a->s, leads, a->index, table);
     struct weave first = weave_begin(a, kind, 0);
     weave_hash(&first, 2);
     if (kind != XTS_GCM && kind != GCM_XTS) {
@@ -722,42 +725,45 @@ INLINE void walk_begin(struct walk *w, struct frame *f, const uint8_t *in, uint8
 }
 
 /* Before the first and the second flight of a group. */
-INLINE void walk_first(struct walk *w, struct frame *f, enum kind kind, bool table)
+INLINE void walk_first(struct at *a, struct hash *one, struct hash *two, struct frame *f, enum kind kind,
+                       bool table, enum mode mode)
 {
-    struct at *a = &w->a;
     if (kind == XTS_GCM || kind == GCM_XTS) next_bases(f, a->index);
     if (kind == GCM_GCM && table && a->index % EPOCH == 0) table_epoch(&f->src, a->index);
     if (kind == GCM_GCM || kind == GCM_XTS) a->parity ^= 1;
     a->half = 0;
     if (kind == GCM_GCM) {
-        a->hash = w->src;
-        a->hash_next = &w->two;
-        w->two.stash = TURNS(f, a->parity ^ 1);
+        a->hash = WALK_SRC(one, kind, mode);
+        a->hash_next = two;
+        two->stash = TURNS(f, a->parity ^ 1);
     }
 }
 
-INLINE void walk_second(struct walk *w, enum kind kind, bool table)
+INLINE void walk_second(struct at *a, struct hash *one, struct hash *two, struct frame *f, enum kind kind,
+                        bool table, enum mode mode)
 {
-    struct at *a = &w->a;
+    uint32_t next = a->index + FLIGHT * LANES;
     /* The group's end is the start of the next one's first blocks. */
-    if (table && (a->index + FLIGHT * LANES) % EPOCH == 0) table_epoch(w->leads, a->index + FLIGHT * LANES);
+    if (table && next % EPOCH == 0) table_epoch(LEADS(f, kind), next);
     a->half = 1;
     if (kind == GCM_GCM) {
-        a->hash = &w->two;
-        a->hash_next = w->src;
+        a->hash = two;
+        a->hash_next = WALK_SRC(one, kind, mode);
     }
 }
 
-INLINE void walk_end(const struct walk *w, struct frame *f, enum kind kind, enum mode mode)
+INLINE void walk_end(const struct at *a, struct hash *one, const struct hash *two, const struct hash *ahead,
+                     struct frame *f, enum kind kind, enum mode mode)
 {
-    if (w->src != NULL) w->hashed->hash = w->one.sum;
-    if (kind == GCM_GCM) f->dst.hash = w->two.sum;
+    struct gcm *hashed = kind == GCM_GCM ? &f->src : LEADS(f, kind);
+    if (WALK_SRC(one, kind, mode) != NULL) hashed->hash = one->sum;
+    if (kind == GCM_GCM) f->dst.hash = two->sum;
     if (mode == AHEAD) {
-        f->ahead = w->ahead.sum;
-        f->ahead_in = w->ahead.in;
-        f->ahead_keep = w->ahead.keep;
+        f->ahead = ahead->sum;
+        f->ahead_in = ahead->in;
+        f->ahead_keep = ahead->keep;
     }
-    f->index = w->a.index;
-    f->parity = w->a.parity;
-    f->copy = w->a.copy;
+    f->index = a->index;
+    f->parity = a->parity;
+    f->copy = a->copy;
 }

@@ -9,16 +9,17 @@ typedef void groups_fn(struct frame *f, const uint8_t *in, uint8_t *out, size_t 
 #define GROUPS(name, kind, table, mode)                                                                      \
     static __attribute__((noinline)) void name(struct frame *f, const uint8_t *in, uint8_t *out, size_t n)   \
     {                                                                                                        \
-        struct walk w;                                                                                       \
+        struct at a;                                                                                         \
+        struct hash one, two, ahead;                                                                         \
         if (n == 0) return;                                                                                  \
-        walk_begin(&w, f, in, out, kind, table, mode);                                                       \
+        walk_begin(&a, &one, &two, &ahead, f, in, out, kind, table, mode);                                   \
         do {                                                                                                 \
-            walk_first(&w, f, kind, table);                                                                  \
-            FLY(kind, f, &w.a, table, mode)                                                                  \
-            walk_second(&w, kind, table);                                                                    \
-            FLY(kind, f, &w.a, table, mode)                                                                  \
+            walk_first(&a, &one, &two, f, kind, table, mode);                                                \
+            FLY(kind, f, &a, table, mode)                                                                    \
+            walk_second(&a, &one, &two, f, kind, table, mode);                                               \
+            FLY(kind, f, &a, table, mode)                                                                    \
         } while (--n > 0);                                                                                   \
-        walk_end(&w, f, kind, mode);                                                                         \
+        walk_end(&a, &one, &two, &ahead, f, kind, mode);                                                     \
     }
 #define GROUPS_OF(name, kind, mode) GROUPS(name, kind, false, mode) GROUPS(name##_table, kind, true, mode)
 GROUPS_OF(seal, SEAL, ALONE)
