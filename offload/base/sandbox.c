@@ -20,23 +20,13 @@
 #define PR_MDWE_REFUSE_EXEC_GAIN 1
 #endif
 
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define SANITIZED 1
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
-#define SANITIZED 1
-#endif
-#endif
-#ifndef SANITIZED
-#define SANITIZED 0
-#endif
-
 void rs_sandbox_process(struct rs_protections *p)
 {
     const struct rlimit none = {0, 0};
-    p->no_dump = prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) == 0 && setrlimit(RLIMIT_CORE, &none) == 0;
+    p->no_dump =
+        (RS_SANITIZED || prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) == 0) && setrlimit(RLIMIT_CORE, &none) == 0;
     p->no_new_privs = prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0;
-    if (!SANITIZED) p->no_writable_code = prctl(PR_SET_MDWE, PR_MDWE_REFUSE_EXEC_GAIN, 0, 0, 0) == 0;
+    if (!RS_SANITIZED) p->no_writable_code = prctl(PR_SET_MDWE, PR_MDWE_REFUSE_EXEC_GAIN, 0, 0, 0) == 0;
 }
 
 void rs_sandbox_capabilities(struct rs_protections *p)
@@ -111,6 +101,7 @@ static int add_path(int ruleset, const struct rs_path *path, uint64_t handled)
 
 int rs_sandbox_files(struct rs_protections *p, const struct rs_path *paths, unsigned flags)
 {
+    if (RS_SANITIZED) return 0;
     int abi = (int)syscall(SYS_landlock_create_ruleset, NULL, 0, LANDLOCK_CREATE_RULESET_VERSION);
     if (abi <= 0) return 0;
     size_t size;
@@ -130,7 +121,7 @@ int rs_sandbox_files(struct rs_protections *p, const struct rs_path *paths, unsi
 
 int rs_sandbox_calls(struct rs_protections *p, const char *const *names)
 {
-    if (SANITIZED) return 0;
+    if (RS_SANITIZED) return 0;
     scmp_filter_ctx filter = seccomp_init(SCMP_ACT_ERRNO(EPERM));
     if (filter == NULL) return RESEAL_EIO;
     int r = 0;

@@ -9,10 +9,23 @@
  * without one of them is reported, not an error.
  *
  * Threads: Landlock binds the calling thread and those it starts later: call
- * these before the first thread.
+ * these before the first thread. A sanitizer build keeps dumps, files and calls.
  */
 
 #include "offload/base/bytes.h"
+
+/* 1 in a sanitizer build, whose run-time library needs more than a confined process has: /proc, a tracer,
+ * address space. */
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define RS_SANITIZED 1
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
+#define RS_SANITIZED 1
+#endif
+#endif
+#ifndef RS_SANITIZED
+#define RS_SANITIZED 0
+#endif
 
 struct rs_protections {
     bool no_dump; /* PR_SET_DUMPABLE 0 and RLIMIT_CORE 0 */
@@ -57,7 +70,7 @@ RS_MUST_CHECK int rs_sandbox_files(struct rs_protections *p, const struct rs_pat
 /*
  * Allows the named system calls only; clone only for threads; others answer EPERM (clone3: ENOSYS, so that
  * the C library takes clone). `names` ends with NULL; a name this kernel does not know is left out. 0, or
- * RESEAL_EIO. A sanitizer build does nothing: its run-time library needs more.
+ * RESEAL_EIO.
  */
 RS_MUST_CHECK int rs_sandbox_calls(struct rs_protections *p, const char *const *names);
 

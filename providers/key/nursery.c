@@ -101,7 +101,7 @@ static int confine(unsigned deadline_s)
     const struct rlimit cpu = {deadline_s * (rlim_t)8,
                                deadline_s * (rlim_t)8}; /* argon2 uses several threads */
     volunteer();
-    (void)setrlimit(RLIMIT_AS, &memory);
+    if (!RS_SANITIZED) (void)setrlimit(RLIMIT_AS, &memory);
     (void)setrlimit(RLIMIT_CPU, &cpu);
     (void)setrlimit(RLIMIT_NOFILE, &files);
     rs_sandbox_process(&p);
