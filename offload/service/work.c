@@ -10,6 +10,7 @@
 #include "offload/service/internal.h"
 #include "offload/service/place.h"
 #include "offload/service/server.h"
+#include "providers/crypto/openssl_memory.h"
 
 #include <getopt.h>
 #include <jansson.h>
@@ -166,6 +167,8 @@ static int lock_down(struct rs_protections *p)
 {
     rs_sandbox_process(p);
     int e = rs_keymem_init(key_memory_size());
+    /* The openssl engine's key schedules lie in what libcrypto allocates. */
+    if (e == 0) e = rs_keymem_hook_openssl();
     if (e != 0) return e;
     /* Its hash seed comes from a file. */
     json_object_seed(0);
