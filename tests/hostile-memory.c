@@ -138,23 +138,29 @@ static void write_indices(struct attacker *a)
     atomic_store(&c->cq_consumer.need_wake, (uint32_t)next(a));
 }
 
+/* Bounded: where the ring itself was harmed, its indices lie to the attacker too. */
+static void drain(struct attacker *a)
+{
+    struct rs_cqe c;
+    for (unsigned i = 0; i < DEPTH && rs_ring_available(&a->queue.cq) != 0; i++)
+        if (!raw_wait(&a->queue, &c, 0)) return;
+}
+
 static void rewrite_payload(struct attacker *a)
 {
     submit_some(a);
     garbage(a, a->queue.ring.data, DEPTH * RS_AUX_SIZE);
     garbage(a, raw_arena(&a->queue), 16 * LEN);
-    struct rs_cqe c;
-    while (rs_ring_available(&a->queue.cq) != 0 && raw_wait(&a->queue, &c, 0)) continue;
+    drain(a);
 }
 
 static void punch_holes(struct attacker *a)
 {
-    struct rs_cqe c;
     submit_some(a);
     off_t off = (off_t)(next(a) % (a->queue.ring.total / 4096)) * 4096;
     /* Now and then the ring itself. */
     if (fallocate(a->queue.memfd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, off, 65536) != 0) _exit(3);
-    while (rs_ring_available(&a->queue.cq) != 0 && raw_wait(&a->queue, &c, 0)) continue;
+    drain(a);
 }
 
 /* The wake socket is made blocking and filled; completions are never read, a wake-up is always asked for. */
@@ -169,11 +175,8 @@ static void fill_wake(struct attacker *a)
     struct rs_sqe e[8];
     for (unsigned i = 0; i < 8; i++) e[i] = (struct rs_sqe){.op = RS_OP_NOP};
     raw_submit(&a->queue, e, 8);
-    struct rs_cqe c;
-    while (rs_ring_available(&a->queue.cq) != 0) {
-        memcpy(&c, &a->queue.ring.cq[rs_ring_slot(&a->queue.cq, 0)], sizeof(c));
-        rs_ring_take(&a->queue.cq, 1);
-    }
+    uint32_t done = rs_ring_available(&a->queue.cq);
+    if (done != 0) rs_ring_take(&a->queue.cq, done);
 }
 
 static void close_wake(struct attacker *a)
