@@ -4,10 +4,12 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #define SPREAD_JOBS  1024u
 #define SPREAD_BYTES (64ull << 20)
+#define HUGE_PAGE    (2 << 20)
 #define HUGE_FROM    (4ull << 20) /* bytes of arena from which huge pages are tried */
 
 /* Everything but the wake socket. */
@@ -24,6 +26,8 @@ static int queue_on(struct rs_queue *q, int memfd, uint32_t depth, uint64_t aren
     if (q->ring.depth != depth || q->ring.data_len - q->ring.arena_offset < arena) return RESEAL_EPROTO;
     q->tickets = calloc(depth, sizeof(*q->tickets));
     if (q->tickets == NULL) return RESEAL_ENOMEM;
+    struct stat st;
+    q->huge = fstat(q->memfd, &st) == 0 && st.st_blksize >= HUGE_PAGE;
     q->regions[0] = (struct rs_region){.base = q->ring.data, .len = q->ring.data_len};
     q->guarded[0] = (struct rs_region){.base = (uint8_t *)q->ring.control, .len = q->ring.total};
     q->sq = rs_ring_sq_consumer(&q->ring, 0);
@@ -104,16 +108,16 @@ int rs_region_map(int memfd, uint64_t max, struct rs_region *out)
 
 static uint64_t spread_now(const struct rs_spread *s)
 {
-    uint64_t sum = 0;
-    for (unsigned i = 0; i < RS_REGION_MAX; i++) sum += s->high[i] - s->low[i];
-    return RS_MIN(sum, s->traffic);
+    return RS_MIN(s->reach, s->traffic);
 }
 
 static void spread_region(struct rs_spread *s, unsigned region, uint64_t off, uint64_t len)
 {
-    if (s->high[region] == 0) s->low[region] = off;
-    s->low[region] = RS_MIN(s->low[region], off);
-    s->high[region] = RS_MAX(s->high[region], off + len);
+    uint64_t *low = &s->low[region], *high = &s->high[region], before = *high - *low;
+    if (*high == 0) *low = off;
+    *low = RS_MIN(*low, off);
+    *high = RS_MAX(*high, off + len);
+    s->reach += *high - *low - before;
 }
 
 void rs_spread_add(struct rs_spread *s, const struct rs_sqe *sqe)

@@ -46,7 +46,8 @@ struct rs_ticket {
 /* How far the buffers in use spread: see rs_spread_add(). */
 struct rs_spread {
     uint64_t low[RS_REGION_MAX], high[RS_REGION_MAX];
-    uint64_t traffic;
+    uint64_t reach;   /* sum of high - low */
+    uint64_t traffic; /* bytes that passed */
     uint32_t jobs;
     uint64_t last; /* of the window before */
 };
@@ -58,6 +59,7 @@ struct rs_queue {
     struct rs_seat *seat;
     struct rs_ring ring;
     int memfd, wake;
+    bool huge;                      /* its memory lies in huge pages */
     uint8_t claimed[RS_REGION_MAX]; /* the control thread's: region numbers in use */
     /* the worker's */
     struct rs_ring_end sq, cq;

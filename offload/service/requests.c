@@ -97,6 +97,7 @@ void rs_queue_enter(struct rs_server *s, struct rs_client *c, struct rs_queue *q
     c->queues[place] = q;
     c->seat_queues[w]++;
     s->worker_queues[w]++;
+    if (!q->huge) atomic_fetch_add_explicit(&s->small_pages, 1, memory_order_relaxed);
 }
 
 /* Makes the queue and starts giving it to a worker. `memfd` is taken over; -1: a new one. */

@@ -257,6 +257,8 @@ int rs_server_step(struct rs_server *s, int timeout_ms)
     take_notes(s);
     for (int i = 0; i < n; i++) one_event(s, &events[i]);
     revocations(s);
+    if (s->need_keyd && s->ask_keyd != NULL) s->ask_keyd(s);
+    s->need_keyd = false;
     while (s->graves != NULL) {
         struct rs_client *c = s->graves;
         s->graves = c->grave;

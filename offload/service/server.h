@@ -100,13 +100,15 @@ struct rs_server {
     uint8_t instance[16];
     uint64_t started_ns;
     bool listening, stop, scratch_locked;
-    bool handing_over;                       /* takes no new clients and no requests */
-    bool handed_over;                        /* a successor has all of it: touch nothing any more */
-    unsigned paused;                         /* workers that said so */
+    bool handing_over; /* takes no new clients and no requests */
+    bool need_keyd;    /* the link to reseal-keyd was given up: the supervisor makes another */
+    bool handed_over;  /* a successor has all of it: touch nothing any more */
+    unsigned paused;   /* workers that said so */
     void (*supervised)(struct rs_server *s); /* the supervisor's descriptor is readable */
+    void (*ask_keyd)(struct rs_server *s);   /* asks the supervisor for another pair; NULL: nobody to ask */
     struct rs_protections protections;
     struct rs_msg msg;
-    _Atomic uint64_t accepted, refused, protocol_errors, client_faults, key_failures;
+    _Atomic uint64_t accepted, refused, protocol_errors, client_faults, key_failures, small_pages;
 };
 
 struct rs_server_options {

@@ -68,6 +68,7 @@ static int bind(struct rs_server *s, struct rs_client *c, struct rs_session *ses
     int e = rs_keylink_ask(&s->keys, &request, &keys);
     if (e != 0) {
         atomic_fetch_add_explicit(&s->key_failures, 1, memory_order_relaxed);
+        s->need_keyd |= s->keys.fd < 0;
         return e;
     }
     session->config = config_of(&session->asked, keys);

@@ -39,9 +39,10 @@ static json_t *workers_json(struct rs_server *s)
 static json_t *queue_json(struct rs_queue *q)
 {
     uint32_t fill = atomic_load_explicit(&q->fill, memory_order_relaxed);
-    return json_pack("{s:i, s:i, s:i, s:i, s:o, s:o, s:o}", "queue", (int)q->number, "worker", (int)q->worker,
-                     "depth", (int)q->ring.depth, "fill", (int)fill, "memory", number(q->ring.total), "jobs",
-                     number(get(&q->jobs)), "bytes", number(get(&q->bytes)));
+    return json_pack("{s:i, s:i, s:i, s:i, s:b, s:o, s:o, s:o}", "queue", (int)q->number, "worker",
+                     (int)q->worker, "depth", (int)q->ring.depth, "fill", (int)fill, "huge_pages", q->huge,
+                     "memory", number(q->ring.total), "jobs", number(get(&q->jobs)), "bytes",
+                     number(get(&q->bytes)));
 }
 
 static json_t *side_json(const struct rs_transform_side *side)
@@ -135,6 +136,30 @@ static json_t *errors_json(struct rs_server *s)
     return all;
 }
 
+/* How often something weaker or slower than wished was taken, by cause. */
+static json_t *fallbacks_json(struct rs_server *s)
+{
+    int unpinned = 0;
+    for (unsigned i = 0; i < s->nworkers; i++) unpinned += !s->workers[i]->pinned;
+    return json_pack("{s:o, s:i, s:i, s:i}", "small_pages", number(get(&s->small_pages)), "unpinned_workers",
+                     unpinned, "unlocked_scratch", !s->scratch_locked, "weaker_key_memory",
+                     rs_keymem_kind() != RS_KEYMEM_SECRET);
+}
+
+/* Huge pages were there for every queue that is open; false when there is none. */
+static bool huge_pages(const struct rs_server *s)
+{
+    bool any = false;
+    for (unsigned i = 0; i < RS_CLIENTS_MAX; i++)
+        for (unsigned n = 0; s->clients[i] != NULL && n < RS_QUEUES_MAX; n++) {
+            const struct rs_queue *q = s->clients[i]->queues[n];
+            if (q == NULL) continue;
+            if (!q->huge) return false;
+            any = true;
+        }
+    return any;
+}
+
 static json_t *service_json(struct rs_server *s)
 {
     return json_pack("{s:o, s:o, s:o, s:o, s:o}", "accepted", number(get(&s->accepted)), "refused",
@@ -149,12 +174,13 @@ int rs_status_fd(struct rs_server *s)
     size_t size, used;
     for (unsigned i = 0; i < 16; i++) snprintf(instance + 2 * i, 3, "%02x", s->instance[i]);
     rs_keymem_usage(&size, &used);
-    json_t *all = json_pack("{s:s, s:s, s:i, s:f, s:o, s:o, s:o, s:o, s:{s:o, s:o}, s:o, s:o}", "version",
-                            RESEAL_VERSION, "instance", instance, "pid", (int)getpid(), "uptime_s",
-                            (double)(rs_now_ns() - s->started_ns) / 1e9, "workers", workers_json(s),
-                            "clients", clients_json(s), "engines", engines_json(), "protections",
-                            protections_json(s), "key_memory", "size", number(size), "used", number(used),
-                            "errors", errors_json(s), "service", service_json(s));
+    json_t *all =
+        json_pack("{s:s, s:s, s:i, s:f, s:o, s:o, s:o, s:o, s:b, s:{s:o, s:o}, s:o, s:o, s:o}", "version",
+                  RESEAL_VERSION, "instance", instance, "pid", (int)getpid(), "uptime_s",
+                  (double)(rs_now_ns() - s->started_ns) / 1e9, "workers", workers_json(s), "clients",
+                  clients_json(s), "engines", engines_json(), "protections", protections_json(s),
+                  "huge_pages", huge_pages(s), "key_memory", "size", number(size), "used", number(used),
+                  "errors", errors_json(s), "fallbacks", fallbacks_json(s), "service", service_json(s));
     RS_FREE char *text = all != NULL ? json_dumps(all, JSON_INDENT(1)) : NULL;
     json_decref(all);
     return text != NULL ? rs_msg_text_fd(text, strlen(text)) : RESEAL_ENOMEM;

@@ -195,9 +195,16 @@ static void supervised(struct rs_server *s)
     if (e == 0) rs_msg_close_fds(&msg);
 }
 
+static void ask_keyd(struct rs_server *s)
+{
+    /* Full or gone: the next session that fails asks again. */
+    if (rs_msg_send(s->supervisor, RS_MSG_NEED_KEYD, 0, NULL, 0, NULL, 0, MSG_DONTWAIT) != 0) return;
+}
+
 static int serve(struct rs_server *s, const struct options *o)
 {
     s->supervised = supervised;
+    s->ask_keyd = ask_keyd;
     if (o->inherit >= 0) {
         int e = rs_handover_take(s, o->inherit);
         if (e != 0) return e;
