@@ -81,6 +81,16 @@ unsigned rs_queue_worker(struct rs_server *s, const struct rs_client *c)
     return best;
 }
 
+/* Bytes that this client may still get: of its own share, and of its user's. */
+static uint64_t memory_left(const struct rs_server *s, const struct rs_client *c)
+{
+    uint64_t user = 0;
+    for (unsigned i = 0; i < RS_CLIENTS_MAX; i++)
+        if (s->clients[i] != NULL && s->clients[i]->uid == c->uid) user += s->clients[i]->memory;
+    uint64_t left = user < RS_MEMORY_USER ? RS_MEMORY_USER - user : 0;
+    return RS_MIN(left, c->memory < RS_MEMORY_MAX ? RS_MEMORY_MAX - c->memory : 0);
+}
+
 static int free_place(const struct rs_client *c)
 {
     for (int i = 0; i < (int)RS_QUEUES_MAX; i++)
@@ -106,9 +116,15 @@ static int queue_add(struct rs_server *s, struct rs_client *c, const struct rs_m
     int place = free_place(c), peer = -1;
     RS_CLOSE int given = memfd;
     if (m->queue != 0 || m->total != 0 || place < 0) return place < 0 ? RESEAL_ELIMIT : RESEAL_EINVAL;
-    if (m->arena > RS_MEMORY_MAX - c->memory) return RESEAL_ELIMIT;
+    if (m->arena > memory_left(s, c)) return RESEAL_ELIMIT;
     unsigned w = rs_queue_worker(s, c);
     int e = rs_session_seat(s, c, w);
+    if (e != 0 && w != c->home && c->seats[c->home] != NULL) {
+        /* A key of one of its sessions is gone, so that worker cannot have it: where it is already, it stays.
+         */
+        w = c->home;
+        e = rs_session_seat(s, c, w);
+    }
     if (e != 0) return e;
     struct rs_note *note = rs_note_new(c, w, RS_NOTE_QUEUE_ADD);
     if (note == NULL) return RESEAL_ENOMEM;
@@ -186,7 +202,7 @@ static int region_add(struct rs_server *s, struct rs_client *c, const struct rs_
     struct rs_queue *q = queue_find(c, m->queue);
     int place = q != NULL ? region_place(q, m->region) : RESEAL_EINVAL;
     if (place < 0) return place;
-    uint64_t left = RS_MEMORY_MAX - c->memory;
+    uint64_t left = memory_left(s, c);
     if (m->len > left) return RESEAL_ELIMIT;
     struct rs_note *note = rs_note_new(c, q->worker, RS_NOTE_REGION_ADD);
     if (note == NULL) return RESEAL_ENOMEM;

@@ -27,6 +27,8 @@
 #define RS_QUEUES_MAX   64u
 #define RS_MEMORY_MAX   (8ull << 30) /* bytes of queue memory and registered memory a client may have */
 
+#define RS_MEMORY_USER  (32ull << 30) /* the same, of all clients of one user id together */
+
 enum rs_source_kind {
     RS_SOURCE_LISTEN,
     RS_SOURCE_NOTES,
