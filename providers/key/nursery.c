@@ -86,9 +86,13 @@ static const char *const child_calls[] = {
     NULL,
 };
 
-/* The out-of-memory killer takes a child before it takes the service. */
+/*
+ * The out-of-memory killer takes a child before it takes the service. The file is the user's own
+ * only while the process may be dumped, which confine() ends; there is no secret in it yet.
+ */
 static void volunteer(void)
 {
+    (void)prctl(PR_SET_DUMPABLE, 1, 0, 0, 0);
     RS_CLOSE int fd = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
     if (fd >= 0) (void)!write(fd, "1000", 4);
 }

@@ -52,8 +52,6 @@ __attribute__((format(printf, 3, 4))) static int fail(struct parser *p, const ch
     va_start(args, format);
     (void)vsnprintf(p->why + n, p->why_len - (size_t)n, format, args);
     va_end(args);
-    for (char *c = p->why; *c != '\0'; c++)
-        if ((unsigned char)*c < ' ' || *c == 0x7f) *c = '?';
     return RESEAL_EINVAL;
 }
 
@@ -447,10 +445,14 @@ int rs_policy_parse(const char *text, size_t len, const struct rs_names *names, 
     }
     if (r == 0) r = parse_root(&p, root);
     json_decref(root);
-    if (r == 0)
+    if (r == 0) {
         *out = p.policy;
-    else
-        rs_policy_free(p.policy);
+        return 0;
+    }
+    rs_policy_free(p.policy);
+    /* It may quote the file: one line, and nothing for a terminal to obey. */
+    for (char *c = why; *c != '\0'; c++)
+        if ((unsigned char)*c < ' ' || *c == 0x7f) *c = '?';
     return r;
 }
 
