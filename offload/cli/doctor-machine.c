@@ -201,11 +201,13 @@ static void check_io_uring(struct rs_findings *f)
         io_uring_queue_exit(&ring);
         rs_find(f, "io_uring", RS_FINDING_OK, "allowed");
     } else if (r == -ENOMEM) {
-        rs_remedy(rs_find(f, "io_uring", RS_FINDING_FAILS, "no locked memory for it: transcode cannot run"),
+        rs_remedy(rs_find(f, "io_uring", RS_FINDING_LIMITS,
+                          "no locked memory for it: transcode reads and writes one by one"),
                   "as root: prlimit --pid $$ --memlock=268435456");
     } else {
         rs_remedy(
-            rs_find(f, "io_uring", RS_FINDING_FAILS, "refused (%s): transcode cannot run", strerror(-r)),
+            rs_find(f, "io_uring", RS_FINDING_LIMITS, "refused (%s): transcode reads and writes one by one",
+                    strerror(-r)),
             "as root: sysctl kernel.io_uring_disabled=0; in a container, allow io_uring_setup in its seccomp "
             "profile");
     }
