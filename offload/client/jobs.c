@@ -10,6 +10,7 @@
 /* reseal_wait() spins at most this long; a wait that was longer than twice that teaches it to spin less. */
 #define SPIN_MAX_NS 20000u
 #define SPIN_MIN_NS 1000u
+#define SPIN_BRIEF  512u
 
 /* ---- slots --------------------------------------------------------------- */
 
@@ -371,6 +372,16 @@ static bool spin(const struct reseal_queue *q, uint64_t start, uint64_t deadline
     return false;
 }
 
+/* The first look, too short to be worth a clock: small jobs come back within it. */
+static bool spin_briefly(const struct reseal_queue *q)
+{
+    for (unsigned i = 0; i < SPIN_BRIEF; i++) {
+        if (rs_ring_available(&q->cq) != 0) return true;
+        if (i % 8 == 7) rs_cpu_relax();
+    }
+    return false;
+}
+
 /* Sleeps until the worker sends a byte, goes away, or the deadline. */
 static void sleep_until(struct reseal_queue *q, uint64_t deadline)
 {
@@ -400,6 +411,8 @@ int reseal_wait(reseal_queue *q, struct reseal_completion *completions, unsigned
 {
     int n = reseal_poll(q, completions, max);
     if (n != 0 || q->outstanding == 0) return n;
+    if (timeout_ms != 0 && spin_briefly(q)) n = poll_once(q, completions, RS_MIN(max, q->ring.depth));
+    if (n != 0) return n;
     uint64_t start = rs_client_now_ns();
     uint64_t deadline = timeout_ms < 0 ? UINT64_MAX : start + (uint64_t)timeout_ms * 1000000u;
     bool found = spin(q, start, deadline);
