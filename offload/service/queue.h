@@ -32,6 +32,7 @@ struct rs_seat {
     struct rs_slot {
         struct rs_binding *binding; /* NULL: none */
         uint32_t generation;
+        int ended; /* what its session ended with, for jobs that were on the way then; 0: it did not */
     } slots[];
 };
 

@@ -3,12 +3,22 @@
 
 /* ---- from the ring to a ticket -------------------------------------------- */
 
+/*
+ * A job can be on the way in the ring when its session is closed: it gets the
+ * status of those that waited. One whose place another session has since has
+ * an older generation.
+ */
 static int session_of(const struct rs_seat *seat, uint32_t handle, struct rs_binding **out)
 {
     uint32_t slot = handle & 0xffff, generation = handle >> 16;
-    if (slot >= seat->nslots || seat->slots[slot].binding == NULL) return RESEAL_EINVAL;
-    if (seat->slots[slot].generation != generation) return RESEAL_EINVAL;
-    *out = seat->slots[slot].binding;
+    if (slot >= seat->nslots || generation == 0) return RESEAL_EINVAL;
+    const struct rs_slot *at = &seat->slots[slot];
+    if (at->generation != generation) {
+        uint16_t age = (uint16_t)(at->generation - generation);
+        return at->generation != 0 && age < 0x8000 ? RESEAL_ECANCELED : RESEAL_EINVAL;
+    }
+    if (at->binding == NULL) return at->ended != 0 ? at->ended : RESEAL_EINVAL;
+    *out = at->binding;
     return 0;
 }
 

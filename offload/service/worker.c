@@ -47,6 +47,7 @@ static void session_end(struct rs_worker *w, struct rs_note *note)
     for (unsigned i = 0; i < w->count; i++)
         if (w->queues[i]->seat == note->seat) rs_serve_void(w->queues[i], slot->binding, note->status);
     slot->binding = NULL;
+    slot->ended = note->status;
 }
 
 static void seat_end(struct rs_worker *w, struct rs_seat *seat)
@@ -71,7 +72,7 @@ static void note_do(struct rs_worker *w, struct rs_note *note)
         note->queue->closing = note;
         return; /* comes back when its jobs are done */
     case RS_NOTE_SESSION_ADD:
-        note->seat->slots[note->slot] = (struct rs_slot){note->binding, note->generation};
+        note->seat->slots[note->slot] = (struct rs_slot){note->binding, note->generation, 0};
         break;
     case RS_NOTE_SESSION_END:
         session_end(w, note);
