@@ -34,9 +34,10 @@ uint32_t rs_crc32c(uint32_t crc, const void *data, size_t len)
     return ~crc;
 }
 
-static uint32_t block_crc(const void *block)
+/* Of all but the last four bytes, where it is kept. */
+static uint32_t crc_of(const void *p, size_t len)
 {
-    return rs_crc32c(0, block, RS_JOURNAL_BLOCK - sizeof(uint32_t));
+    return rs_crc32c(0, p, len - sizeof(uint32_t));
 }
 
 static void lay_out(struct rs_journal *j)
@@ -77,7 +78,7 @@ static bool side_ok(const struct rs_journal_side *s)
 
 static bool super_ok(const struct rs_journal_super *s)
 {
-    return memcmp(s->magic, MAGIC, sizeof(s->magic)) == 0 && s->crc == block_crc(s) &&
+    return memcmp(s->magic, MAGIC, sizeof(s->magic)) == 0 && s->crc == crc_of(s, sizeof(*s)) &&
            s->version == VERSION && (s->mode == RS_JOURNAL_IN_PLACE || s->mode == RS_JOURNAL_COPY) &&
            side_ok(&s->source) && side_ok(&s->destination) && s->header_len[0] <= RS_JOURNAL_HEADER_MAX &&
            s->header_len[1] <= RS_JOURNAL_HEADER_MAX && s->zone_size <= ZONE_MAX &&
@@ -137,7 +138,7 @@ int rs_journal_create(struct rs_journal *j, const char *path, const struct rs_jo
         for (unsigned i = 0; i < 2; i++)
             j->super.header_crc[i] =
                 super->header_len[i] == 0 ? 0 : rs_crc32c(0, headers[i], super->header_len[i]);
-        j->super.crc = block_crc(&j->super);
+        j->super.crc = crc_of(&j->super, sizeof(j->super));
         lay_out(j);
         code = write_parts(j, headers);
         if (code != 0) (void)unlink(path);
@@ -149,7 +150,8 @@ int rs_journal_create(struct rs_journal *j, const char *path, const struct rs_jo
 
 static bool record_ok(const struct rs_journal *j, const struct rs_journal_record *r)
 {
-    if (r->magic != RECORD_MAGIC || r->crc != block_crc(r) || r->seq == 0 || r->next > j->super.data_size)
+    if (r->magic != RECORD_MAGIC || r->crc != crc_of(r, sizeof(*r)) || r->seq == 0 ||
+        r->next > j->super.data_size)
         return false;
     if ((r->state != RS_JOURNAL_RUNNING && r->state != RS_JOURNAL_HEADER) || r->area > 1) return false;
     if (r->segments > RS_JOURNAL_SEGMENTS) return false;
@@ -191,7 +193,7 @@ int rs_journal_commit(struct rs_journal *j, const struct rs_journal_record *reco
     *j->block = *record;
     j->block->magic = RECORD_MAGIC;
     j->block->seq = j->seq + 1;
-    j->block->crc = block_crc(j->block);
+    j->block->crc = crc_of(j->block, sizeof(*j->block));
     int code = write_durably(j->io_fd, j->block, RECORDS_AT + (j->block->seq & 1) * RS_JOURNAL_BLOCK);
     if (code == 0) j->seq++;
     return code;

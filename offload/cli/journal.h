@@ -6,7 +6,7 @@
  * What survives an interrupted transcode: a file beside the image that says
  * how far it came, and, in place, holds what is being overwritten.
  *
- *   0        superblock: the sides, sizes, a check of both keys
+ *   0        superblock, one sector: the sides, sizes, a check of both keys
  *   4096     record 0    the two are written in turn; the valid one with the
  *   8192     record 1    higher sequence number counts
  *   12288    source header, then destination header, as they are on disk: the
@@ -24,12 +24,14 @@
  * Out of place there are no areas; a record says that everything before `next`
  * is in the destination, flushed.
  *
- * All numbers little-endian; each block ends in its CRC-32C.
+ * All numbers little-endian; superblock and records end in their CRC-32C. A torn
+ * record is no record; the superblock cannot be torn.
  */
 
 #include "offload/cli/exit.h"
 
 #define RS_JOURNAL_BLOCK      4096u
+#define RS_JOURNAL_SECTOR     512u /* what a disk writes whole or not at all */
 #define RS_JOURNAL_SEGMENTS   200u
 #define RS_JOURNAL_CHECK      64u
 #define RS_JOURNAL_HEADER_MAX (64u << 20)
@@ -65,7 +67,7 @@ struct rs_journal_super {
     uint64_t header_len[2];    /* source, destination; 0: none */
     uint32_t header_crc[2];
     uint8_t check[RS_JOURNAL_CHECK]; /* a known unit sent through both keys */
-    uint8_t reserved[3868];
+    uint8_t reserved[284];
     uint32_t crc;
 };
 
@@ -92,7 +94,7 @@ struct rs_journal_record {
     uint32_t crc;
 };
 
-_Static_assert(sizeof(struct rs_journal_super) == RS_JOURNAL_BLOCK, "a block");
+_Static_assert(sizeof(struct rs_journal_super) == RS_JOURNAL_SECTOR, "a sector");
 _Static_assert(sizeof(struct rs_journal_record) == RS_JOURNAL_BLOCK, "a block");
 
 struct rs_journal {

@@ -73,7 +73,7 @@ static int ask_both(int tty, const char *what, const char *of, bool twice, struc
     snprintf(prompt, sizeof(prompt), "Pass phrase of the %s (%.300s): ", what, of);
     int code = ask(tty, prompt, a->first, len);
     size_t again = 0;
-    if (code == 0 && twice) {
+    if (code == 0 && twice && *len != 0) {
         code = ask(tty, "The same again: ", a->second, &again);
         if (code == 0 && (again != *len || !rs_equal_ct(a->first, a->second, again)))
             return rs_failure_set(f, RS_EXIT_KEY, "the two pass phrases differ");
