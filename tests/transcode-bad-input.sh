@@ -82,6 +82,17 @@ kill $vm
 wait $vm 2>/dev/null || true
 [ $got = 3 ] && grep -q 'in use' expect.err || fail "a running program was not seen: $got $(cat expect.err)"
 
+# A state or journal that others can write could smuggle in a header with a key they know.
+reseal transcode -q $fast $old_new luks:one.luks luks:mine
+printf 'anything' >out.reseal-state
+expect 5 'no journal that can be read' $ok luks:one.luks luks:out
+chmod 666 out.reseal-state
+expect 3 'not yours alone' $ok luks:one.luks luks:out
+grep -q anything out.reseal-state || fail "a file that is not ours was removed"
+rm out.reseal-state
+expect 5 'no journal' reseal transcode --in-place --journal raw $old_new luks:one.luks
+[ -s raw ] || fail "a file that is no journal was removed"
+
 # The service: none, and gone.
 expect 7 'not running' reseal transcode --runtime-dir "$work/nowhere" $old_new luks:one.luks luks:out
 [ ! -e out ] || fail "a failed run left a destination"

@@ -7,7 +7,8 @@ set -eu
 service_start
 
 content raw 16
-qemu_luks fresh.luks old raw
+qemu_luks fresh1.luks old raw
+luks2 fresh2.luks old raw 512
 
 # Resumes until it is done, killing each run after a random share of a second from when the journal is there.
 kill_until_done() {
@@ -37,13 +38,15 @@ kill_until_done() {
 blocked() {
     if cryptsetup isLuks a.luks; then
         cryptsetup open --test-passphrase --key-file new a.luks 2>/dev/null ||
-            [ "$(sha256sum <a.luks)" = "$(sha256sum <fresh.luks)" ] || fail "an image that is half done opens"
+            [ "$(sha256sum <a.luks)" = "$(sha256sum <$fresh)" ] || fail "an image that is half done opens"
     fi
 }
 
-for how in "" "--buffered" "--io pread"; do
-    cp fresh.luks a.luks
+for how in "" "--buffered" "--io pread" "--unit 4096"; do
+    fresh=fresh1.luks
+    [ "$how" != "--unit 4096" ] || fresh=fresh2.luks
+    cp $fresh a.luks
     kill_until_done $how
-    same_as_raw a.luks new raw
+    if [ $fresh = fresh1.luks ]; then same_as_raw a.luks new raw; else same_by_key a.luks new raw 4096 16M; fi
     [ ! -e a.luks.reseal-journal ] || fail "the journal stayed"
 done

@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
@@ -79,32 +80,40 @@ static bool side_ok(const struct rs_journal_side *s)
 static bool super_ok(const struct rs_journal_super *s)
 {
     return memcmp(s->magic, MAGIC, sizeof(s->magic)) == 0 && s->crc == crc_of(s, sizeof(*s)) &&
-           s->version == VERSION && (s->mode == RS_JOURNAL_IN_PLACE || s->mode == RS_JOURNAL_COPY) &&
+           s->version == VERSION && (s->mode >= RS_JOURNAL_IN_PLACE && s->mode <= RS_JOURNAL_OVER) &&
            side_ok(&s->source) && side_ok(&s->destination) && s->header_len[0] <= RS_JOURNAL_HEADER_MAX &&
            s->header_len[1] <= RS_JOURNAL_HEADER_MAX && s->zone_size <= ZONE_MAX &&
            s->zone_size % RS_JOURNAL_BLOCK == 0 && (s->mode != RS_JOURNAL_IN_PLACE || s->zone_size != 0) &&
            s->data_size <= INT64_MAX && s->source.offset <= INT64_MAX && s->destination.offset <= INT64_MAX;
 }
 
+static bool is_ours(int fd)
+{
+    struct stat st;
+    return fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && st.st_uid == geteuid() && (st.st_mode & 022) == 0;
+}
+
+static enum rs_journal_found look_at(struct rs_journal *j)
+{
+    if (!is_ours(j->fd)) return RS_JOURNAL_FOREIGN;
+    if (rs_pread_full(j->fd, &j->super, sizeof(j->super), 0) != 0 || !super_ok(&j->super))
+        return RS_JOURNAL_DAMAGED;
+    return j->super.mode == RS_JOURNAL_OVER ? RS_JOURNAL_ENDED : RS_JOURNAL_THERE;
+}
+
 enum rs_journal_found rs_journal_open(struct rs_journal *j, const char *path, bool direct)
 {
-    static const struct rs_journal_super zero;
     int code = open_files(j, path, 0, direct);
-    if (code != 0) {
+    enum rs_journal_found found = code == -ENOENT ? RS_JOURNAL_NONE : RS_JOURNAL_DAMAGED;
+    if (code == 0) found = look_at(j);
+    if (found != RS_JOURNAL_THERE) {
         rs_journal_close(j);
-        return code == -ENOENT ? RS_JOURNAL_NONE : RS_JOURNAL_DAMAGED;
-    }
-    code = rs_pread_full(j->fd, &j->super, sizeof(j->super), 0);
-    /* The superblock is written last: without it the image was not touched. */
-    bool incomplete = code == -ENODATA || (code == 0 && memcmp(&j->super, &zero, sizeof(zero)) == 0);
-    if (code != 0 || incomplete || !super_ok(&j->super)) {
-        rs_journal_close(j);
-        return incomplete ? RS_JOURNAL_INCOMPLETE : RS_JOURNAL_DAMAGED;
+        return found;
     }
     lay_out(j);
     struct rs_journal_record last;
     j->seq = rs_journal_last(j, &last) ? last.seq : 0;
-    return RS_JOURNAL_THERE;
+    return found;
 }
 
 static int write_parts(struct rs_journal *j, const void *const headers[2])
@@ -120,17 +129,31 @@ static int write_parts(struct rs_journal *j, const void *const headers[2])
         if (j->super.header_len[i] == 0) continue;
         code = rs_pwrite_full(j->fd, headers[i], j->super.header_len[i], j->header_at[i]);
     }
-    if (code == 0 && fsync(j->fd) != 0) code = -errno;
-    if (code == 0) code = rs_file_sync_folder(j->path);
     if (code == 0) code = rs_pwrite_full(j->fd, &j->super, sizeof(j->super), 0);
     if (code == 0 && fsync(j->fd) != 0) code = -errno;
     return code;
 }
 
+/* From here on the name is there only with all that belongs to it. */
+static int give_name(struct rs_journal *j, const char *path)
+{
+    if (renameat2(AT_FDCWD, j->path, AT_FDCWD, path, RENAME_NOREPLACE) != 0) {
+        if (errno != EINVAL && errno != ENOSYS) return -errno;
+        /* This file system cannot rename without replacing; the name was free a moment ago. */
+        if (link(j->path, path) != 0 || unlink(j->path) != 0) return -errno;
+    }
+    snprintf(j->path, sizeof(j->path), "%s", path);
+    return rs_file_sync_folder(path);
+}
+
 int rs_journal_create(struct rs_journal *j, const char *path, const struct rs_journal_super *super,
                       const void *const headers[2], bool direct, struct rs_failure *f)
 {
-    int code = open_files(j, path, O_CREAT | O_EXCL, direct);
+    char fresh[sizeof(j->path)];
+    bool fits = (size_t)snprintf(fresh, sizeof(fresh), "%s.new", path) < sizeof(fresh);
+    /* One that never got its name belongs to nobody. */
+    if (fits) (void)unlink(fresh);
+    int code = fits ? open_files(j, fresh, O_CREAT | O_EXCL, direct) : -ENAMETOOLONG;
     if (code == 0) {
         j->super = *super;
         memcpy(j->super.magic, MAGIC, sizeof(j->super.magic));
@@ -141,7 +164,8 @@ int rs_journal_create(struct rs_journal *j, const char *path, const struct rs_jo
         j->super.crc = crc_of(&j->super, sizeof(j->super));
         lay_out(j);
         code = write_parts(j, headers);
-        if (code != 0) (void)unlink(path);
+        if (code == 0) code = give_name(j, path);
+        if (code != 0) (void)unlink(j->path);
     }
     if (code == 0) return 0;
     rs_journal_close(j);
@@ -222,7 +246,9 @@ int rs_journal_header(struct rs_journal *j, unsigned which, uint8_t **out, struc
 static int blank(struct rs_journal *j)
 {
     static const uint8_t zero[64 * 1024];
-    int code = rs_pwrite_full(j->fd, zero, RS_JOURNAL_BLOCK, 0);
+    j->super.mode = RS_JOURNAL_OVER;
+    j->super.crc = crc_of(&j->super, sizeof(j->super));
+    int code = rs_pwrite_full(j->fd, &j->super, sizeof(j->super), 0);
     if (code == 0 && fdatasync(j->fd) != 0) code = -errno;
     for (uint64_t at = HEADERS_AT; at < j->area_at[0] && code == 0;) {
         size_t n = (size_t)RS_MIN(sizeof(zero), j->area_at[0] - at);

@@ -21,6 +21,8 @@
  * not, and the image holds the source from zone n on. An area is written again
  * only after a newer record is durable.
  *
+ * It is made under another name (PATH.new) and gets its own when it is whole.
+ *
  * Out of place there are no areas; a record says that everything before `next`
  * is in the destination, flushed.
  *
@@ -36,7 +38,7 @@
 #define RS_JOURNAL_CHECK      64u
 #define RS_JOURNAL_HEADER_MAX (64u << 20)
 
-enum rs_journal_mode { RS_JOURNAL_IN_PLACE = 1, RS_JOURNAL_COPY = 2 };
+enum rs_journal_mode { RS_JOURNAL_IN_PLACE = 1, RS_JOURNAL_COPY = 2, RS_JOURNAL_OVER = 3 };
 
 enum rs_journal_flags {
     RS_JOURNAL_SKIP_HOLES = 1,
@@ -110,16 +112,18 @@ struct rs_journal {
 };
 
 enum rs_journal_found {
-    RS_JOURNAL_NONE,       /* no such file */
-    RS_JOURNAL_INCOMPLETE, /* it was being made; the image was not touched yet */
+    RS_JOURNAL_NONE, /* no such file */
     RS_JOURNAL_THERE,
+    RS_JOURNAL_ENDED, /* its run is done, only the name was left: remove it */
     RS_JOURNAL_DAMAGED,
+    RS_JOURNAL_FOREIGN, /* another user's, or one that others can write: its header could hold a key they know
+                         */
 };
 
 /* CRC-32C of `len` bytes, continuing from `crc` (0 at the start). */
 uint32_t rs_crc32c(uint32_t crc, const void *data, size_t len);
 
-/* What is at `path`; a journal that is there is left open in *j. */
+/* What is at `path`; only a journal that is there is left open in *j. */
 enum rs_journal_found rs_journal_open(struct rs_journal *j, const char *path, bool direct);
 
 /*

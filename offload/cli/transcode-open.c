@@ -217,6 +217,15 @@ unsigned rs_tc_io_flags(const struct rs_tc *t, bool source)
 
 /* ---- where the journal is, and whether there is one ---- */
 
+static int drop_state(struct rs_tc *t)
+{
+    if (t->journal.super.mode != RS_JOURNAL_COPY)
+        return rs_failure_set(&t->f, RS_EXIT_REFUSED,
+                              "%s belongs to an image that is being re-encrypted in place", t->journal_path);
+    int code = rs_journal_remove(&t->journal);
+    return code == 0 ? 0 : rs_failure_errno(&t->f, code, "remove", t->journal_path);
+}
+
 static int find_journal(struct rs_tc *t, bool needed)
 {
     const struct rs_file *file = t->o.in_place ? &t->src_file : &t->dst_file;
@@ -237,7 +246,7 @@ static int find_journal(struct rs_tc *t, bool needed)
     if (t->journal_path[0] == '\0') return 0;
     bool direct = t->o.in_place && !t->o.buffered;
     switch (rs_journal_open(&t->journal, t->journal_path, direct)) {
-    case RS_JOURNAL_INCOMPLETE:
+    case RS_JOURNAL_ENDED:
         if (unlink(t->journal_path) != 0) return rs_failure_errno(&t->f, errno, "remove", t->journal_path);
         return 0;
     case RS_JOURNAL_DAMAGED:
@@ -245,7 +254,12 @@ static int find_journal(struct rs_tc *t, bool needed)
                               "%s is there but is no journal that can be read: look what it is, "
                               "move it away if it is not one",
                               t->journal_path);
+    case RS_JOURNAL_FOREIGN:
+        return rs_failure_set(&t->f, RS_EXIT_REFUSED,
+                              "%s is not yours alone: remove it, or see who put it there", t->journal_path);
     case RS_JOURNAL_THERE:
+        /* A state without its destination, or of one that shall be replaced, is of no use. */
+        if (!t->o.in_place && (t->dst_file.fd < 0 || t->o.force)) return drop_state(t);
         t->resumed = true;
         return 0;
     default:

@@ -26,7 +26,7 @@
 struct change {
     struct change *next; /* older */
     char path[512];
-    int kind; /* 'w' write, 'c' created, 'u' unlinked */
+    int kind; /* 'w' write, 'c' created, 'u' unlinked, 'r' renamed from old */
     uint64_t off;
     size_t len;
     uint8_t *old, *new;
@@ -120,6 +120,7 @@ static void strike(void)
         snprintf(kept, sizeof(kept), "%s.unlinked", c->path);
         if (c->kind == 'u' && (chance() ? rename(kept, c->path) : real_unlink(kept)) != 0) abort();
         if (c->kind == 'c' && chance()) (void)real_unlink(c->path);
+        if (c->kind == 'r' && chance() && rename(c->path, (char *)c->old) != 0) abort();
     }
     _exit(99);
 }
@@ -249,4 +250,17 @@ int unlink(const char *path)
     snprintf(kept, sizeof(kept), "%.500s.unlinked", full);
     note(full, 'u');
     return rename(full, kept);
+}
+
+int renameat2(int from_folder, const char *from, int to_folder, const char *to, unsigned flags)
+{
+    static int (*real)(int, const char *, int, const char *, unsigned);
+    char full[PATH_MAX];
+    if (real == NULL) *(void **)&real = dlsym(RTLD_NEXT, "renameat2");
+    if (realpath(from, full) == NULL) return -1;
+    count();
+    int code = real(from_folder, from, to_folder, to, flags);
+    char now[PATH_MAX];
+    if (code == 0 && realpath(to, now) != NULL) note(now, 'r')->old = (uint8_t *)strdup(full);
+    return code;
 }
