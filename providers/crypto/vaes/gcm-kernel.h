@@ -327,8 +327,7 @@ INLINE void xts_rounds_enc(V s[FLIGHT], const struct rs_vaes_key *key, struct we
     ROUND(8)
     ROUND(9)
 #undef ROUND
-        if (key->rounds == 14)
-    {
+    if (key->rounds == 14) {
         round_enc(s, key->enc[10], w, 0);
         round_enc(s, key->enc[11], w, 0);
         round_enc(s, key->enc[12], w, 0);
@@ -349,8 +348,7 @@ INLINE void xts_rounds_dec(V s[FLIGHT], const struct rs_vaes_key *key, struct we
     ROUND(8)
     ROUND(9)
 #undef ROUND
-        if (key->rounds == 14)
-    {
+    if (key->rounds == 14) {
         round_dec(s, key->dec[10], w, 0);
         round_dec(s, key->dec[11], w, 0);
         round_dec(s, key->dec[12], w, 0);
@@ -435,7 +433,14 @@ INLINE void table_epoch(struct gcm *g, uint32_t index)
 
 static void table_build(struct gcm *g)
 {
-    for (uint32_t i = 0; i < EPOCH; i += LANES) v_store(g->table[i], two_rounds(g, v_count(2 + i)));
+    const struct rs_vaes_key *key = g->key;
+    const V k0 = v_bcast(key->enc[0]), k1 = v_bcast(key->enc[1]), k2 = v_bcast(key->enc[2]);
+    const V step = v_bcast(counter_step[1]);
+    V count = v_add32(g->base, v_count(2));
+    for (uint32_t i = 0; i < EPOCH; i += LANES) {
+        v_store(g->table[i], v_enc(v_enc(v_xor(v_reverse(count), k0), k1), k2));
+        count = v_add32(count, step);
+    }
     g->first = v_bcast(g->table[0]);
     g->delta_one = epoch_delta(g, 1);
     table_epoch(g, 0);

@@ -287,6 +287,7 @@ static int run_opened(struct batch *b, struct rs_run *run, enum kind kind)
     record_src_tag(&r);
     if (!rs_equal_ct(r.src_tag, run->src.tag, RS_TAG_LEN)) {
         rs_wipe(b->wait, first_len);
+        rs_wipe(r.src_tag, RS_TAG_LEN);
         return RESEAL_EAUTH;
     }
     f->stream = stream;
