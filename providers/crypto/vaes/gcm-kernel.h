@@ -663,8 +663,22 @@ INLINE void flight_GCM_XTS(struct frame *f, struct at *a, bool table, enum mode 
 #undef END
 }
 
+/* Hashing ahead, a flight stores to two places that are not in the nearest cache: asked for in time, it does
+ * not wait for them. (5 % of GCM to XTS.) */
+INLINE void ask_ahead(const struct at *a)
+{
+#define ASK(i)                                                                                               \
+    if (16 * LANES * i % 64 == 0) {                                                                          \
+        __builtin_prefetch(a->ahead->keep + GROUP_BYTES + 16 * LANES * i, 1);                                \
+        __builtin_prefetch(a->out + FLIGHT_BYTES + 16 * LANES * i, 1);                                       \
+    }
+    EACH(ASK)
+#undef ASK
+}
+
 /* flight_KIND and the step to the next. */
 #define FLY(kind, f, a, table, mode)                                                                         \
+    if (mode == AHEAD) ask_ahead(a);                                                                         \
     if (mode == VERIFIED) (a)->copy.len -= FLIGHT_BYTES;                                                     \
     flight_##kind(f, a, table, mode);                                                                        \
     (a)->in += FLIGHT_BYTES;                                                                                 \
