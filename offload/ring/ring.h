@@ -199,6 +199,14 @@ static inline void rs_ring_awake(struct rs_ring_end *consumer)
     atomic_store_explicit(&consumer->mine->need_wake, 0, memory_order_relaxed);
 }
 
+/* Asks for a byte with the next publish; what is looked at after it, is looked at after the request is seen.
+ */
+static inline void rs_ring_ask_wake(struct rs_ring_end *consumer)
+{
+    atomic_store_explicit(&consumer->mine->need_wake, 1, memory_order_relaxed);
+    rs_full_fence();
+}
+
 /*
  * Before sleeping: asks for a wake-up, then looks again. True: nothing there,
  * the next publish sends a byte, sleep. False: something came meanwhile, the
@@ -206,8 +214,7 @@ static inline void rs_ring_awake(struct rs_ring_end *consumer)
  */
 static inline bool rs_ring_announce_sleep(struct rs_ring_end *consumer)
 {
-    atomic_store_explicit(&consumer->mine->need_wake, 1, memory_order_relaxed);
-    rs_full_fence();
+    rs_ring_ask_wake(consumer);
     if (rs_ring_available(consumer) == 0) return true;
     rs_ring_awake(consumer);
     return false;

@@ -110,13 +110,36 @@ void rs_queue_enter(struct rs_server *s, struct rs_client *c, struct rs_queue *q
     if (!q->huge) atomic_fetch_add_explicit(&s->small_pages, 1, memory_order_relaxed);
 }
 
+/* Queues of one user: nobody takes all the places that workers have. */
+static unsigned queues_of(const struct rs_server *s, uint32_t uid)
+{
+    unsigned n = 0;
+    for (unsigned i = 0; i < RS_CLIENTS_MAX; i++) {
+        if (s->clients[i] == NULL || s->clients[i]->uid != uid) continue;
+        for (unsigned w = 0; w < s->nworkers; w++) n += s->clients[i]->seat_queues[w];
+    }
+    return n;
+}
+
+/* As rs_queue_make(), within what the client may have: a memfd that it brings has the size it has. */
+static int make_within(struct rs_queue **out, const struct rs_server *s, const struct rs_client *c,
+                       const struct rs_msg_queue *m, int memfd, int *peer)
+{
+    uint64_t left = memory_left(s, c);
+    int e = rs_queue_make(out, memfd, m->depth, m->arena, peer);
+    if (e != 0 || (*out)->ring.total <= left) return e;
+    rs_queue_free(*out);
+    rs_cleanup_close(peer);
+    return RESEAL_ELIMIT;
+}
+
 /* Makes the queue and starts giving it to a worker. `memfd` is taken over; -1: a new one. */
 static int queue_add(struct rs_server *s, struct rs_client *c, const struct rs_msg_queue *m, int memfd)
 {
     int place = free_place(c), peer = -1;
     RS_CLOSE int given = memfd;
     if (m->queue != 0 || m->total != 0 || place < 0) return place < 0 ? RESEAL_ELIMIT : RESEAL_EINVAL;
-    if (m->arena > memory_left(s, c)) return RESEAL_ELIMIT;
+    if (m->arena > memory_left(s, c) || queues_of(s, c->uid) >= RS_QUEUES_USER) return RESEAL_ELIMIT;
     unsigned w = rs_queue_worker(s, c);
     int e = rs_session_seat(s, c, w);
     if (e != 0 && w != c->home && c->seats[c->home] != NULL) {
@@ -129,7 +152,7 @@ static int queue_add(struct rs_server *s, struct rs_client *c, const struct rs_m
     struct rs_note *note = rs_note_new(c, w, RS_NOTE_QUEUE_ADD);
     if (note == NULL) return RESEAL_ENOMEM;
     given = -1;
-    e = rs_queue_make(&note->queue, memfd, m->depth, m->arena, &peer);
+    e = make_within(&note->queue, s, c, m, memfd, &peer);
     if (e != 0) {
         free(note);
         return e;

@@ -41,9 +41,13 @@ static int take_aux(const struct rs_queue *q, struct rs_ticket *t, const struct 
     return e;
 }
 
-/* Tickets that wait and carry the user_data that a cancel names. */
+/*
+ * Tickets that wait and carry the user_data that a cancel names. The look at
+ * each is paid for like bytes of a job: a ring full of cancels is quadratic.
+ */
 static void cancel(struct rs_queue *q, uint64_t user_data)
 {
+    q->deficit -= (int64_t)q->waiting * RS_LOOK_COST;
     for (uint32_t i = 0; i < q->waiting; i++) {
         struct rs_ticket *t = &q->tickets[(q->first + i) & (q->ring.depth - 1)];
         if (t->binding == NULL || t->sqe.user_data != user_data) continue;

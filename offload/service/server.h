@@ -25,6 +25,7 @@
 #define RS_CLIENTS_USER 256u /* of one user id: no user takes all the places */
 #define RS_SESSIONS_MAX 256u
 #define RS_QUEUES_MAX   64u
+#define RS_QUEUES_USER  1024u        /* of one user id */
 #define RS_MEMORY_MAX   (8ull << 30) /* bytes of queue memory and registered memory a client may have */
 
 #define RS_MEMORY_USER  (32ull << 30) /* the same, of all clients of one user id together */

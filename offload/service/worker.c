@@ -241,16 +241,25 @@ static bool spin(struct rs_worker *w, uint64_t start)
 }
 
 /*
- * Asks the clients to wake us; false when work came meanwhile. Jobs that cannot
- * be taken, because the client does not take its completions, are no reason to
- * stay awake: its next submission wakes us.
+ * Jobs that cannot be taken, because the client does not take its completions,
+ * are no reason to stay awake: its next submission wakes us. True: sleep.
  */
+static bool blocked_by_client(struct rs_queue *q)
+{
+    if (rs_ring_room(&q->cq) != 0) return false;
+    rs_ring_ask_wake(&q->sq);
+    if (rs_ring_room(&q->cq) == 0) return true;
+    rs_ring_awake(&q->sq);
+    return false;
+}
+
+/* Asks the clients to wake us; false when work came meanwhile. */
 static bool announce_all(struct rs_worker *w)
 {
     for (unsigned i = 0; i < w->count; i++) {
         struct rs_queue *q = w->queues[i];
         if (q->seat->faulted) continue;
-        if (!rs_ring_announce_sleep(&q->sq) && rs_ring_room(&q->cq) != 0) return false;
+        if (!rs_ring_announce_sleep(&q->sq) && !blocked_by_client(q)) return false;
     }
     return true;
 }

@@ -23,6 +23,7 @@
 #define RS_WORKER_QUEUES 4096u
 #define RS_QUANTUM       (256u << 10)
 #define RS_JOB_COST      4096u
+#define RS_LOOK_COST     64  /* bytes that a cancel counts for each job it looks at */
 #define RS_CODES         33u /* 0 and the RESEAL_E... codes, by -code */
 
 /* Jobs that run and complete together: small ones amortise the publish, large ones would only add latency. */
