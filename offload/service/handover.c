@@ -50,30 +50,20 @@ static bool all_paused(const struct rs_server *s)
     return s->paused == s->nworkers;
 }
 
-static int tell_workers(struct rs_server *s, enum rs_note_kind kind)
-{
-    for (unsigned w = 0; w < s->nworkers; w++) {
-        struct rs_note *note = rs_note_new(NULL, w, kind);
-        if (note == NULL) return RESEAL_ENOMEM;
-        rs_note_send(s, NULL, note, false);
-    }
-    return 0;
-}
-
 static int come_to_rest(struct rs_server *s)
 {
     s->handing_over = true;
     rs_server_listen(s, false);
     int e = await(s, at_rest);
     s->paused = 0;
-    if (e == 0) e = tell_workers(s, RS_NOTE_PAUSE);
+    if (e == 0) e = rs_workers_tell(s, RS_NOTE_PAUSE);
     return e == 0 ? await(s, all_paused) : e;
 }
 
 static void go_on(struct rs_server *s)
 {
     /* A worker that was not paused ignores it. Without memory for the notes there is no going on. */
-    if (tell_workers(s, RS_NOTE_RESUME) != 0) abort();
+    if (rs_workers_tell(s, RS_NOTE_RESUME) != 0) abort();
     s->handing_over = false;
     rs_server_listen(s, true);
     for (unsigned i = 0; i < RS_CLIENTS_MAX; i++)

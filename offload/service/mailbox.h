@@ -29,6 +29,7 @@ enum rs_note_kind {
     RS_NOTE_SEAT_END,      /* the client is gone: let go of all */
     RS_NOTE_PAUSE,         /* touch no queue until RESUME */
     RS_NOTE_RESUME,
+    RS_NOTE_DRAIN, /* complete what was accepted, and take nothing new from here on */
     RS_NOTE_STOP,
     /* from a worker: notes come back when done; these two begin there */
     RS_NOTE_FAULT, /* the client's memory faulted, or it broke the ring */

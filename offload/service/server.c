@@ -34,6 +34,16 @@ void rs_note_send(struct rs_server *s, struct rs_client *c, struct rs_note *note
     rs_mailbox_put(&s->workers[note->worker]->inbox, note);
 }
 
+int rs_workers_tell(struct rs_server *s, enum rs_note_kind kind)
+{
+    for (unsigned w = 0; w < s->nworkers; w++) {
+        struct rs_note *note = rs_note_new(NULL, w, kind);
+        if (note == NULL) return RESEAL_ENOMEM;
+        rs_note_send(s, NULL, note, false);
+    }
+    return 0;
+}
+
 static void note_back(struct rs_server *s, struct rs_note *note)
 {
     struct rs_client *c = note->client;
@@ -325,6 +335,9 @@ void rs_server_close(struct rs_server *s)
 {
     rs_server_listen(s, false);
     s->handing_over = true;
+    /* Without memory for the notes, waiting jobs are left to what the client does when a service dies. */
+    bool drained = rs_workers_tell(s, RS_NOTE_DRAIN) == 0;
+    (void)drained;
     for (unsigned i = 0; i < RS_CLIENTS_MAX; i++)
         if (s->clients[i] != NULL) rs_client_end(s, s->clients[i]);
     while (s->nclients != 0 && rs_server_step(s, -1) == 0) continue;

@@ -153,6 +153,9 @@ struct rs_note *rs_note_new(struct rs_client *c, unsigned worker, enum rs_note_k
 /* Sends a note; with `op` the client's operation waits for it. */
 void rs_note_send(struct rs_server *s, struct rs_client *c, struct rs_note *note, bool op);
 
+/* Sends each worker a note of no client. RESEAL_ENOMEM: some did not get it. */
+RS_MUST_CHECK int rs_workers_tell(struct rs_server *s, enum rs_note_kind kind);
+
 /* Replies when no note of the operation is out any more. */
 void rs_operation_settle(struct rs_server *s, struct rs_client *c);
 

@@ -61,6 +61,8 @@ static void seat_end(struct rs_worker *w, struct rs_seat *seat)
     for (unsigned i = 0; i < seat->nslots; i++) seat->slots[i].binding = NULL;
 }
 
+static bool work(struct rs_worker *w);
+
 static void note_do(struct rs_worker *w, struct rs_note *note)
 {
     int status = 0;
@@ -96,6 +98,10 @@ static void note_do(struct rs_worker *w, struct rs_note *note)
     case RS_NOTE_PAUSE:
     case RS_NOTE_RESUME:
         w->paused = note->kind == RS_NOTE_PAUSE;
+        break;
+    case RS_NOTE_DRAIN:
+        w->draining = true;
+        while (work(w)) continue;
         break;
     case RS_NOTE_STOP:
         w->stop = true;
@@ -193,7 +199,7 @@ static void finish_closing(struct rs_worker *w)
 static bool round_once(struct rs_worker *w)
 {
     bool busy = false, closing = false;
-    for (unsigned i = 0; i < w->count; i++)
+    for (unsigned i = 0; i < w->count && !w->draining; i++)
         if (!w->queues[i]->seat->faulted) busy |= rs_serve_fetch(w->queues[i]) != 0;
     for (unsigned i = 0; i < w->count; i++) {
         struct rs_queue *q = w->queues[i];

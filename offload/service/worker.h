@@ -48,7 +48,7 @@ struct rs_worker {
     uint8_t *scratch;
     uint64_t scratch_len;
     uint64_t spin_ns;
-    bool stop, paused;
+    bool stop, paused, draining;
     struct rs_guard guard; /* up while queues are touched */
     struct rs_job jobs[RS_GROUP_JOBS];
     struct rs_ticket *running[RS_GROUP_JOBS];
