@@ -47,6 +47,12 @@ static int take_xts_option(struct rs_side_spec *s, const char *option, const cha
         snprintf(s->key_path, sizeof(s->key_path), "%s", value);
         return 0;
     }
+    if (strncmp(option, "name=", 5) == 0) {
+        int n = snprintf(s->key_name, sizeof(s->key_name), "%s", value);
+        return n > 0 && (size_t)n < sizeof(s->key_name)
+                   ? 0
+                   : rs_failure_set(f, RS_EXIT_USAGE, "'%s': a name has 1 to 120 characters", option);
+    }
     if (strncmp(option, "unit=", 5) == 0) {
         uint64_t unit;
         if (rs_cli_bytes(value, UNIT_MAX, &unit) != 0 || unit < UNIT_MIN || !rs_is_pow2(unit))
@@ -61,7 +67,7 @@ static int take_xts_option(struct rs_side_spec *s, const char *option, const cha
         return code == 0 && s->step == 0 ? bad_number(f, option) : code;
     }
     return rs_failure_set(f, RS_EXIT_USAGE,
-                          "'%s': xts: takes key=, unit=, offset=, tweak=, step= and size=", option);
+                          "'%s': xts: takes key=, name=, unit=, offset=, tweak=, step= and size=", option);
 }
 
 static int take_option(struct rs_side_spec *s, const char *option, struct rs_failure *f)

@@ -7,7 +7,7 @@
  * files behind them.
  *
  *   luks:FILE
- *   xts:FILE,key=KEYFILE[,unit=512][,offset=0][,tweak=0][,step=1][,size=BYTES]
+ *   xts:FILE,key=KEYFILE[,name=NAME][,unit=512][,offset=0][,tweak=0][,step=1][,size=BYTES]
  *   plain:FILE[,offset=0][,size=BYTES]
  *
  * A comma in a name is written twice. Numbers take K, M, G, T (powers of 1024).
@@ -24,6 +24,7 @@ struct rs_side_spec {
     enum rs_side_kind kind;
     char path[PATH_MAX];
     char key_path[PATH_MAX]; /* XTS */
+    char key_name[121];      /* XTS: the policy knows the key as raw:NAME; may be empty */
     uint32_t unit;           /* XTS: 512 to 65536, a power of two; else 0 */
     uint64_t offset;         /* bytes before the data; XTS and plain */
     uint64_t tweak;          /* XTS: of the first data unit */

@@ -19,8 +19,12 @@ static int raw_key(struct rs_tc *t, struct rs_tc_side *side, uint32_t use)
     RS_CLOSE int fd = open(s->key_path, O_RDONLY | O_CLOEXEC);
     if (fd < 0) return rs_failure_errno(&t->f, errno, "open", s->key_path);
     rs_passphrase_warn(s->key_path, fd);
-    struct reseal_key_use how = {
-        .size = sizeof(how), .cipher = RESEAL_XTS, .use = use, .unit = s->unit, .step = s->step};
+    struct reseal_key_use how = {.size = sizeof(how),
+                                 .cipher = RESEAL_XTS,
+                                 .use = use,
+                                 .unit = s->unit,
+                                 .step = s->step,
+                                 .name = s->key_name};
     int code = reseal_key_raw(t->service, fd, &how, &side->key);
     if (code == RESEAL_EKEYBAD)
         return rs_failure_set(&t->f, RS_EXIT_KEY,

@@ -76,7 +76,7 @@ static const char help_text[] =
     "Re-encrypts a disk image under another key. The keys stay in the service.\n\n"
     "SRC and DST\n"
     "  luks:FILE        LUKS1 or LUKS2 with aes-xts-plain64\n"
-    "  xts:FILE,key=KEYFILE[,unit=512][,offset=0][,tweak=0][,step=1][,size=BYTES]\n"
+    "  xts:FILE,key=KEYFILE[,name=NAME][,unit=512][,offset=0][,tweak=0][,step=1][,size=BYTES]\n"
     "                   raw AES-XTS; KEYFILE holds 32 or 64 bytes\n"
     "  plain:FILE[,offset=0][,size=BYTES]\n"
     "                   not encrypted; as a destination it needs the grant plain-out\n"
