@@ -1,6 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "offload/service/worker.h"
 
+/* Bytes that fit every cache: the question need not be asked. */
+#define STREAM_LEAST (512u << 10)
+
 /* ---- from the ring to a ticket -------------------------------------------- */
 
 /*
@@ -249,7 +252,8 @@ static void gather(struct rs_worker *w, struct rs_queue *q, struct group *g)
 
 static void run_jobs(struct rs_worker *w, struct rs_queue *q, const struct group *g)
 {
-    bool stream = rs_transform_streams(rs_spread_bytes(&q->spread));
+    uint64_t spread = rs_spread_bytes(&q->spread);
+    bool stream = spread > STREAM_LEAST && rs_transform_streams(spread);
     /* The lines of the completions come to this core while it encrypts. */
     for (unsigned i = 0; i < g->tickets; i++) __builtin_prefetch(&q->ring.cq[rs_ring_slot(&q->cq, i)], 1);
     rs_transform_run(g->transform, w->jobs, g->jobs, w->scratch, stream);
@@ -284,8 +288,6 @@ static void run_group(struct rs_worker *w, struct rs_queue *q)
 void rs_serve_run(struct rs_worker *w, struct rs_queue *q)
 {
     while (q->waiting != 0 && q->deficit > 0) run_group(w, q);
-    /* What is left over is not saved up; what was overdrawn stays owed. */
-    if (q->waiting == 0) q->deficit = RS_MIN(q->deficit, 0);
 }
 
 void rs_serve_fault(struct rs_worker *w, struct rs_queue *q)

@@ -28,7 +28,7 @@
 #define RS_QUEUES_USER  1024u        /* of one user id */
 #define RS_MEMORY_MAX   (8ull << 30) /* bytes of queue memory and registered memory a client may have */
 
-#define RS_MEMORY_USER  (32ull << 30) /* the same, of all clients of one user id together */
+#define RS_MEMORY_USER (32ull << 30) /* the same, of all clients of one user id together */
 
 enum rs_source_kind {
     RS_SOURCE_LISTEN,

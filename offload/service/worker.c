@@ -175,10 +175,10 @@ static int64_t quantum(const struct rs_worker *w, const struct rs_queue *q)
     return RS_MAX(bytes, (int64_t)RS_JOB_COST);
 }
 
+/* A queue gets its bytes of the round when it has used up those of the last. */
 static void serve(struct rs_worker *w, struct rs_queue *q)
 {
-    if (q->waiting == 0 && q->deficit >= 0) return;
-    q->deficit = RS_MIN(q->deficit + quantum(w, q), (int64_t)RS_QUANTUM * 10);
+    if (q->deficit <= 0 && (q->waiting != 0 || q->deficit < 0)) q->deficit += quantum(w, q);
     if (q->waiting != 0 && q->deficit > 0 && !q->seat->faulted) rs_serve_run(w, q);
 }
 
@@ -377,8 +377,13 @@ static int start_thread(struct rs_worker *w)
         CPU_SET((size_t)w->cpu, &set);
         w->pinned = pthread_attr_setaffinity_np(&attr, sizeof(set), &set) == 0;
     }
-    /* Signals are the control thread's; those of faults cannot be blocked. */
+    /* Signals are the control thread's. Those of faults stay: one that is blocked kills instead of being
+     * caught. */
     sigfillset(&all);
+    sigdelset(&all, SIGBUS);
+    sigdelset(&all, SIGSEGV);
+    sigdelset(&all, SIGFPE);
+    sigdelset(&all, SIGILL);
     pthread_sigmask(SIG_SETMASK, &all, &old);
     int e = pthread_create(&w->thread, &attr, worker_main, w);
     if (e != 0 && w->pinned) {

@@ -7,8 +7,8 @@
  * weighted by tenant. It touches nothing that another thread writes, except
  * mailboxes and the shared memory of its queues.
  *
- * Turns (deficit round robin): in each round a queue with waiting jobs may use
- * RS_QUANTUM bytes times its tenant's weight / 100, divided by the number of
+ * Turns (deficit round robin): a queue with waiting jobs that has used up what
+ * it had gets, once in a round, RS_QUANTUM bytes times its tenant's weight / 100, divided by the number of
  * that tenant's queues that wait on this worker; a job that is larger runs
  * and is paid for by following rounds. Jobs count at least RS_JOB_COST bytes.
  */
