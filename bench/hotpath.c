@@ -12,8 +12,9 @@
 #include "providers/crypto/limit.h"
 #include "reseal/reseal.h"
 
-#define RUNS_MAX 1000u
-#define AAD      16u
+#define RUNS_MAX  1000u
+#define LONG_PASS (8u << 20) /* bytes */
+#define AAD       16u
 /* Two passes between XTS sides go through the first-level cache, as a careful developer would do it. */
 #define TWO_PASS_PIECE 16384u
 
@@ -329,6 +330,27 @@ static int make_work(struct bench *b)
 
 /* ---- measuring ------------------------------------------------------------- */
 
+/* A pass over a large set takes longer than a busy machine leaves it alone: the best of a few, of the copy
+ * too. */
+static unsigned best_of(const struct bench *b)
+{
+    return b->len < LONG_PASS ? 1 : 3;
+}
+
+static int sample_best(struct party *p, struct rs_sample *best)
+{
+    struct bench *b = p->b;
+    *best = (struct rs_sample){0};
+    for (unsigned i = 0; i < best_of(b); i++) {
+        struct rs_sample s;
+        int r = rs_sample_take(p->engine != NULL ? pass_engine : pass_peer, p, b->len,
+                               b->c.sample_us * 1000ull, &s);
+        if (r != 0) return r;
+        if (s.gbps > best->gbps) *best = s;
+    }
+    return 0;
+}
+
 /* One sample of one party; false in *right when its output was wrong. */
 static int sample_party(struct party *p, unsigned run, bool *right)
 {
@@ -336,8 +358,7 @@ static int sample_party(struct party *p, unsigned run, bool *right)
     struct rs_sample s;
     load_runs(p);
     memset(b->out, 0, b->len);
-    int r =
-        rs_sample_take(p->engine != NULL ? pass_engine : pass_peer, p, b->len, b->c.sample_us * 1000ull, &s);
+    int r = sample_best(p, &s);
     if (r != 0) return r;
     *right = *right && output_right(b);
     unsigned rounds =
@@ -351,7 +372,7 @@ static int sample_party(struct party *p, unsigned run, bool *right)
 static double sample_copy(struct bench *b)
 {
     double best = 0;
-    unsigned times = b->len < (8u << 20) ? 16 : 2;
+    unsigned times = b->len < LONG_PASS ? 16 : best_of(b);
     for (unsigned i = 0; i < times; i++) best = fmax(best, rs_limit_copy(b->out, b->in, b->len));
     return best / 1e9;
 }
