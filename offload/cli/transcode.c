@@ -23,17 +23,24 @@ static void on_signal(int number)
     stopped = 1;
 }
 
+/* What was ignored stays so: nohup(1). */
+static void catch_one(int number)
+{
+    struct sigaction old, stop = {.sa_handler = on_signal, .sa_flags = (int)SA_RESETHAND};
+    if (sigaction(number, NULL, &old) == 0 && old.sa_handler == SIG_IGN) return;
+    (void)sigaction(number, &stop, NULL);
+}
+
 /* The first signal ends the run in order, the second at once; either leaves a state to resume from. */
 static void catch_signals(void)
 {
-    struct sigaction stop = {.sa_handler = on_signal, .sa_flags = (int)SA_RESETHAND};
-    sigaction(SIGINT, &stop, NULL);
-    sigaction(SIGTERM, &stop, NULL);
-    sigaction(SIGHUP, &stop, NULL);
+    catch_one(SIGINT);
+    catch_one(SIGTERM);
+    catch_one(SIGHUP);
     /* A file-size limit is an error of the write, not the end of the program. */
     struct sigaction ignore = {.sa_handler = SIG_IGN};
-    sigaction(SIGXFSZ, &ignore, NULL);
-    sigaction(SIGPIPE, &ignore, NULL);
+    (void)sigaction(SIGXFSZ, &ignore, NULL);
+    (void)sigaction(SIGPIPE, &ignore, NULL);
 }
 
 static double cpu_seconds(void)
