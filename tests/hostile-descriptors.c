@@ -180,7 +180,7 @@ static void old_generations(RS_UNUSED void **state)
     assert_int_not_equal(old, new);
     struct rs_sqe e = good();
     e.session = old;
-    check(e, RESEAL_EINVAL);
+    check(e, RESEAL_ECANCELED);
     e.session = new;
     check(e, 0);
     m.session = old;

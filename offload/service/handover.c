@@ -120,6 +120,8 @@ static int give_client(const struct rs_client *c, int fd)
     struct rs_msg_client state = {
         .number = c->number, .uid = c->uid, .gid = c->gid, .pid = c->pid, .welcomed = c->welcomed};
     memcpy(state.tenant, c->tenant_asked, sizeof(state.tenant));
+    _Static_assert(sizeof(state.generations) == sizeof(c->generations), "one for each slot");
+    memcpy(state.generations, c->generations, sizeof(state.generations));
     int e = rs_msg_send(fd, RS_MSG_CLIENT, 0, &state, sizeof(state), &c->fd, 1, 0);
     for (unsigned i = 0; e == 0 && i < RS_SESSIONS_MAX; i++) {
         if (c->sessions[i] == NULL || c->sessions[i]->ending) continue;
@@ -167,6 +169,7 @@ static int take_client(struct rs_server *s, struct rs_msg *msg, struct rs_client
     if (*out == NULL) return RESEAL_ELIMIT;
     (*out)->number = m->number;
     (*out)->welcomed = m->welcomed != 0;
+    memcpy((*out)->generations, m->generations, sizeof(m->generations));
     memcpy((*out)->tenant_asked, m->tenant, sizeof(m->tenant));
     (*out)->tenant_asked[sizeof(m->tenant) - 1] = 0;
     return 0;

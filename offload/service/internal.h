@@ -59,6 +59,7 @@ struct rs_msg_client {
     uint32_t welcomed;
     uint32_t reserved;
     char tenant[64];
+    uint16_t generations[256]; /* of its session slots: a handle that was closed stays closed */
 };
 
 struct rs_msg_session_state {
@@ -84,7 +85,7 @@ struct rs_ticket_state {
 };
 
 _Static_assert(sizeof(struct rs_msg_state) == 24, "state");
-_Static_assert(sizeof(struct rs_msg_client) == 88, "client");
+_Static_assert(sizeof(struct rs_msg_client) == 600, "client");
 _Static_assert(sizeof(struct rs_msg_session_state) == 88, "session");
 _Static_assert(sizeof(struct rs_msg_queue_state) == 24, "queue");
 _Static_assert(sizeof(struct rs_ticket_state) == 456, "ticket");
