@@ -14,7 +14,6 @@
 
 #define LEN 8192u
 
-static struct service service;
 static struct raw client;
 static struct raw_queue queue;
 static uint32_t xts, gcm;

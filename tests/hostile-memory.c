@@ -29,7 +29,6 @@
 #define CHECKS 200 /* of the victim, at least */
 #define ROUNDS 500 /* of the attacker, at least */
 
-static struct service service;
 static pid_t worker;
 
 /* ---- the victim: there and back must be the same ---------------------------------- */
@@ -258,12 +257,6 @@ static int start(RS_UNUSED void **state)
     return 0;
 }
 
-static int stop(RS_UNUSED void **state)
-{
-    service_stop(&service);
-    return 0;
-}
-
 int main(void)
 {
     if (!service_is_built()) return 77;
@@ -271,5 +264,5 @@ int main(void)
         cmocka_unit_test(rings), cmocka_unit_test(indices),     cmocka_unit_test(payload),
         cmocka_unit_test(holes), cmocka_unit_test(wake_filled), cmocka_unit_test(wake_closed),
     };
-    return cmocka_run_group_tests(tests, start, stop);
+    return cmocka_run_group_tests(tests, start, service_group_stop);
 }

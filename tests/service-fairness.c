@@ -30,8 +30,6 @@
 #define PASS_MEDIAN 2
 #define PASS_P99    4
 
-static struct service service;
-
 struct flood {
     struct raw client;
     struct raw_queue queue;
@@ -124,15 +122,9 @@ static int start(RS_UNUSED void **state)
     return 0;
 }
 
-static int stop(RS_UNUSED void **state)
-{
-    service_stop(&service);
-    return 0;
-}
-
 int main(void)
 {
     if (!service_is_built()) return 77;
     const struct CMUnitTest tests[] = {cmocka_unit_test(a_flood_leaves_others_their_turn)};
-    return cmocka_run_group_tests(tests, start, stop);
+    return cmocka_run_group_tests(tests, start, service_group_stop);
 }

@@ -23,8 +23,6 @@
 #define QUIET_MS 1000
 #define ROUNDS   300
 
-static struct service service;
-
 /* utime + stime in ticks. */
 static unsigned long ticks_of(pid_t pid)
 {
@@ -96,21 +94,9 @@ static void uses_no_time(RS_UNUSED void **state)
     raw_close(&r);
 }
 
-static int start(RS_UNUSED void **state)
-{
-    service_start(&service);
-    return 0;
-}
-
-static int stop(RS_UNUSED void **state)
-{
-    service_stop(&service);
-    return 0;
-}
-
 int main(void)
 {
     if (!service_is_built()) return 77;
     const struct CMUnitTest tests[] = {cmocka_unit_test(wakes_from_sleep), cmocka_unit_test(uses_no_time)};
-    return cmocka_run_group_tests(tests, start, stop);
+    return cmocka_run_group_tests(tests, service_group_start, service_group_stop);
 }

@@ -24,8 +24,6 @@
 
 #define KILLS 8
 
-static struct service service;
-
 /* A moment between 0 and 300 microseconds, another each time: what a job's life takes. */
 static void some_moment(unsigned i)
 {
@@ -118,22 +116,10 @@ static void of_the_key_service(RS_UNUSED void **state)
     assert_int_equal(load_stop(&l), 0);
 }
 
-static int start(RS_UNUSED void **state)
-{
-    service_start(&service);
-    return 0;
-}
-
-static int stop(RS_UNUSED void **state)
-{
-    service_stop(&service);
-    return 0;
-}
-
 int main(void)
 {
     if (!service_is_built()) return 77;
     const struct CMUnitTest tests[] = {cmocka_unit_test(of_the_worker), cmocka_unit_test(of_clients),
                                        cmocka_unit_test(of_the_key_service)};
-    return cmocka_run_group_tests(tests, start, stop);
+    return cmocka_run_group_tests(tests, service_group_start, service_group_stop);
 }

@@ -18,8 +18,6 @@
 
 #include <cmocka.h>
 
-static struct service service;
-
 static struct rs_msg_side fresh(struct raw *r)
 {
     return raw_side(RESEAL_XTS, raw_key(r, RESEAL_XTS));
@@ -262,18 +260,6 @@ static void nothing_leaks(RS_UNUSED void **state)
     raw_close(&watcher);
 }
 
-static int start(RS_UNUSED void **state)
-{
-    service_start(&service);
-    return 0;
-}
-
-static int stop(RS_UNUSED void **state)
-{
-    service_stop(&service);
-    return 0;
-}
-
 int main(void)
 {
     if (!service_is_built()) return 77;
@@ -287,5 +273,5 @@ int main(void)
         cmocka_unit_test(memory_must_be_sealed),
         cmocka_unit_test(nothing_leaks),
     };
-    return cmocka_run_group_tests(tests, start, stop);
+    return cmocka_run_group_tests(tests, service_group_start, service_group_stop);
 }

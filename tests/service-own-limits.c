@@ -15,8 +15,6 @@
 
 #include <cmocka.h>
 
-static struct service service;
-
 static int attach(struct raw *r, const struct raw_queue *q, uint32_t depth)
 {
     /* Says less than the memory has. */
@@ -105,18 +103,6 @@ static void queues_of_a_user_have_a_limit(RS_UNUSED void **state)
     while (clients != 0) raw_close(&r[--clients]);
 }
 
-static int start(RS_UNUSED void **state)
-{
-    service_start(&service);
-    return 0;
-}
-
-static int stop(RS_UNUSED void **state)
-{
-    service_stop(&service);
-    return 0;
-}
-
 int main(void)
 {
     if (!service_is_built()) return 77;
@@ -125,5 +111,5 @@ int main(void)
         cmocka_unit_test(completions_that_nobody_takes),
         cmocka_unit_test(queues_of_a_user_have_a_limit),
     };
-    return cmocka_run_group_tests(tests, start, stop);
+    return cmocka_run_group_tests(tests, service_group_start, service_group_stop);
 }

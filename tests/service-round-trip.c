@@ -16,8 +16,6 @@
 #define UNIT 4096u
 #define LEN  (16u * UNIT)
 
-static struct service service;
-
 static reseal_key random_key(reseal *r, uint32_t cipher)
 {
     reseal_key key;
@@ -105,21 +103,9 @@ static void every_pair(RS_UNUSED void **state)
     reseal_close(r);
 }
 
-static int start(RS_UNUSED void **state)
-{
-    service_start(&service);
-    return 0;
-}
-
-static int stop(RS_UNUSED void **state)
-{
-    service_stop(&service);
-    return 0;
-}
-
 int main(void)
 {
     if (!service_is_built()) return 77;
     const struct CMUnitTest tests[] = {cmocka_unit_test(every_pair)};
-    return cmocka_run_group_tests(tests, start, stop);
+    return cmocka_run_group_tests(tests, service_group_start, service_group_stop);
 }

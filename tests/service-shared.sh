@@ -6,7 +6,10 @@ set -u
 bad=0
 fail() { printf 'FAIL: %s\n' "$*"; bad=1; }
 [ "$(id -u)" -eq 0 ] || { echo "only root can become another user"; exit 77; }
-command -v setpriv >/dev/null && getent passwd daemon nobody >/dev/null || { echo "no setpriv, or no users daemon and nobody"; exit 77; }
+if ! command -v setpriv >/dev/null || ! getent passwd daemon nobody >/dev/null; then
+    echo "no setpriv, or no users daemon and nobody"
+    exit 77
+fi
 work=$(mktemp -d "${TMPDIR:-/tmp}/reseal-test-XXXXXX") && chmod 755 "$work"
 pid=
 trap '[ -z "$pid" ] || { kill $pid; wait $pid; }; rm -rf "$work"' EXIT

@@ -16,13 +16,13 @@
 
 static void accepted_jobs_are_completed(RS_UNUSED void **state)
 {
-    struct service service;
+    struct service own;
     struct raw r;
     struct raw_queue q;
     struct rs_sqe jobs[JOBS];
     struct rs_cqe c;
-    service_start(&service);
-    raw_open(&r, service.dir);
+    service_start(&own);
+    raw_open(&r, own.dir);
     raw_queue_open(&r, &q, JOBS, LEN);
     struct rs_msg_side from = raw_side(RESEAL_XTS, raw_key(&r, RESEAL_XTS));
     struct rs_msg_side to = raw_side(RESEAL_XTS, raw_key(&r, RESEAL_XTS));
@@ -32,7 +32,7 @@ static void accepted_jobs_are_completed(RS_UNUSED void **state)
     /* One is completed: those that were there with it are accepted, and most of them wait. */
     assert_true(raw_wait(&q, &c, 20000));
     assert_int_equal(c.status, 0);
-    service_stop(&service);
+    service_stop(&own);
     uint32_t accepted = atomic_load(&q.ring.control->sq_consumer.index);
     assert_int_equal(atomic_load(&q.ring.control->cq_producer.index), accepted);
     for (uint32_t i = 1; i < accepted; i++) {

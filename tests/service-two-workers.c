@@ -18,8 +18,6 @@
 #define QUEUES  4
 #define RECORDS 200
 
-static struct service service;
-
 static void sessions_on_both(RS_UNUSED void **state)
 {
     struct raw r;
@@ -75,15 +73,9 @@ static int start(RS_UNUSED void **state)
     return 0;
 }
 
-static int stop(RS_UNUSED void **state)
-{
-    service_stop(&service);
-    return 0;
-}
-
 int main(void)
 {
     if (!service_is_built()) return 77;
     const struct CMUnitTest tests[] = {cmocka_unit_test(sessions_on_both)};
-    return cmocka_run_group_tests(tests, start, stop);
+    return cmocka_run_group_tests(tests, start, service_group_stop);
 }

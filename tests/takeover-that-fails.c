@@ -19,8 +19,6 @@
 
 #define JOBS 128
 
-static struct service service;
-
 /* Asks for it, takes `messages` messages of the old reseald-work, and is gone. */
 static void successor(unsigned messages)
 {
@@ -88,23 +86,11 @@ static void then_one_that_works(RS_UNUSED void **state)
     assert_int_equal(load_stop(&l), 0);
 }
 
-static int start(RS_UNUSED void **state)
-{
-    service_start(&service);
-    return 0;
-}
-
-static int stop(RS_UNUSED void **state)
-{
-    service_stop(&service);
-    return 0;
-}
-
 int main(void)
 {
     if (!service_is_built()) return 77;
     const struct CMUnitTest tests[] = {cmocka_unit_test(the_old_one_goes_on),
                                        cmocka_unit_test(another_version),
                                        cmocka_unit_test(then_one_that_works)};
-    return cmocka_run_group_tests(tests, start, stop);
+    return cmocka_run_group_tests(tests, service_group_start, service_group_stop);
 }

@@ -23,8 +23,6 @@
 #define JOBS  128
 #define TURNS 6
 
-static struct service service;
-
 static char *instance_of(reseal *r)
 {
     char *json, *found;
@@ -61,21 +59,9 @@ static void jobs_survive(RS_UNUSED void **state)
     assert_int_equal(load_stop(&l), 0);
 }
 
-static int start(RS_UNUSED void **state)
-{
-    service_start(&service);
-    return 0;
-}
-
-static int stop(RS_UNUSED void **state)
-{
-    service_stop(&service);
-    return 0;
-}
-
 int main(void)
 {
     if (!service_is_built()) return 77;
     const struct CMUnitTest tests[] = {cmocka_unit_test(jobs_survive)};
-    return cmocka_run_group_tests(tests, start, stop);
+    return cmocka_run_group_tests(tests, service_group_start, service_group_stop);
 }

@@ -21,7 +21,6 @@ struct talk {
     bool echo;       /* the terminal's echo, afterwards */
 };
 
-static struct service service;
 static char program[512];
 static char folder[] = "/tmp/reseal-prompt-XXXXXX";
 

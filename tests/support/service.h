@@ -32,6 +32,11 @@ void service_stop(struct service *s);
 /* Kills every program of the service and waits for the supervisor; the folder stays. */
 void service_kill(struct service *s);
 
+/* The service of a group of tests, and what cmocka_run_group_tests() calls before and after it. */
+extern struct service service;
+int service_group_start(void **state);
+int service_group_stop(void **state);
+
 /* A program of the service by its name ("reseald-work", "reseal-keyd"); 0: none. */
 pid_t service_child(const struct service *s, const char *name);
 
