@@ -162,16 +162,16 @@ static long huge_pages_free(void)
 
 static void punched_huge_pages(RS_UNUSED void **state)
 {
-    struct service service = {0};
+    struct service own = {0};
     struct raw bad, good;
     struct raw_queue q, other;
     struct rs_cqe c;
     struct rs_msg msg;
     if (huge_pages_free() < 8) skip();
-    service_start(&service);
-    pid_t pid = service_child(&service, "reseald-work");
-    raw_open(&bad, service.dir);
-    raw_open(&good, service.dir);
+    service_start(&own);
+    pid_t pid = service_child(&own, "reseald-work");
+    raw_open(&bad, own.dir);
+    raw_open(&good, own.dir);
     raw_queue_open(&bad, &q, 16, 8u << 20);
     raw_queue_open(&good, &other, 16, 65536);
     uint32_t mine = raw_session(&good, raw_side(RESEAL_XTS, raw_key(&good, RESEAL_XTS)),
@@ -191,13 +191,13 @@ static void punched_huge_pages(RS_UNUSED void **state)
     if (raw_wait(&q, &c, 20000) && c.status == RESEAL_EFAULT)
         assert_int_equal(rs_msg_recv(bad.control, &msg, 0), RESEAL_ENOSERVICE);
     assert_int_equal(raw_run(&other, raw_job(&other, mine, 0, 4096, 4096)), 0);
-    assert_int_equal(service_child(&service, "reseald-work"), pid);
+    assert_int_equal(service_child(&own, "reseald-work"), pid);
     if (hog != MAP_FAILED) munmap(hog, all);
     raw_queue_close(&q);
     raw_queue_close(&other);
     raw_close(&bad);
     raw_close(&good);
-    service_stop(&service);
+    service_stop(&own);
 }
 
 int main(void)
