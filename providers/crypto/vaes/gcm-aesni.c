@@ -2,6 +2,7 @@
 /* GCM with AES-NI and PCLMULQDQ: one block in a vector. */
 #include <immintrin.h>
 
+#include "providers/crypto/vaes/forget.h"
 #include "providers/crypto/vaes/gcm-bases.h"
 #include "providers/crypto/vaes/gcm.h"
 

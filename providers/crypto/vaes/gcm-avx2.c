@@ -2,6 +2,7 @@
 /* GCM with VAES and VPCLMULQDQ on 256 bits: two blocks in a vector. */
 #include <immintrin.h>
 
+#include "providers/crypto/vaes/forget.h"
 #include "providers/crypto/vaes/gcm-bases.h"
 #include "providers/crypto/vaes/gcm.h"
 

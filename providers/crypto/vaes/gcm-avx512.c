@@ -2,6 +2,7 @@
 /* GCM with VAES and VPCLMULQDQ on 512 bits: four blocks in a vector. */
 #include <immintrin.h>
 
+#include "providers/crypto/vaes/forget.h"
 #include "providers/crypto/vaes/gcm.h"
 #include "providers/crypto/vaes/xts-bases.h"
 

@@ -369,7 +369,8 @@ static void frame_wipe(struct frame *f, const struct rs_run *run, size_t longest
     rs_wipe(f->edge_out, sizeof(f->edge_out));
 }
 
-size_t RUN(struct rs_run *runs, size_t n, void *scratch, unsigned flags)
+static __attribute__((noinline)) size_t run_batch(struct rs_run *runs, size_t n, void *scratch,
+                                                  unsigned flags)
 {
     size_t longest = 0, failed = 0;
     struct batch b = {.f = scratch, .wait = (uint8_t *)scratch + RECORD_AT, .flags = flags};
@@ -380,5 +381,13 @@ size_t RUN(struct rs_run *runs, size_t n, void *scratch, unsigned flags)
     }
     if (n > 0) frame_wipe(b.f, &runs[0], longest);
     if (flags & RS_RUN_STREAM) _mm_sfence();
+    return failed;
+}
+
+size_t RUN(struct rs_run *runs, size_t n, void *scratch, unsigned flags)
+{
+    size_t failed = run_batch(runs, n, scratch, flags);
+    forget_stack();
+    v_forget();
     return failed;
 }

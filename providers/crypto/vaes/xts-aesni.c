@@ -2,6 +2,7 @@
 
 /* XTS with AES-NI. */
 
+#include "providers/crypto/vaes/forget.h"
 #include "providers/crypto/vaes/xts-common.h"
 
 #define XTS_RUN rs_xts_run_aesni
@@ -32,18 +33,6 @@ static inline __m128i v_numbers(uint64_t hi, uint64_t lo, uint64_t step)
 {
     (void)step;
     return _mm_set_epi64x((long long)hi, (long long)lo);
-}
-
-/* No plaintext or tweak stays in a register. */
-static inline void v_forget(void)
-{
-#define CLEAR(n) "pxor %%xmm" #n ", %%xmm" #n "\n\t"
-    __asm__ volatile(CLEAR(0) CLEAR(1) CLEAR(2) CLEAR(3) CLEAR(4) CLEAR(5) CLEAR(6) CLEAR(7) CLEAR(8) CLEAR(9)
-                         CLEAR(10) CLEAR(11) CLEAR(12) CLEAR(13) CLEAR(14) CLEAR(15)
-                     :
-                     :
-                     : "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8", "xmm9",
-                       "xmm10", "xmm11", "xmm12", "xmm13", "xmm14", "xmm15");
 }
 
 #include "providers/crypto/vaes/xts-kernel.h"

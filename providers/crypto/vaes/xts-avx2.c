@@ -2,6 +2,7 @@
 
 /* XTS with 256-bit VAES. */
 
+#include "providers/crypto/vaes/forget.h"
 #include "providers/crypto/vaes/xts-common.h"
 
 #define XTS_RUN rs_xts_run_avx2
@@ -36,16 +37,6 @@ static const uint64_t powers[8][4] RS_ALIGNED(32) = {
 static inline __m256i v_numbers(uint64_t hi, uint64_t lo, uint64_t step)
 {
     return _mm256_set_epi64x((long long)hi, (long long)(lo + step), (long long)hi, (long long)lo);
-}
-
-/* No plaintext or tweak stays in a register. */
-static inline void v_forget(void)
-{
-    __asm__ volatile("vzeroall"
-                     :
-                     :
-                     : "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8", "xmm9",
-                       "xmm10", "xmm11", "xmm12", "xmm13", "xmm14", "xmm15");
 }
 
 #include "providers/crypto/vaes/xts-kernel.h"

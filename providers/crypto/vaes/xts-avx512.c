@@ -3,6 +3,7 @@
 /* XTS with 512-bit VAES. It has one port, so the vectors of eight states keep it busy for longer than they
  * wait. */
 
+#include "providers/crypto/vaes/forget.h"
 #include "providers/crypto/vaes/xts-common.h"
 
 #define XTS_RUN rs_xts_run_avx512
@@ -42,20 +43,6 @@ static inline __m512i v_numbers(uint64_t hi, uint64_t lo, uint64_t step)
     return _mm512_set_epi64((long long)hi, (long long)(lo + 3 * step), (long long)hi,
                             (long long)(lo + 2 * step), (long long)hi, (long long)(lo + step), (long long)hi,
                             (long long)lo);
-}
-
-/* No plaintext or tweak stays in a register. */
-static inline void v_forget(void)
-{
-#define CLEAR(n) "vpxord %%zmm" #n ", %%zmm" #n ", %%zmm" #n "\n\t"
-    __asm__ volatile(
-        "vzeroall\n\t" CLEAR(16) CLEAR(17) CLEAR(18) CLEAR(19) CLEAR(20) CLEAR(21) CLEAR(22) CLEAR(23)
-            CLEAR(24) CLEAR(25) CLEAR(26) CLEAR(27) CLEAR(28) CLEAR(29) CLEAR(30) CLEAR(31)
-        :
-        :
-        : "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8", "xmm9", "xmm10", "xmm11",
-          "xmm12", "xmm13", "xmm14", "xmm15", "xmm16", "xmm17", "xmm18", "xmm19", "xmm20", "xmm21", "xmm22",
-          "xmm23", "xmm24", "xmm25", "xmm26", "xmm27", "xmm28", "xmm29", "xmm30", "xmm31");
 }
 
 #include "providers/crypto/vaes/xts-kernel.h"
