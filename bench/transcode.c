@@ -154,10 +154,22 @@ static void image_options(const struct rs_transcode_bench *b, const char *file, 
 
 static int qemu_convert(struct rs_transcode_bench *b, const struct names *n, double *cpu, double *seconds)
 {
-    const char *const argv[] = {"qemu-img",    "convert",      "-n",
-                                "--object",    n->old_secret,  "--object",
-                                n->new_secret, "--image-opts", "--target-image-opts",
-                                n->src,        n->dst,         NULL};
+    const char *const argv[] = {"qemu-img",
+                                "convert",
+                                "-n",
+                                "-t",
+                                "none",
+                                "-T",
+                                "none",
+                                "--object",
+                                n->old_secret,
+                                "--object",
+                                n->new_secret,
+                                "--image-opts",
+                                "--target-image-opts",
+                                n->src,
+                                n->dst,
+                                NULL};
     return run(b, argv, cpu, seconds);
 }
 
@@ -173,14 +185,14 @@ static int our_convert(struct rs_transcode_bench *b, const struct names *n, doub
     char from[NAME_ROOM + 8], to[NAME_ROOM + 8];
     snprintf(from, sizeof(from), "luks:%s/src", b->dir);
     snprintf(to, sizeof(to), "luks:%s/dst", b->dir);
-    /* No flush and no state, as `qemu-img convert` has none. */
+    /* No flush and no state, as `qemu-img convert` has none; O_DIRECT as it has here. */
     const char *const argv[] = {b->program,
                                 "transcode",
                                 "--runtime-dir",
                                 b->runtime_dir,
                                 "--quiet",
                                 "--existing",
-                                "--buffered",
+                                "--direct",
                                 "--no-sync",
                                 "--luks-version",
                                 "1",

@@ -421,9 +421,9 @@ int rs_tc_open(struct rs_tc *t)
     /* By measurement: copies want to stay in the cache, O_DIRECT wants few and large ones. */
     bool copies =
         !t->src_file.direct && (t->dst_file.fd < 0 ? rs_tc_io_flags(t, false) == 0 : !t->dst_file.direct);
-    uint32_t chunk = t->o.chunk != 0 ? t->o.chunk : copies ? 256u << 10 : 1u << 20;
+    uint32_t chunk = t->o.chunk != 0 ? t->o.chunk : copies ? 256u << 10 : 2u << 20;
     if (t->o.in_place) chunk = RS_MAX(RS_MIN(chunk, t->o.zone), t->o.zone / (RS_TC_SLOTS_MAX / 2));
-    uint32_t slots = t->o.in_place ? 2 * (t->o.zone / chunk) : t->o.depth != 0 ? t->o.depth : 8;
+    uint32_t slots = t->o.in_place ? 2 * (t->o.zone / chunk) : t->o.depth != 0 ? t->o.depth : copies ? 8 : 6;
     code = rs_tc_pipeline(t, chunk, slots);
     if (code == 0 && t->resumed) code = check_resume(t);
     return code;
