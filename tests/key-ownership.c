@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Handles: who owns a key, what it is bound to, when it goes, and that reseald-work hears of it. */
+#include "providers/key/keyd.h"
 #include "tests/support/keyd.h"
 
 #include <poll.h>
@@ -55,6 +56,28 @@ static void random_keys_reach_a_session_and_nobody_else(void **state)
     q.uid++; /* another user */
     assert_int_equal(keyd_session(&k, &q, &keys), RESEAL_ENOKEY);
     close(sock);
+}
+
+/* Key memory is shared: many connections do not get a user more than its part. */
+static void keys_of_a_user_have_a_limit(void **state)
+{
+    (void)state;
+    int socks[64];
+    unsigned n = 0, keys = 0;
+    int e = 0;
+    while (e == 0 && n < RS_ARRAY_LEN(socks)) {
+        reseal_key key;
+        unsigned here = 0;
+        socks[n++] = keyd_connect(&k);
+        while ((e = keyd_random(socks[n - 1], &xts4k, &key)) == 0) {
+            keys++;
+            here++;
+        }
+        if (here != 0) e = 0; /* this connection is full; is the next one? */
+    }
+    assert_int_equal(e, RESEAL_ELIMIT);
+    assert_int_equal(keys, RS_KEYD_KEYS_OF_USER);
+    while (n != 0) close(socks[--n]);
 }
 
 static void a_key_is_bound_to_cipher_use_unit_and_step(void **state)
@@ -333,6 +356,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(random_keys_reach_a_session_and_nobody_else),
+        cmocka_unit_test(keys_of_a_user_have_a_limit),
         cmocka_unit_test(a_key_is_bound_to_cipher_use_unit_and_step),
         cmocka_unit_test(a_gcm_destination_gets_a_fresh_subkey_each_time),
         cmocka_unit_test(raw_keys_are_exact),

@@ -87,7 +87,7 @@ static uint64_t memory_left(const struct rs_server *s, const struct rs_client *c
     uint64_t user = 0;
     for (unsigned i = 0; i < RS_CLIENTS_MAX; i++)
         if (s->clients[i] != NULL && s->clients[i]->uid == c->uid) user += s->clients[i]->memory;
-    uint64_t left = user < RS_MEMORY_USER ? RS_MEMORY_USER - user : 0;
+    uint64_t left = user < s->memory_user ? s->memory_user - user : 0;
     return RS_MIN(left, c->memory < RS_MEMORY_MAX ? RS_MEMORY_MAX - c->memory : 0);
 }
 

@@ -310,6 +310,14 @@ static int start_workers(struct rs_server *s, const struct rs_server_options *op
     return s->nworkers != 0 ? 0 : RESEAL_ENOMEM;
 }
 
+/* A user's share: at most half of this machine. */
+static uint64_t memory_of_a_user(void)
+{
+    long pages = sysconf(_SC_PHYS_PAGES), page = sysconf(_SC_PAGESIZE);
+    if (pages <= 0 || page <= 0) return RS_MEMORY_MAX;
+    return RS_MIN(RS_MEMORY_USER, (uint64_t)pages * (uint64_t)page / 2);
+}
+
 int rs_server_open(struct rs_server *s, const struct rs_server_options *options)
 {
     s->listen = options->listen;
@@ -320,6 +328,7 @@ int rs_server_open(struct rs_server *s, const struct rs_server_options *options)
     s->supervisor_kind = RS_SOURCE_SUPERVISOR;
     s->scratch_locked = true;
     s->started_ns = rs_now_ns();
+    s->memory_user = memory_of_a_user();
     s->epoll = epoll_create1(EPOLL_CLOEXEC);
     if (s->epoll < 0) return RESEAL_EIO;
     int e = rs_mailbox_init(&s->inbox);

@@ -21,14 +21,16 @@
 
 /* ==== 1. What a client has ================================================= */
 
-#define RS_CLIENTS_MAX  1024u
-#define RS_CLIENTS_USER 256u /* of one user id: no user takes all the places */
-#define RS_SESSIONS_MAX 256u
-#define RS_QUEUES_MAX   64u
-#define RS_QUEUES_USER  1024u        /* of one user id */
-#define RS_MEMORY_MAX   (8ull << 30) /* bytes of queue memory and registered memory a client may have */
+#define RS_CLIENTS_MAX   1024u
+#define RS_CLIENTS_USER  256u /* of one user id: no user takes all the places */
+#define RS_SESSIONS_MAX  256u
+#define RS_SESSIONS_USER 2048u /* of one user id: key memory is shared */
+#define RS_QUEUES_MAX    64u
+#define RS_QUEUES_USER   1024u        /* of one user id */
+#define RS_MEMORY_MAX    (8ull << 30) /* bytes of queue memory and registered memory a client may have */
 
-#define RS_MEMORY_USER (32ull << 30) /* the same, of all clients of one user id together */
+#define RS_MEMORY_USER                                                                                       \
+    (32ull << 30) /* the same, of all clients of one user id together; at most half of the machine */
 
 enum rs_source_kind {
     RS_SOURCE_LISTEN,
@@ -99,6 +101,7 @@ struct rs_server {
     unsigned nclients;
     struct rs_client *graves; /* ended, freed after the events at hand */
     struct rs_tenant *tenants;
+    uint64_t memory_user; /* bytes of queue memory that a user may have */
     uint32_t next_client;
     uint8_t instance[16];
     uint64_t started_ns;

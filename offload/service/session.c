@@ -203,10 +203,21 @@ static bool sides_known(const struct rs_msg_transform *asked)
     return asked->reserved == 0 && asked->source.cipher <= RS_GCM && asked->destination.cipher <= RS_GCM;
 }
 
+/* Sessions of all clients of a user. */
+static unsigned sessions_of(const struct rs_server *s, uint32_t uid)
+{
+    unsigned n = 0;
+    for (unsigned i = 0; i < RS_CLIENTS_MAX; i++) {
+        if (s->clients[i] == NULL || s->clients[i]->uid != uid) continue;
+        for (unsigned slot = 0; slot < RS_SESSIONS_MAX; slot++) n += s->clients[i]->sessions[slot] != NULL;
+    }
+    return n;
+}
+
 int rs_session_open(struct rs_server *s, struct rs_client *c, const struct rs_msg_transform *asked)
 {
     if (!sides_known(asked)) return RESEAL_EINVAL;
-    struct rs_session *session = session_make(c, asked);
+    struct rs_session *session = sessions_of(s, c->uid) < RS_SESSIONS_USER ? session_make(c, asked) : NULL;
     if (session == NULL) return RESEAL_ELIMIT;
     int e = session_bind(s, c, session);
     if (e == 0) c->op.session = session;

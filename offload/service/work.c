@@ -159,6 +159,7 @@ static const char *const calls[] = {"accept4",
                                     "sendto",
                                     "set_robust_list",
                                     "socketpair",
+                                    "sysinfo",
                                     "tgkill",
                                     "write",
                                     NULL};

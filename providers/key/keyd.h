@@ -17,6 +17,7 @@
 
 #define RS_KEYD_CLIENTS          1024u /* connections in all, */
 #define RS_KEYD_CLIENTS_OF_USER  256u  /* and of one user */
+#define RS_KEYD_KEYS_OF_USER     2048u /* key memory is shared: nobody takes all of it */
 #define RS_KEYD_CHILDREN         32u   /* orders that run at a time in all, */
 #define RS_KEYD_CHILDREN_OF_USER 4u    /* and of one user; others wait */
 #define RS_KEYD_DEADLINE_S       60u   /* for one order; RESEAL_KEYD_DEADLINE=SECONDS in tests */

@@ -14,11 +14,20 @@
 
 #define GRACE_NS UINT64_C(2000000000) /* a child ends itself by its alarm; one that does not is ended */
 
+/* Keys that all connections of a user have. */
+static uint32_t keys_of(const struct rs_keyd *d, uint32_t uid)
+{
+    uint32_t n = 0;
+    for (const struct rs_client *c = d->clients; c != NULL; c = c->next)
+        if (c->uid == uid) n += c->keys;
+    return n;
+}
+
 int rs_orders_mint(struct rs_keyd *d, struct rs_client *c, struct rs_key *form,
                    const struct rs_source_yield *y, reseal_key *id)
 {
     struct rs_key *key;
-    if (c->keys >= c->max_keys) return RESEAL_ELIMIT;
+    if (c->keys >= c->max_keys || keys_of(d, c->uid) >= RS_KEYD_KEYS_OF_USER) return RESEAL_ELIMIT;
     if (y->key_len > sizeof(y->key)) return RESEAL_EKEYBAD;
     form->len = y->key_len;
     int r = rs_keys_add(&d->keys, form, y->key, &key);
