@@ -142,6 +142,7 @@ void rs_client_write_entry(struct reseal_queue *q, uint32_t i, uint32_t nth)
 
 void rs_client_publish(struct reseal_queue *q, uint32_t n)
 {
+    for (uint32_t i = 0; n <= RS_PUSH_MAX && i < n; i++) rs_push_line(&q->ring.sq[rs_ring_slot(&q->sq, i)]);
     rs_ring_publish(&q->sq, n);
     q->sq_room -= n;
     if (rs_ring_should_wake(&q->sq) && rs_ring_wake(q->wake) != 0) q->lost = true;

@@ -118,6 +118,23 @@ static inline void rs_cpu_relax(void)
 }
 
 /*
+ * Moves a line that the other end reads next out of this core's own cache, to
+ * where both reach it: the reader waits less than for a line that another core
+ * has changed. A hint (CLDEMOTE); processors without it do nothing.
+ */
+static inline void rs_push_line(const void *line)
+{
+#if defined(__x86_64__)
+    __asm__ volatile("cldemote %0" : : "m"(*(const uint8_t *)line));
+#else
+    (void)line;
+#endif
+}
+
+/* Groups up to this long are pushed: in longer ones the reader is busy with the first entries meanwhile. */
+#define RS_PUSH_MAX 2u
+
+/*
  * Copies an entry out of shared memory exactly once: after it, the compiler
  * may not go back to the shared copy, which the other end can change.
  */
@@ -157,6 +174,7 @@ static inline void rs_ring_publish(struct rs_ring_end *producer, uint32_t n)
 {
     producer->index += n;
     atomic_store_explicit(&producer->mine->index, producer->index, memory_order_release);
+    rs_push_line(producer->mine);
 }
 
 /*

@@ -183,6 +183,7 @@ static void publish(struct rs_worker *w, struct rs_queue *q, uint32_t n)
 {
     q->first = (q->first + n) & (q->ring.depth - 1);
     q->waiting -= n;
+    for (uint32_t i = 0; n <= RS_PUSH_MAX && i < n; i++) rs_push_line(&q->ring.cq[rs_ring_slot(&q->cq, i)]);
     rs_ring_publish(&q->cq, n);
     if (!rs_ring_should_wake(&q->cq)) return;
     rs_count(&w->metrics.wakes, 1);
