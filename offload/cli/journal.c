@@ -9,6 +9,7 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
+#include "offload/base/crc32c.h"
 #include "offload/cli/side.h"
 
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "the structs are the format");
@@ -19,21 +20,6 @@ _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "the structs are the f
 #define RECORDS_AT   RS_JOURNAL_BLOCK
 #define HEADERS_AT   (3u * RS_JOURNAL_BLOCK)
 #define ZONE_MAX     (256u << 20)
-
-uint32_t rs_crc32c(uint32_t crc, const void *data, size_t len)
-{
-    static uint32_t table[256];
-    if (table[1] == 0) {
-        for (uint32_t i = 0; i < 256; i++) {
-            uint32_t c = i;
-            for (int k = 0; k < 8; k++) c = (c & 1) != 0 ? (c >> 1) ^ 0x82f63b78u : c >> 1;
-            table[i] = c;
-        }
-    }
-    crc = ~crc;
-    for (const uint8_t *p = data; len != 0; len--) crc = table[(crc ^ *p++) & 0xff] ^ (crc >> 8);
-    return ~crc;
-}
 
 /* Of all but the last four bytes, where it is kept. */
 static uint32_t crc_of(const void *p, size_t len)

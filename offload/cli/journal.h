@@ -120,9 +120,6 @@ enum rs_journal_found {
                          */
 };
 
-/* CRC-32C of `len` bytes, continuing from `crc` (0 at the start). */
-uint32_t rs_crc32c(uint32_t crc, const void *data, size_t len);
-
 /* What is at `path`; only a journal that is there is left open in *j. */
 enum rs_journal_found rs_journal_open(struct rs_journal *j, const char *path, bool direct);
 
