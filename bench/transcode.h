@@ -22,6 +22,7 @@ struct rs_transcode_bench {
     pid_t service; /* reseald, for its CPU time */
     uint64_t size; /* bytes of data */
     unsigned runs;
+    bool cached;   /* out of place: both sides through a warm page cache; else both by O_DIRECT */
     char why[512]; /* after a failure: one line */
 };
 
@@ -30,8 +31,7 @@ RS_MUST_CHECK int rs_transcode_bench_open(struct rs_transcode_bench *b, const ch
                                           const char *runtime_dir, uint64_t size, unsigned runs);
 void rs_transcode_bench_close(struct rs_transcode_bench *b);
 
-/* LUKS1 to LUKS1 against `qemu-img convert -n`, both through a warm page cache into a target that is
- * allocated. */
+/* LUKS1 to LUKS1 against `qemu-img convert -n` into a target that is allocated; caches as `cached` says. */
 RS_MUST_CHECK int rs_transcode_bench_out_of_place(struct rs_transcode_bench *b, struct rs_result *out);
 
 /* LUKS2 in place against `cryptsetup reencrypt --resilience journal`, both offline with O_DIRECT. */

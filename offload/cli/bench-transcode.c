@@ -17,7 +17,7 @@ static const char help[] =
     "files. Checked with 'qemu-img compare' and with OpenSSL.\n\n"
     "  --size N           bytes of data, whole MiB (1G)\n"
     "  --runs N           of each side (5)\n"
-    "  --only WHICH       out-of-place or in-place\n"
+    "  --only WHICH       out-of-place (O_DIRECT), page-cache or in-place\n"
     "  --dir DIR          scratch folder on a real file system ($TMPDIR or /var/tmp)\n"
     "  --runtime-dir DIR  use the service that runs there, whose processes must be visible\n"
     "  --json             one array of objects, docs/benchmarking.md\n\n"
@@ -50,7 +50,10 @@ static int take(struct settings *s, int id, const char *text)
         return 0;
     default:
         s->only = text;
-        return strcmp(text, "in-place") == 0 || strcmp(text, "out-of-place") == 0 ? 0 : RESEAL_EINVAL;
+        return strcmp(text, "in-place") == 0 || strcmp(text, "out-of-place") == 0 ||
+                       strcmp(text, "page-cache") == 0
+                   ? 0
+                   : RESEAL_EINVAL;
     }
 }
 
@@ -83,7 +86,9 @@ static int measure(struct rs_report *report, struct rs_transcode_bench *b, const
 {
     struct rs_result result;
     int r = 0;
-    if (only == NULL || strcmp(only, "out-of-place") == 0) {
+    for (unsigned cached = 0; r == 0 && cached < 2; cached++) {
+        if (only != NULL && strcmp(only, cached != 0 ? "page-cache" : "out-of-place") != 0) continue;
+        b->cached = cached != 0;
         r = rs_transcode_bench_out_of_place(b, &result);
         if (r == 0) rs_report_add(report, &result);
     }

@@ -11,7 +11,7 @@ _reseal() {
     case $prev in
     --from | --to) mapfile -t COMPREPLY < <(compgen -W "plain xts gcm" -- "$cur"); return ;;
     --key-bits) mapfile -t COMPREPLY < <(compgen -W "128 256" -- "$cur"); return ;;
-    --only) mapfile -t COMPREPLY < <(compgen -W "out-of-place in-place" -- "$cur"); return ;;
+    --only) mapfile -t COMPREPLY < <(compgen -W "out-of-place page-cache in-place" -- "$cur"); return ;;
     --engine)
         words=$(reseal engines 2>/dev/null | sed -n '2,/^$/s/^\([^ ]\{1,\}\) .*/\1/p')
         mapfile -t COMPREPLY < <(compgen -W "$words" -- "$cur")
