@@ -29,13 +29,15 @@ void rs_sandbox_process(struct rs_protections *p)
     if (!RS_SANITIZED) p->no_writable_code = prctl(PR_SET_MDWE, PR_MDWE_REFUSE_EXEC_GAIN, 0, 0, 0) == 0;
 }
 
-void rs_sandbox_capabilities(struct rs_protections *p)
+void rs_sandbox_capabilities(struct rs_protections *p, uint32_t keep)
 {
     for (int cap = 0; cap <= CAP_LAST_CAP; cap++) (void)prctl(PR_CAPBSET_DROP, cap, 0, 0, 0);
     (void)prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
     struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3, .pid = 0};
-    struct __user_cap_data_struct none[2] = {{0, 0, 0}, {0, 0, 0}};
-    p->no_capabilities = syscall(SYS_capset, &header, none) == 0;
+    struct __user_cap_data_struct now[2] = {{0, 0, 0}, {0, 0, 0}}, left[2] = {{0, 0, 0}, {0, 0, 0}};
+    if (keep != 0 && syscall(SYS_capget, &header, now) == 0)
+        left[0].effective = left[0].permitted = now[0].permitted & keep;
+    p->no_capabilities = syscall(SYS_capset, &header, left) == 0;
 }
 
 /* ---- files ------------------------------------------------------------------ */

@@ -39,8 +39,11 @@ struct rs_protections {
 /* No dumps, no new privileges, no memory both writable and executable. */
 void rs_sandbox_process(struct rs_protections *p);
 
-/* Gives up every capability. What needs one (locking memory beyond the limit) comes before it. */
-void rs_sandbox_capabilities(struct rs_protections *p);
+/*
+ * Gives up every capability but those of `keep` (1u << CAP_..., the first 32): CAP_IPC_LOCK, where memory is
+ * locked later, beyond the limit. What needs another one comes before.
+ */
+void rs_sandbox_capabilities(struct rs_protections *p, uint32_t keep);
 
 /* Rights for a path; all else is refused. */
 enum rs_path_right {

@@ -14,6 +14,7 @@
 
 #include <getopt.h>
 #include <jansson.h>
+#include <linux/capability.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -177,7 +178,8 @@ static int lock_down(struct rs_protections *p)
     rs_engines_init();
     static const struct rs_path no_files[] = {{NULL, 0}};
     e = rs_sandbox_files(p, no_files, RS_SANDBOX_SCOPE_SIGNALS);
-    rs_sandbox_capabilities(p);
+    /* Scratch is locked piece by piece as sessions come, beyond what RLIMIT_MEMLOCK gives. */
+    rs_sandbox_capabilities(p, 1u << CAP_IPC_LOCK);
     return e == 0 ? rs_sandbox_calls(p, calls) : e;
 }
 

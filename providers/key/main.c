@@ -223,7 +223,7 @@ static void confine(struct rs_keyd *d, char *policy)
     /* To read the policy again, with the names of users and groups. */
     const struct rs_path paths[] = {
         {copy != NULL ? dirname(copy) : NULL, RS_PATH_READ}, {"/etc", RS_PATH_READ}, {NULL, 0}};
-    rs_sandbox_capabilities(&d->protections);
+    rs_sandbox_capabilities(&d->protections, 0);
     if (rs_sandbox_files(&d->protections, paths, 0) != 0 ||
         rs_sandbox_calls(&d->protections, keyd_calls) != 0)
         die("cannot confine itself", "the kernel refused its Landlock or seccomp rules");

@@ -109,7 +109,7 @@ static int confine(unsigned deadline_s)
     (void)setrlimit(RLIMIT_CPU, &cpu);
     (void)setrlimit(RLIMIT_NOFILE, &files);
     rs_sandbox_process(&p);
-    rs_sandbox_capabilities(&p);
+    rs_sandbox_capabilities(&p, 0);
     int r = rs_sandbox_files(&p, paths, RS_SANDBOX_SCOPE_SIGNALS);
     return r != 0 ? r : rs_sandbox_calls(&p, child_calls);
 }
