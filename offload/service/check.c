@@ -44,6 +44,8 @@ int rs_check_place(const struct rs_sqe *sqe, const struct rs_region *regions, st
     const struct rs_region *in = &regions[sqe->in_region], *out = &regions[sqe->out_region];
     if (!rs_range_ok(sqe->in_off, sqe->len, in->len) || !rs_range_ok(sqe->out_off, sqe->out_cap, out->len))
         return RESEAL_ERANGE;
+    /* A region that is not there has no bytes, and takes none either. */
+    if (in->base == NULL || out->base == NULL) return RESEAL_ERANGE;
     job->in = in->base + sqe->in_off;
     job->out = out->base + sqe->out_off;
     job->len = sqe->len;
