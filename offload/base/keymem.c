@@ -321,6 +321,20 @@ void *rs_scratch_map(size_t len, bool *locked)
     return at;
 }
 
+void *rs_secret_scratch_map(size_t len, bool *locked)
+{
+    if (arena.kind == RS_KEYMEM_SECRET && len != 0 && len <= SIZE_MAX / 2) {
+        size_t whole = rs_round_up(len, page_size());
+        uint8_t *at = reserve(whole);
+        if (at != NULL && map_secret(at, whole)) {
+            if (locked != NULL) *locked = true; /* secret memory is never swapped */
+            return at;
+        }
+        if (at != NULL) unreserve(at, whole);
+    }
+    return rs_scratch_map(len, locked);
+}
+
 void rs_scratch_unmap(void *p, size_t len)
 {
     if (p == NULL) return;

@@ -72,7 +72,13 @@ RS_MUST_CHECK bool rs_keymem_owns(const void *p);
  */
 RS_MUST_CHECK void *rs_scratch_map(size_t len, bool *locked);
 
-/* Wipes and unmaps what rs_scratch_map(len) gave. NULL is allowed. */
+/*
+ * As rs_scratch_map(), of memfd_secret memory where key memory is that too and the limit allows: for
+ * scratch in which kernels keep tweaks and counters, and engines plaintext, while a job runs.
+ */
+RS_MUST_CHECK void *rs_secret_scratch_map(size_t len, bool *locked);
+
+/* Wipes and unmaps what rs_scratch_map(len) or rs_secret_scratch_map(len) gave. NULL is allowed. */
 void rs_scratch_unmap(void *p, size_t len);
 
 /* RS_KEYMEM void *p = rs_keymem_alloc(n): freed, wiped, at the end of its scope. */

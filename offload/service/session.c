@@ -88,7 +88,7 @@ static int grow_scratch(struct rs_server *s, struct rs_client *c, unsigned w,
     if (need <= s->scratch_len[w]) return 0;
     struct rs_note *note = rs_note_new(c, w, RS_NOTE_SCRATCH);
     bool locked = false;
-    uint8_t *scratch = note != NULL ? rs_scratch_map(need, &locked) : NULL;
+    uint8_t *scratch = note != NULL ? rs_secret_scratch_map(need, &locked) : NULL;
     if (scratch == NULL) {
         free(note);
         return RESEAL_ENOMEM;

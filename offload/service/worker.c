@@ -2,12 +2,14 @@
 #include "offload/service/worker.h"
 
 #include "offload/base/clock.h"
+#include "offload/base/keymem.h"
 
 #include <poll.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <sys/epoll.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #define SPIN_MIN_NS 5000u  /* an idle worker looks at least this long before it sleeps */
@@ -366,11 +368,44 @@ static void *worker_main(void *arg)
 
 /* ---- life -------------------------------------------------------------------- */
 
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define OWN_STACK false /* sanitizers want stacks larger than key memory gives */
+#else
+#define OWN_STACK true
+#endif
+#define STACK ((size_t)256 << 10)
+#define GUARD ((size_t)64 << 10) /* no access: at least a page of any size */
+
+/*
+ * In the middle of a job the compiler keeps round keys, and may keep plaintext,
+ * on the stack where it has no register left. So the stack of a worker is key
+ * memory: in no dump, and out of reach of a debugger where memfd_secret is.
+ * Without room for it the thread gets an ordinary stack, and status says so.
+ */
+static void use_secret_stack(struct rs_worker *w, pthread_attr_t *attr)
+{
+    w->stack = OWN_STACK ? rs_keymem_alloc(STACK + 2 * GUARD) : NULL;
+    if (w->stack == NULL) return;
+    uint8_t *guard = (uint8_t *)(uintptr_t)rs_round_up((uintptr_t)w->stack, GUARD);
+    w->secret_stack =
+        mprotect(guard, GUARD, PROT_NONE) == 0 && pthread_attr_setstack(attr, guard + GUARD, STACK) == 0;
+}
+
+/* After the thread has ended. */
+static void release_stack(struct rs_worker *w)
+{
+    if (w->stack == NULL) return;
+    uint8_t *guard = (uint8_t *)(uintptr_t)rs_round_up((uintptr_t)w->stack, GUARD);
+    if (mprotect(guard, GUARD, PROT_READ | PROT_WRITE) == 0) rs_keymem_free(w->stack);
+    w->stack = NULL;
+}
+
 static int start_thread(struct rs_worker *w)
 {
     pthread_attr_t attr;
     sigset_t all, old;
     if (pthread_attr_init(&attr) != 0) return RESEAL_ENOMEM;
+    use_secret_stack(w, &attr);
     if (w->cpu >= 0) {
         cpu_set_t set;
         CPU_ZERO(&set);
@@ -388,8 +423,11 @@ static int start_thread(struct rs_worker *w)
     int e = pthread_create(&w->thread, &attr, worker_main, w);
     if (e != 0 && w->pinned) {
         /* The core is not ours to use: run unpinned rather than not at all; status shows it. */
+        cpu_set_t all_cores;
         w->pinned = false;
-        e = pthread_create(&w->thread, NULL, worker_main, w);
+        memset(&all_cores, 0xff, sizeof(all_cores));
+        e = pthread_attr_setaffinity_np(&attr, sizeof(all_cores), &all_cores);
+        if (e == 0) e = pthread_create(&w->thread, &attr, worker_main, w);
     }
     pthread_sigmask(SIG_SETMASK, &old, NULL);
     pthread_attr_destroy(&attr);
@@ -416,6 +454,7 @@ void rs_worker_stop(struct rs_worker *w)
     note->kind = RS_NOTE_STOP;
     rs_mailbox_put(&w->inbox, note);
     pthread_join(w->thread, NULL);
+    release_stack(w);
     close(w->epoll);
     rs_mailbox_close(&w->inbox);
 }
