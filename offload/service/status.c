@@ -21,9 +21,10 @@ static uint64_t get(_Atomic uint64_t *counter)
 static json_t *worker_json(struct rs_worker *w, unsigned queues)
 {
     struct rs_worker_metrics *m = &w->metrics;
-    return json_pack("{s:i, s:b, s:i, s:o, s:o, s:o, s:o, s:o, s:o, s:o}", "cpu", w->cpu, "pinned", w->pinned,
-                     "queues", (int)queues, "jobs", number(get(&m->jobs)), "bytes", number(get(&m->bytes)),
-                     "busy_ns", number(get(&m->busy_ns)), "sleeps", number(get(&m->sleeps)), "wakes",
+    return json_pack("{s:i, s:b, s:b, s:i, s:o, s:o, s:o, s:o, s:o, s:o, s:o}", "cpu", w->cpu, "pinned",
+                     w->pinned, "key_memory_stack", w->stack != NULL, "queues", (int)queues, "jobs",
+                     number(get(&m->jobs)), "bytes", number(get(&m->bytes)), "busy_ns",
+                     number(get(&m->busy_ns)), "sleeps", number(get(&m->sleeps)), "wakes",
                      number(get(&m->wakes)), "faults", number(get(&m->faults)), "streamed",
                      number(get(&m->streamed)));
 }

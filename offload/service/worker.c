@@ -376,6 +376,15 @@ static void *worker_main(void *arg)
 #define STACK ((size_t)256 << 10)
 #define GUARD ((size_t)64 << 10) /* no access: at least a page of any size */
 
+/* When no thread runs on it (any more). */
+static void release_stack(struct rs_worker *w)
+{
+    if (w->stack == NULL) return;
+    uint8_t *guard = (uint8_t *)(uintptr_t)rs_round_up((uintptr_t)w->stack, GUARD);
+    if (mprotect(guard, GUARD, PROT_READ | PROT_WRITE) == 0) rs_keymem_free(w->stack);
+    w->stack = NULL;
+}
+
 /*
  * In the middle of a job the compiler keeps round keys, and may keep plaintext,
  * on the stack where it has no register left. So the stack of a worker is key
@@ -387,17 +396,8 @@ static void use_secret_stack(struct rs_worker *w, pthread_attr_t *attr)
     w->stack = OWN_STACK ? rs_keymem_alloc(STACK + 2 * GUARD) : NULL;
     if (w->stack == NULL) return;
     uint8_t *guard = (uint8_t *)(uintptr_t)rs_round_up((uintptr_t)w->stack, GUARD);
-    w->secret_stack =
-        mprotect(guard, GUARD, PROT_NONE) == 0 && pthread_attr_setstack(attr, guard + GUARD, STACK) == 0;
-}
-
-/* After the thread has ended. */
-static void release_stack(struct rs_worker *w)
-{
-    if (w->stack == NULL) return;
-    uint8_t *guard = (uint8_t *)(uintptr_t)rs_round_up((uintptr_t)w->stack, GUARD);
-    if (mprotect(guard, GUARD, PROT_READ | PROT_WRITE) == 0) rs_keymem_free(w->stack);
-    w->stack = NULL;
+    if (mprotect(guard, GUARD, PROT_NONE) != 0 || pthread_attr_setstack(attr, guard + GUARD, STACK) != 0)
+        release_stack(w);
 }
 
 static int start_thread(struct rs_worker *w)

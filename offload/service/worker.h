@@ -39,8 +39,7 @@ struct rs_worker {
     unsigned index;
     int cpu; /* -1: not pinned */
     bool pinned;
-    void *stack;       /* key memory; NULL: an ordinary stack */
-    bool secret_stack; /* it runs on that */
+    void *stack; /* key memory; NULL: an ordinary stack */
     pthread_t thread;
     struct rs_mailbox inbox;
     struct rs_mailbox *outbox; /* of the control thread */
