@@ -1,0 +1,76 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef RS_OSSL_H
+#define RS_OSSL_H
+
+/*
+ * The OpenSSL 3 provider "reseal": what its files share. Everything is in the
+ * static library rs_ossl, so that tests, the fuzzer and the benchmark can add
+ * it as a built-in (OSSL_PROVIDER_add_builtin(ctx, "reseal", rs_ossl_init));
+ * module.c makes reseal.so of it. (docs/openssl-provider.md)
+ */
+
+#include "offload/base/bytes.h"
+
+#include <openssl/core.h>
+#include <openssl/core_dispatch.h>
+#include <stdbool.h>
+#include <stddef.h>
+
+struct rs_stream;
+
+/* The provider of one library context. (provider.c) */
+struct rs_ossl {
+    const OSSL_CORE_HANDLE *handle;
+    OSSL_LIB_CTX *libctx;      /* the application's, as random numbers are drawn from it */
+    char engine[32];           /* "engine" of the configuration: "auto", a kernel set's name, or "openssl" */
+    OSSL_ALGORITHM ciphers[9]; /* as chosen; made at the first query */
+    bool chosen;
+};
+
+/* provider(7): the entry point. */
+OSSL_provider_init_fn rs_ossl_init;
+
+/* ---- ciphers: our implementations (gcm.c, xts.c, ctr.c) --------------------- */
+
+extern const OSSL_DISPATCH rs_ossl_aes128gcm[], rs_ossl_aes192gcm[], rs_ossl_aes256gcm[];
+extern const OSSL_DISPATCH rs_ossl_aes128xts[], rs_ossl_aes256xts[];
+extern const OSSL_DISPATCH rs_ossl_aes128ctr[], rs_ossl_aes192ctr[], rs_ossl_aes256ctr[];
+
+/* The kernels that our implementations use; chosen once in a process, never NULL when they are reached. (choice.c) */
+const struct rs_stream *rs_ossl_kernels(void);
+
+/* ---- which implementation is offered (choice.c) ------------------------------ */
+
+/*
+ * Fills p->ciphers: each algorithm with our implementation or with that of
+ * OpenSSL's own default provider, whichever is faster on this CPU with this
+ * libcrypto: raced once in a process, in under a millisecond. The
+ * configuration's "engine", or RESEAL_OSSL_ENGINE in the environment (tests),
+ * decides instead: "openssl" delegates all. Delegated algorithms are the
+ * default provider's own functions, with nothing in between but newctx.
+ */
+void rs_ossl_choose(struct rs_ossl *p);
+
+/* One line: "AES-256-GCM=vaes-avx512 AES-256-XTS=openssl ...". Valid as long as p. */
+const char *rs_ossl_choice_text(struct rs_ossl *p);
+
+/* Frees what choosing made in the process, at the last teardown. */
+void rs_ossl_choice_release(void);
+
+/* ---- memory of contexts (memory.c) -------------------------------------------- */
+
+/* Key memory of the module: survives a fork (each process has its own copy). Reference counted over providers. */
+void rs_ossl_memory_acquire(void);
+void rs_ossl_memory_release(void);
+
+/* "secret", "locked", "plain". */
+const char *rs_ossl_memory_kind(void);
+
+/* Zeroed, 64-byte aligned; key memory as long as there is some, then ordinary memory kept out of dumps.
+ * NULL when memory is out. */
+void *rs_ossl_alloc(size_t len);
+
+/* Wipes and frees what rs_ossl_alloc(len) gave. NULL is allowed. */
+void rs_ossl_free(void *p, size_t len);
+
+#endif
