@@ -37,6 +37,32 @@ static void expand128(__m128i *out, const uint8_t *raw)
     STEP128(10, 0x36);
 }
 
+/* AES-192: six words a step, one and a half round keys. */
+#define STEP192(i, rcon)                                                                                     \
+    do {                                                                                                     \
+        v = NEXT(v, _mm_aeskeygenassist_si128(w, rcon), 1);                                                  \
+        _mm_storeu_si128((__m128i *)(words + 6 * (i)), v);                                                   \
+        w = _mm_xor_si128(_mm_xor_si128(w, _mm_slli_si128(w, 4)), _mm_shuffle_epi32(v, 0xff));               \
+        if ((i) < 8) _mm_storel_epi64((__m128i *)(words + 6 * (i) + 4), w);                                  \
+    } while (0)
+
+static void expand192(__m128i *out, const uint8_t *raw)
+{
+    uint32_t *words = (uint32_t *)out;
+    __m128i v = _mm_loadu_si128((const __m128i *)raw);
+    __m128i w = _mm_loadl_epi64((const __m128i *)(raw + 16)); /* its upper half is of no account */
+    _mm_store_si128(out, v);
+    _mm_storel_epi64(out + 1, w);
+    STEP192(1, 0x01);
+    STEP192(2, 0x02);
+    STEP192(3, 0x04);
+    STEP192(4, 0x08);
+    STEP192(5, 0x10);
+    STEP192(6, 0x20);
+    STEP192(7, 0x40);
+    STEP192(8, 0x80);
+}
+
 /* AES-256: two keys a step, the second without rotation and round constant. */
 #define STEP256(i, rcon)                                                                                     \
     do {                                                                                                     \
@@ -67,9 +93,11 @@ void rs_aes_expand(uint8_t enc[RS_AES_ROUND_KEYS][16], uint8_t dec[RS_AES_ROUND_
                    unsigned bits)
 {
     __m128i w[RS_AES_ROUND_KEYS] = {0};
-    unsigned rounds = bits == 128 ? 10 : 14;
+    unsigned rounds = bits / 32 + 6;
     if (bits == 128)
         expand128(w, raw);
+    else if (bits == 192)
+        expand192(w, raw);
     else
         expand256(w, raw);
     memcpy(enc, w, sizeof(w));

@@ -6,7 +6,7 @@
 
 #include "providers/crypto/engine.h"
 
-#define RS_AES_ROUND_KEYS 15 /* AES-256; AES-128 uses the first 11 */
+#define RS_AES_ROUND_KEYS 15 /* AES-256; AES-128 uses the first 11, AES-192 13 */
 #define RS_GHASH_POWERS   64 /* H^1 .. H^64 */
 #define RS_GHASH_SQUARES  17 /* H^(2^0) .. H^(2^16): 2^16 blocks are a whole record */
 
@@ -16,10 +16,10 @@ struct rs_vaes_key {
     uint8_t tweak[RS_AES_ROUND_KEYS][16]; /* XTS: encryption schedule of the second half */
     uint8_t ghash[RS_GHASH_POWERS][16];   /* GCM: powers of H in the form the kernels want */
     uint8_t ghash_squares[RS_GHASH_SQUARES][16];
-    uint32_t rounds; /* 10 or 14 */
+    uint32_t rounds; /* 10, 12 (streaming kernels only) or 14 */
 } RS_ALIGNED(64);
 
-/* FIPS 197 key expansion with AES-NI; bits is 128 or 256; dec may be NULL; unused round keys are zero.
+/* FIPS 197 key expansion with AES-NI; bits is 128, 192 or 256; dec may be NULL; unused round keys are zero.
  * (expand.c) */
 void rs_aes_expand(uint8_t enc[RS_AES_ROUND_KEYS][16], uint8_t dec[RS_AES_ROUND_KEYS][16], const uint8_t *raw,
                    unsigned bits);

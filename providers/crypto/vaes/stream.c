@@ -1,0 +1,47 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "providers/crypto/vaes/stream.h"
+
+#include "providers/crypto/vaes/cpu.h"
+#include "providers/crypto/vaes/stream-kernels.h"
+
+#define STREAM(isa)                                                                                          \
+    const struct rs_stream rs_stream_##isa = {                                                               \
+        .name = "vaes-" #isa,                                                                                \
+        .gcm_start = rs_stream_gcm_start_aesni,                                                              \
+        .gcm_aad = rs_stream_gcm_aad_aesni,                                                                  \
+        .gcm_encrypt = rs_stream_gcm_encrypt_aesni,                                                          \
+        .gcm_decrypt = rs_stream_gcm_decrypt_aesni,                                                          \
+        .gcm_tag = rs_stream_gcm_tag_aesni,                                                                  \
+        .ctr = rs_stream_ctr_aesni,                                                                          \
+        .xts_encrypt = rs_stream_xts_encrypt_##isa,                                                          \
+        .xts_decrypt = rs_stream_xts_decrypt_##isa,                                                          \
+    };
+STREAM(avx512)
+STREAM(avx2)
+STREAM(aesni)
+
+const struct rs_stream *rs_stream_best(void)
+{
+    struct rs_cpu cpu = rs_cpu_probe();
+    if (cpu.avx512) return &rs_stream_avx512;
+    if (cpu.avx2) return &rs_stream_avx2;
+    return cpu.aesni ? &rs_stream_aesni : NULL;
+}
+
+const struct rs_stream *rs_stream_by_name(const char *name)
+{
+    struct rs_cpu cpu = rs_cpu_probe();
+    if (cpu.avx512 && strcmp(name, rs_stream_avx512.name) == 0) return &rs_stream_avx512;
+    if (cpu.avx2 && strcmp(name, rs_stream_avx2.name) == 0) return &rs_stream_avx2;
+    if (cpu.aesni && strcmp(name, rs_stream_aesni.name) == 0) return &rs_stream_aesni;
+    return NULL;
+}
+
+void rs_stream_prepare(struct rs_vaes_key *key, enum rs_stream_mode mode, const uint8_t *raw, unsigned bits)
+{
+    bool xts = mode == RS_STREAM_XTS;
+    key->rounds = bits / 32 + 6;
+    rs_aes_expand(key->enc, xts ? key->dec : NULL, raw, bits);
+    if (xts) rs_aes_expand(key->tweak, NULL, raw + bits / 8, bits);
+    if (mode == RS_STREAM_GCM) rs_ghash_prepare(key);
+}
