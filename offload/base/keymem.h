@@ -21,7 +21,7 @@
  *
  * Threads: every call may be made from any thread after rs_keymem_init().
  * Fork: the child has no key memory of its parent: it must exec or _exit, or
- * have been forked before rs_keymem_init().
+ * have been forked before rs_keymem_init(); but see rs_keymem_keep_on_fork().
  */
 
 #include "offload/base/bytes.h"
@@ -33,13 +33,35 @@ enum rs_keymem_kind { RS_KEYMEM_NONE, RS_KEYMEM_SECRET, RS_KEYMEM_LOCKED, RS_KEY
 #define RS_KEYMEM_ALIGN 64u
 
 /*
- * Makes the arena: `size` bytes, 0 for RS_KEYMEM_SIZE, 64 KiB to 1 GiB. Where the
+ * Makes the arena: `size` bytes, 0 for RS_KEYMEM_SIZE, 16 KiB to 1 GiB. Where the
  * locked-memory limit is lower, halves the size down to 1 MiB before it takes
  * a weaker kind. RESEAL_KEYMEM=secret|locked|plain in the environment (tests)
  * names the kind to begin with. Idempotent; call it before other threads
  * start and before a seccomp filter. 0, RESEAL_EINVAL, RESEAL_ENOMEM.
  */
 RS_MUST_CHECK int rs_keymem_init(size_t size);
+
+/*
+ * For a library in somebody else's program, before rs_keymem_init(): a child of
+ * fork(3) finds the blocks at the same addresses with what they held at the
+ * fork, in key memory of its own; from then on neither sees the other's. Costs
+ * a fork a copy of the blocks in use. Where the child cannot have the kind of
+ * its parent it takes the next, and rs_keymem_kind() there says so.
+ *
+ * The copy is made by pthread_atfork(3): vfork and posix_spawn have no need of
+ * it; after _Fork(3) or clone(2) without CLONE_VM the child of a process with
+ * the secret kind has no key memory and faults when it touches it.
+ * 0, RESEAL_ENOMEM, RESEAL_EINVAL when key memory is there already.
+ */
+RS_MUST_CHECK int rs_keymem_keep_on_fork(void);
+
+/*
+ * Wipes and unmaps the arena, whatever is still in use; rs_keymem_init() may be
+ * called again, without what rs_keymem_keep_on_fork() had set. No other thread
+ * may be in a call. What pthread_atfork(3) holds goes with the unloading of the
+ * library that this is linked into.
+ */
+void rs_keymem_fini(void);
 
 /* The kind in force; RS_KEYMEM_NONE before rs_keymem_init(). */
 enum rs_keymem_kind rs_keymem_kind(void);
