@@ -21,7 +21,28 @@ struct rs_command_result {
  */
 RS_MUST_CHECK int rs_command_run(const char *const *argv, struct rs_command_result *out);
 
+/* What a program wrote. */
+struct rs_command_text {
+    int status; /* as above; 128 + SIGKILL after its time was over */
+    char *out;  /* NUL-ended; freed by rs_command_text_free() */
+    char *err;
+};
+
+/*
+ * Runs argv as above and keeps what it writes (16 MiB of each at most, then it
+ * is ended). Strings "NAME=VALUE" of `env` are added to its environment and
+ * "NAME" is taken away; NULL: as it is. It is killed after `limit_s` seconds.
+ * 0 when it ran, whatever its exit code; else RESEAL_EIO or RESEAL_ENOMEM, and
+ * nothing is to be freed.
+ */
+RS_MUST_CHECK int rs_command_output(const char *const *argv, const char *const *env, unsigned limit_s,
+                                    struct rs_command_text *out);
+void rs_command_text_free(struct rs_command_text *t);
+
 /* True when a program of that name is in PATH. */
 bool rs_command_known(const char *name);
+
+/* The whole path of a program as execvp() would find it; RESEAL_EINVAL: there is none, or it is too long. */
+RS_MUST_CHECK int rs_command_find(const char *name, char *path, size_t len);
 
 #endif

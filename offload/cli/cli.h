@@ -21,6 +21,7 @@ int reseal_cmd_bench(int argc, char **argv);
 int reseal_cmd_doctor(int argc, char **argv);
 int reseal_cmd_engines(int argc, char **argv);
 int reseal_cmd_help(int argc, char **argv);
+int reseal_cmd_openssl(int argc, char **argv);
 int reseal_cmd_status(int argc, char **argv);
 int reseal_cmd_top(int argc, char **argv);
 int reseal_cmd_transcode(int argc, char **argv);

@@ -2,7 +2,6 @@
 #include "offload/cli/doctor.h"
 
 #include <getopt.h>
-#include <jansson.h>
 #include <stdarg.h>
 #include <stdio.h>
 
@@ -41,7 +40,7 @@ void rs_remedy(struct rs_finding *f, const char *format, ...)
     va_end(args);
 }
 
-static void print_text(const struct rs_findings *f)
+void rs_findings_print(const struct rs_findings *f)
 {
     for (unsigned i = 0; i < f->n; i++) {
         const struct rs_finding *at = &f->list[i];
@@ -50,7 +49,7 @@ static void print_text(const struct rs_findings *f)
     }
 }
 
-static int print_json(const struct rs_findings *f)
+json_t *rs_findings_json(const struct rs_findings *f)
 {
     json_t *all = json_array();
     for (unsigned i = 0; i < f->n; i++) {
@@ -58,6 +57,12 @@ static int print_json(const struct rs_findings *f)
         json_array_append_new(all, json_pack("{s:s, s:s, s:s, s:s}", "layer", at->layer, "state",
                                              states[at->state], "text", at->text, "remedy", at->remedy));
     }
+    return all;
+}
+
+static int print_json(const struct rs_findings *f)
+{
+    json_t *all = rs_findings_json(f);
     int r = all == NULL || json_dumpf(all, stdout, JSON_INDENT(2)) != 0 ? RS_CLI_FAILED : RS_CLI_OK;
     putchar('\n');
     json_decref(all);
@@ -93,7 +98,7 @@ int reseal_cmd_doctor(int argc, char **argv)
         if (print_json(&f) != RS_CLI_OK)
             return rs_cli_fail(RS_CLI_FAILED, argv[0], "cannot write the output");
     } else {
-        print_text(&f);
+        rs_findings_print(&f);
         if (worst == RS_FINDING_OK) puts("nothing limits");
     }
     return worst == RS_FINDING_FAILS ? RS_CLI_FAILED : RS_CLI_OK;

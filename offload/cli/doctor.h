@@ -4,6 +4,7 @@
 
 /* `reseal doctor`: findings, one for each layer, and the checks that make them. */
 
+#include <jansson.h>
 #include <stdbool.h>
 
 enum rs_finding_state {
@@ -15,8 +16,8 @@ enum rs_finding_state {
 struct rs_finding {
     const char *layer;
     enum rs_finding_state state;
-    char text[200];   /* what was found */
-    char remedy[240]; /* the command that mends it; empty when there is nothing to do */
+    char text[320];   /* what was found */
+    char remedy[320]; /* the command that mends it; empty when there is nothing to do */
 };
 
 #define RS_FINDINGS_MAX 64
@@ -31,6 +32,12 @@ struct rs_findings {
 __attribute__((format(printf, 4, 5))) struct rs_finding *
 rs_find(struct rs_findings *f, const char *layer, enum rs_finding_state state, const char *format, ...);
 __attribute__((format(printf, 2, 3))) void rs_remedy(struct rs_finding *f, const char *format, ...);
+
+/* For people, on stdout: a line each, and one for its remedy. */
+void rs_findings_print(const struct rs_findings *f);
+
+/* For programs: a new array of objects (layer, state, text, remedy); NULL when memory is out. */
+json_t *rs_findings_json(const struct rs_findings *f);
 
 /* The checks (doctor-machine.c: processor, memory, kernel; doctor-service.c: the running service). None needs
  * root. */

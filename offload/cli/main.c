@@ -14,6 +14,7 @@ static const struct command {
     {"bench", "speeds, of what the machine can do and of other programs", reseal_cmd_bench},
     {"doctor", "what limits or fails, and the command that mends it", reseal_cmd_doctor},
     {"engines", "what does the work, and which is chosen for what", reseal_cmd_engines},
+    {"openssl", "the provider reseal.so: does it load, take effect, and gain", reseal_cmd_openssl},
     {"status", "the running service: protections, workers, clients", reseal_cmd_status},
     {"top", "its rates, again and again", reseal_cmd_top},
     {"transcode", "re-encrypt a disk image, in place or into another", reseal_cmd_transcode},
