@@ -21,8 +21,8 @@ struct rs_stream;
 /* The provider of one library context. (provider.c) */
 struct rs_ossl {
     const OSSL_CORE_HANDLE *handle;
-    OSSL_LIB_CTX *libctx;      /* the application's, as random numbers are drawn from it */
-    char engine[32];           /* "engine" of the configuration: "auto", a kernel set's name, or "openssl" */
+    OSSL_LIB_CTX *libctx; /* the application's, as random numbers are drawn from it; NULL: the default one */
+    char engine[32];      /* "engine" of the configuration: "auto", a kernel set's name, or "openssl" */
     OSSL_ALGORITHM ciphers[9]; /* as chosen; made at the first query */
     bool chosen;
 };
@@ -36,7 +36,8 @@ extern const OSSL_DISPATCH rs_ossl_aes128gcm[], rs_ossl_aes192gcm[], rs_ossl_aes
 extern const OSSL_DISPATCH rs_ossl_aes128xts[], rs_ossl_aes256xts[];
 extern const OSSL_DISPATCH rs_ossl_aes128ctr[], rs_ossl_aes192ctr[], rs_ossl_aes256ctr[];
 
-/* The kernels that our implementations use; chosen once in a process, never NULL when they are reached. (choice.c) */
+/* The kernels that our implementations use; chosen once in a process, never NULL when they are reached.
+ * (choice.c) */
 const struct rs_stream *rs_ossl_kernels(void);
 
 /* ---- which implementation is offered (choice.c) ------------------------------ */
@@ -59,7 +60,12 @@ void rs_ossl_choice_release(void);
 
 /* ---- memory of contexts (memory.c) -------------------------------------------- */
 
-/* Key memory of the module: survives a fork (each process has its own copy). Reference counted over providers. */
+/* "key-memory" of the configuration, before acquire(): "auto", or the kind to begin with. The first provider
+ * of a process decides. False: unknown. */
+bool rs_ossl_memory_prefer(const char *kind);
+
+/* Key memory of the module: survives a fork (each process has its own copy). Reference counted over
+ * providers. */
 void rs_ossl_memory_acquire(void);
 void rs_ossl_memory_release(void);
 

@@ -1,0 +1,67 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef RS_OSSL_CIPHER_H
+#define RS_OSSL_CIPHER_H
+
+/*
+ * What our GCM, CTR and XTS share towards provider-cipher(7): constant
+ * parameters, lists of parameters, how one is found, how an error is raised.
+ */
+
+#include "providers/ossl/ossl.h"
+
+#include <openssl/core_names.h>
+#include <openssl/err.h>
+#include <openssl/evp.h>
+#include <openssl/params.h>
+#include <openssl/proverr.h>
+
+#define RS_LIKELY(x)   __builtin_expect(!!(x), 1)
+#define RS_UNLIKELY(x) __builtin_expect(!!(x), 0)
+
+/* Raises PROV_R_<reason> with the place of the caller; is 0, what a failed function returns. */
+#define RS_OSSL_FAIL(reason) (ERR_raise(ERR_LIB_PROV, PROV_R_##reason), 0)
+
+/* One algorithm as EVP_CIPHER_get_... tells it; lengths in bytes. */
+struct rs_ossl_kind {
+    unsigned mode; /* EVP_CIPH_..._MODE */
+    bool aead, custom_iv;
+    size_t key_len, iv_len;
+};
+
+int rs_ossl_get_params(OSSL_PARAM params[], const struct rs_ossl_kind *kind);
+OSSL_FUNC_cipher_gettable_params_fn rs_ossl_gettable_params;
+
+/* What a context of CTR or XTS tells. */
+struct rs_ossl_view {
+    size_t key_len, iv_len;
+    unsigned padding, num;
+    const uint8_t *iv, *updated_iv;
+    const uint8_t *tls_mac;
+    size_t tls_mac_len;
+};
+
+int rs_ossl_get_view(OSSL_PARAM params[], const struct rs_ossl_view *view);
+OSSL_FUNC_cipher_gettable_ctx_params_fn rs_ossl_gettable_view;
+
+/* The parameter `key`, or NULL; `params` may be NULL. The first of two counts. */
+static inline const OSSL_PARAM *rs_ossl_find(const OSSL_PARAM params[], const char *key)
+{
+    if (params == NULL) return NULL;
+    for (const OSSL_PARAM *p = params; p->key != NULL; p++)
+        if (p->key[0] == key[0] && strcmp(p->key, key) == 0) return p;
+    return NULL;
+}
+
+static inline OSSL_PARAM *rs_ossl_locate(OSSL_PARAM params[], const char *key)
+{
+    return (OSSL_PARAM *)rs_ossl_find(params, key);
+}
+
+/* Answers `key` when it is asked for; 1, or 0 with an error raised. */
+static inline int rs_ossl_give_size(OSSL_PARAM params[], const char *key, size_t value)
+{
+    OSSL_PARAM *p = rs_ossl_locate(params, key);
+    return p == NULL || OSSL_PARAM_set_size_t(p, value) ? 1 : RS_OSSL_FAIL(FAILED_TO_SET_PARAMETER);
+}
+
+#endif

@@ -1,0 +1,174 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* provider(7): loading, configuration, what is offered, unloading. */
+#include "providers/ossl/ossl.h"
+
+#include <openssl/core_names.h>
+#include <openssl/crypto.h>
+#include <openssl/err.h>
+#include <openssl/params.h>
+#include <openssl/proverr.h>
+#include <pthread.h>
+#include <stdio.h>
+
+#ifdef RESEAL_X86
+#include "providers/crypto/vaes/stream.h"
+#endif
+
+struct provider {
+    struct rs_ossl base;
+    OSSL_LIB_CTX *child; /* ours to free; NULL where the application's own is used */
+    char buildinfo[640];
+};
+
+/* What providers of one process share: how many there are, and who chooses. */
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static unsigned loaded;
+
+/* Configuration: values of the section that activates the provider; NULL where there is none. */
+struct settings {
+    char *engine, *key_memory;
+};
+
+/* "auto", "openssl", or kernels that this build has and this machine runs. */
+static bool engine_known(const char *name)
+{
+    if (strcmp(name, "auto") == 0 || strcmp(name, "openssl") == 0) return true;
+#ifdef RESEAL_X86
+    return rs_stream_by_name(name) != NULL;
+#else
+    return false;
+#endif
+}
+
+static bool configure(struct rs_ossl *p, OSSL_FUNC_core_get_params_fn *get_params)
+{
+    struct settings s = {NULL, NULL};
+    OSSL_PARAM params[] = {OSSL_PARAM_construct_utf8_ptr("engine", &s.engine, 0),
+                           OSSL_PARAM_construct_utf8_ptr("key-memory", &s.key_memory, 0), OSSL_PARAM_END};
+    if (get_params != NULL && !get_params(p->handle, params)) return false;
+    const char *engine = s.engine == NULL ? "auto" : s.engine;
+    if (strlen(engine) >= sizeof(p->engine) || !engine_known(engine)) {
+        ERR_raise_data(ERR_LIB_PROV, PROV_R_INVALID_CONFIG_DATA,
+                       "reseal: engine \"%.64s\" is unknown here; use auto, openssl or kernels of this CPU",
+                       engine);
+        return false;
+    }
+    memcpy(p->engine, engine, strlen(engine) + 1);
+    if (s.key_memory != NULL && !rs_ossl_memory_prefer(s.key_memory)) {
+        ERR_raise_data(ERR_LIB_PROV, PROV_R_INVALID_CONFIG_DATA,
+                       "reseal: key-memory \"%.64s\" is unknown; use auto, secret, locked or plain",
+                       s.key_memory);
+        return false;
+    }
+    return true;
+}
+
+/*
+ * Where random numbers are drawn. The application's own library context, as
+ * the default provider has it, when the libcrypto that loads us is the one
+ * that we are linked with (NULL is its default context); else its structure is
+ * another's, and a child context of our libcrypto stands for it.
+ */
+static bool take_libctx(struct provider *p, const OSSL_DISPATCH *in, OSSL_FUNC_core_get_libctx_fn *get_libctx,
+                        OSSL_FUNC_CRYPTO_zalloc_fn *zalloc)
+{
+    if (get_libctx != NULL && zalloc == CRYPTO_zalloc) {
+        p->base.libctx = (OSSL_LIB_CTX *)get_libctx(p->base.handle);
+        return true;
+    }
+    p->base.libctx = p->child = OSSL_LIB_CTX_new_child(p->base.handle, in);
+    return p->child != NULL;
+}
+
+static void teardown(void *provctx)
+{
+    struct provider *p = provctx;
+    OSSL_LIB_CTX_free(p->child);
+    OPENSSL_free(p);
+    rs_ossl_memory_release();
+    pthread_mutex_lock(&lock);
+    if (--loaded == 0) rs_ossl_choice_release();
+    pthread_mutex_unlock(&lock);
+}
+
+static const OSSL_ALGORITHM *query(void *provctx, int operation, int *no_store)
+{
+    struct rs_ossl *p = provctx;
+    *no_store = 0;
+    if (operation != OSSL_OP_CIPHER) return NULL;
+    pthread_mutex_lock(&lock);
+    if (!p->chosen) rs_ossl_choose(p);
+    p->chosen = true;
+    pthread_mutex_unlock(&lock);
+    return p->ciphers;
+}
+
+/* Choice and memory, at the end of the build information: `openssl list -providers -verbose` shows them. */
+static const char *buildinfo(struct provider *p)
+{
+    int no_store;
+    query(p, OSSL_OP_CIPHER, &no_store);
+    pthread_mutex_lock(&lock);
+    if (p->buildinfo[0] == 0)
+        snprintf(
+            p->buildinfo, sizeof(p->buildinfo), "reseal " RESEAL_VERSION " with OpenSSL %s: %s key-memory=%s",
+            OpenSSL_version(OPENSSL_VERSION_STRING), rs_ossl_choice_text(&p->base), rs_ossl_memory_kind());
+    pthread_mutex_unlock(&lock);
+    return p->buildinfo;
+}
+
+static const OSSL_PARAM *gettable_params(RS_UNUSED void *provctx)
+{
+    static const OSSL_PARAM list[] = {
+        OSSL_PARAM_DEFN(OSSL_PROV_PARAM_NAME, OSSL_PARAM_UTF8_PTR, NULL, 0),
+        OSSL_PARAM_DEFN(OSSL_PROV_PARAM_VERSION, OSSL_PARAM_UTF8_PTR, NULL, 0),
+        OSSL_PARAM_DEFN(OSSL_PROV_PARAM_BUILDINFO, OSSL_PARAM_UTF8_PTR, NULL, 0),
+        OSSL_PARAM_DEFN(OSSL_PROV_PARAM_STATUS, OSSL_PARAM_INTEGER, NULL, 0), OSSL_PARAM_END};
+    return list;
+}
+
+static int get_params(void *provctx, OSSL_PARAM params[])
+{
+    OSSL_PARAM *p = OSSL_PARAM_locate(params, OSSL_PROV_PARAM_NAME);
+    if (p != NULL && !OSSL_PARAM_set_utf8_ptr(p, "Reseal Provider")) return 0;
+    p = OSSL_PARAM_locate(params, OSSL_PROV_PARAM_VERSION);
+    if (p != NULL && !OSSL_PARAM_set_utf8_ptr(p, RESEAL_VERSION)) return 0;
+    p = OSSL_PARAM_locate(params, OSSL_PROV_PARAM_BUILDINFO);
+    if (p != NULL && !OSSL_PARAM_set_utf8_ptr(p, buildinfo(provctx))) return 0;
+    p = OSSL_PARAM_locate(params, OSSL_PROV_PARAM_STATUS);
+    return p == NULL || OSSL_PARAM_set_int(p, 1);
+}
+
+static const OSSL_DISPATCH dispatch[] = {
+    {OSSL_FUNC_PROVIDER_TEARDOWN, (void (*)(void))teardown},
+    {OSSL_FUNC_PROVIDER_GETTABLE_PARAMS, (void (*)(void))gettable_params},
+    {OSSL_FUNC_PROVIDER_GET_PARAMS, (void (*)(void))get_params},
+    {OSSL_FUNC_PROVIDER_QUERY_OPERATION, (void (*)(void))query},
+    {0, NULL}};
+
+int rs_ossl_init(const OSSL_CORE_HANDLE *handle, const OSSL_DISPATCH *in, const OSSL_DISPATCH **out,
+                 void **provctx)
+{
+    OSSL_FUNC_core_get_params_fn *core_get_params = NULL;
+    OSSL_FUNC_core_get_libctx_fn *core_get_libctx = NULL;
+    OSSL_FUNC_CRYPTO_zalloc_fn *core_zalloc = NULL;
+    for (const OSSL_DISPATCH *d = in; d->function_id != 0; d++) {
+        if (d->function_id == OSSL_FUNC_CORE_GET_PARAMS) core_get_params = OSSL_FUNC_core_get_params(d);
+        if (d->function_id == OSSL_FUNC_CORE_GET_LIBCTX) core_get_libctx = OSSL_FUNC_core_get_libctx(d);
+        if (d->function_id == OSSL_FUNC_CRYPTO_ZALLOC) core_zalloc = OSSL_FUNC_CRYPTO_zalloc(d);
+    }
+    struct provider *p = OPENSSL_zalloc(sizeof(*p));
+    if (p == NULL) return 0;
+    p->base.handle = handle;
+    if (!configure(&p->base, core_get_params) || !take_libctx(p, in, core_get_libctx, core_zalloc)) {
+        OPENSSL_free(p);
+        return 0;
+    }
+    pthread_mutex_lock(&lock);
+    loaded++;
+    pthread_mutex_unlock(&lock);
+    rs_ossl_memory_acquire();
+    *provctx = p;
+    *out = dispatch;
+    return 1;
+}
