@@ -200,26 +200,30 @@ static void test_tells_what_it_is(RS_UNUSED void **state)
     end_world(&w);
 }
 
-/* Loads by a configuration file with one more line; true when that worked. */
+/*
+ * Loads with one more line of configuration; true when that worked. The section
+ * does not activate the provider: OpenSSL 3.0 keeps quiet about one that it
+ * could not activate while it reads a file.
+ */
 static bool loads_with(const char *line)
 {
     char path[] = "/tmp/reseal-ossl-XXXXXX", folder[4096], text[8192];
     module_folder(folder, sizeof(folder));
-    int n = snprintf(
-        text, sizeof(text),
-        "config_diagnostics = 1\nopenssl_conf = top\n[top]\nproviders = list\n[list]\nreseal = ours\n[ours]\n"
-        "module = %s/reseal.so\nactivate = 1\n%s\n",
-        folder, line);
+    int n = snprintf(text, sizeof(text),
+                     "openssl_conf = top\n[top]\nproviders = list\n[list]\nreseal = ours\n[ours]\n"
+                     "module = %s/reseal.so\n%s\n",
+                     folder, line);
     RS_CLOSE int fd = mkstemp(path);
     assert_true(fd >= 0);
     assert_int_equal(rs_write_full(fd, text, (size_t)n), 0);
     OSSL_LIB_CTX *libctx = OSSL_LIB_CTX_new();
+    assert_int_equal(OSSL_LIB_CTX_load_config(libctx, path), 1);
     ERR_clear_error();
-    bool loaded =
-        OSSL_LIB_CTX_load_config(libctx, path) == 1 && OSSL_PROVIDER_available(libctx, "reseal") == 1;
+    OSSL_PROVIDER *p = OSSL_PROVIDER_load(libctx, "reseal");
+    if (p != NULL) assert_int_equal(OSSL_PROVIDER_unload(p), 1);
     OSSL_LIB_CTX_free(libctx);
     unlink(path);
-    return loaded;
+    return p != NULL;
 }
 
 static bool an_error_says(const char *words)
