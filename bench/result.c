@@ -8,6 +8,7 @@ void rs_result_init(struct rs_result *r, const char *workload)
     *r = (struct rs_result){.workload = workload, .from = "plain", .to = "plain"};
     r->p50_us = r->p99_us = r->p999_us = NAN;
     r->round_trip_ratio = r->jobs_per_s = r->cpu_s_per_gb = NAN;
+    r->default_gbps = r->default_cpu_s_per_gb = r->user_cpu_s_per_gb = r->default_user_cpu_s_per_gb = NAN;
 }
 
 /* Four figures after the point are more than the noise allows. */
@@ -59,6 +60,8 @@ json_t *rs_result_json(const struct rs_result *r)
     json_object_set_new(o, "workload", json_string(r->workload));
     json_object_set_new(o, "from", text(r->from));
     json_object_set_new(o, "to", text(r->to));
+    json_object_set_new(o, "cipher", text(r->cipher));
+    json_object_set_new(o, "direction", text(r->direction));
     json_object_set_new(o, "unit", count(r->unit));
     json_object_set_new(o, "bytes", count(r->bytes));
     json_object_set_new(o, "working_set", count(r->working_set));
@@ -69,12 +72,18 @@ json_t *rs_result_json(const struct rs_result *r)
     set_summary(o, "of_aes_limit", "of_aes_limit_low", "of_aes_limit_high", &r->of_aes_limit, known);
     set_summary(o, "of_copy", "of_copy_low", "of_copy_high", &r->of_copy, known);
     set_summary(o, "of_in_process", "of_in_process_low", "of_in_process_high", &r->of_in_process, known);
+    set_summary(o, "ratio", "ratio_low", "ratio_high", &r->ratio, known);
+    json_object_set_new(o, "default_gbps", number(r->default_gbps, known));
     json_object_set_new(o, "p50_us", number(r->p50_us, known));
     json_object_set_new(o, "p99_us", number(r->p99_us, known));
     json_object_set_new(o, "p999_us", number(r->p999_us, known));
     json_object_set_new(o, "round_trip_ratio", number(r->round_trip_ratio, known));
     json_object_set_new(o, "jobs_per_s", number(r->jobs_per_s, known));
     json_object_set_new(o, "cpu_s_per_gb", number(r->cpu_s_per_gb, known));
+    json_object_set_new(o, "default_cpu_s_per_gb", number(r->default_cpu_s_per_gb, known));
+    json_object_set_new(o, "user_cpu_s_per_gb", number(r->user_cpu_s_per_gb, known));
+    json_object_set_new(o, "default_user_cpu_s_per_gb", number(r->default_user_cpu_s_per_gb, known));
+    json_object_set_new(o, "openssl_version", text(r->openssl_version));
     json_object_set_new(o, "peers", peers_json(r));
     json_object_set_new(o, "runs", json_integer(r->runs));
     json_object_set_new(o, "verified", json_boolean(r->verified));

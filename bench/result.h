@@ -26,22 +26,30 @@ struct rs_peer_result {
 
 struct rs_result {
     const char *workload;  /* "hotpath", "hotpath-kernel-only", "ring", "transcode", ... */
-    const char *from, *to; /* "plain", "xts", "gcm", or a file format */
-    const char *engine;    /* NULL: not known to the client */
-    uint32_t unit;         /* bytes, XTS data unit; 0: none */
-    uint64_t bytes;        /* of a job, or of the whole image */
-    uint64_t working_set;  /* bytes of all buffers, in and out; 0: none */
-    uint32_t depth;        /* jobs in flight, or records in a batch */
+    const char *from, *to; /* "plain", "xts", "gcm", "ctr", or a file format; NULL: no meaning */
+    const char *cipher;    /* OpenSSL's name of a cipher or a TLS suite; NULL: no meaning, as the next two */
+    const char *direction; /* "encrypt", "decrypt" */
+    const char *openssl_version;
+    const char *engine;   /* NULL: not known to the client */
+    uint32_t unit;        /* bytes, XTS data unit; 0: none */
+    uint64_t bytes;       /* of a job, or of the whole image */
+    uint64_t working_set; /* bytes of all buffers, in and out; 0: none */
+    uint32_t depth;       /* jobs in flight, or records in a batch */
     unsigned key_bits;
     unsigned runs;                  /* accepted samples */
     struct rs_summary gbps;         /* 10^9 bytes of payload a second */
     struct rs_summary of_aes_limit; /* summaries with n == 0 are null in JSON */
     struct rs_summary of_copy;
     struct rs_summary of_in_process;
+    struct rs_summary ratio; /* how many times better than OpenSSL's default provider */
+    double default_gbps;     /* the default provider's figures; NAN: not measured, as all that follow */
     double p50_us, p99_us, p999_us; /* NAN: not measured */
     double round_trip_ratio;        /* NAN: not measured */
     double jobs_per_s;              /* NAN: not measured */
     double cpu_s_per_gb;            /* NAN: not measured */
+    double default_cpu_s_per_gb;
+    double user_cpu_s_per_gb,
+        default_user_cpu_s_per_gb; /* without the kernel's part, which is the same for both */
     struct rs_peer_result peers[RS_PEERS_MAX];
     unsigned npeers;
     bool verified;

@@ -12,6 +12,9 @@ struct rs_report {
     json_t *all;    /* JSON results so far */
     unsigned wrong; /* results whose output was not verified */
     const char *workload;
+    /* How a workload prints its rows for people; NULL: as all others. */
+    void (*print)(void *arg, const struct rs_result *result);
+    void *print_arg;
 };
 
 void rs_report_begin(struct rs_report *r, const char *workload, bool json);
@@ -21,6 +24,7 @@ void rs_report_add(struct rs_report *r, const struct rs_result *result);
 int rs_report_end(struct rs_report *r);
 
 int rs_bench_cmd_hotpath(int argc, char **argv);
+int rs_bench_cmd_openssl(int argc, char **argv);
 int rs_bench_cmd_ring(int argc, char **argv);
 int rs_bench_cmd_transcode(int argc, char **argv);
 

@@ -11,6 +11,12 @@ _reseal() {
     case $prev in
     --from | --to) mapfile -t COMPREPLY < <(compgen -W "plain xts gcm" -- "$cur"); return ;;
     --key-bits) mapfile -t COMPREPLY < <(compgen -W "128 256" -- "$cur"); return ;;
+    --cipher)
+        words="AES-128-GCM AES-192-GCM AES-256-GCM AES-128-XTS AES-256-XTS AES-128-CTR AES-192-CTR AES-256-CTR TLS_AES_256_GCM_SHA384
+            TLS_AES_128_GCM_SHA256 ECDHE-ECDSA-AES256-GCM-SHA384 ECDHE-ECDSA-AES128-GCM-SHA256"
+        mapfile -t COMPREPLY < <(compgen -W "$words" -- "$cur")
+        return
+        ;;
     --only) mapfile -t COMPREPLY < <(compgen -W "out-of-place page-cache in-place" -- "$cur"); return ;;
     --engine)
         words=$(reseal engines 2>/dev/null | sed -n '2,/^$/s/^\([^ ]\{1,\}\) .*/\1/p')
@@ -19,7 +25,7 @@ _reseal() {
         ;;
     esac
     case ${COMP_WORDS[1]}/$COMP_CWORD in
-    bench/2) mapfile -t COMPREPLY < <(compgen -W "hotpath ring transcode --help" -- "$cur"); return ;;
+    bench/2) mapfile -t COMPREPLY < <(compgen -W "hotpath ring transcode openssl --help" -- "$cur"); return ;;
     policy/2) mapfile -t COMPREPLY < <(compgen -W "check --help" -- "$cur"); return ;;
     esac
     if [[ $cur == -* ]]; then

@@ -5,10 +5,7 @@
 
 unsigned rs_limit_rounds(unsigned src_bits, unsigned dst_bits)
 {
-    unsigned rounds = 0;
-    if (src_bits != 0) rounds += src_bits == 128 ? 10 : 14;
-    if (dst_bits != 0) rounds += dst_bits == 128 ? 10 : 14;
-    return rounds;
+    return (src_bits == 0 ? 0 : src_bits / 32 + 6) + (dst_bits == 0 ? 0 : dst_bits / 32 + 6);
 }
 
 static double per_second(uint64_t amount, uint64_t ns)
