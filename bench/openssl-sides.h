@@ -8,7 +8,6 @@
  * OpenSSL's default provider alone. Neither reads openssl.cnf.
  */
 
-#include <limits.h>
 #include <openssl/crypto.h>
 #include <openssl/provider.h>
 
@@ -25,13 +24,6 @@ struct rs_evp_sides {
     struct rs_evp_side ours, theirs;
     char why[512]; /* after a failure, one line */
 };
-
-/*
- * The module beside the running program: ../lib/ossl-modules as built,
- * ${libdir}/ossl-modules as installed. 0 or RESEAL_EINVAL, then `path` is
- * where a build puts it.
- */
-RS_MUST_CHECK int rs_evp_module(char path[PATH_MAX]);
 
 /* Loads the module file and the default provider. 0, RESEAL_ENOMEM, or RESEAL_EINVAL with s->why: the file is
  * not there, damaged, or no provider. Call rs_evp_close() in any case. */

@@ -11,6 +11,7 @@
 #include "bench/tls.h"
 #include "offload/cli/bench.h"
 #include "offload/cli/cli.h"
+#include "offload/cli/openssl.h"
 #include "reseal/reseal.h"
 
 static const char help[] =
@@ -319,16 +320,15 @@ int rs_bench_cmd_openssl(int argc, char **argv)
     int code = parse(argc, argv, &x.s);
     if (code >= 0) return code;
     if (x.s.runs == 0) x.s.runs = x.s.quick ? 3 : 31;
-    if (x.s.module == NULL && rs_evp_module(path) != 0)
+    if (rs_openssl_module_path(x.s.module, path) != 0)
         return rs_cli_fail(RS_CLI_FAILED, "bench openssl",
                            "there is no %s: install reseal.so, or name it with --module", path);
-    if (x.s.module == NULL) x.s.module = path;
     if (rs_pin(x.s.core) < 0)
         return rs_cli_fail(RS_CLI_FAILED, "bench openssl",
                            "cannot be pinned to core %d: taskset -p $$ shows what is allowed", x.s.core);
     /* An end of a connection that is gone is an error, not a reason to die. */
     signal(SIGPIPE, SIG_IGN);
-    if (rs_evp_open(&x.sides, x.s.module) != 0)
+    if (rs_evp_open(&x.sides, path) != 0)
         code = rs_cli_fail(RS_CLI_FAILED, "bench openssl", "cannot load the module: %s", x.sides.why);
     else
         code = measure(&x);
