@@ -2,6 +2,7 @@
 #include "offload/cli/openssl.h"
 
 #include <ctype.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -40,6 +41,10 @@ static int explain(struct rs_openssl_check *c, const struct rs_command_text *t)
         return rs_openssl_fails(c, RS_EXIT_FAILED, "load",
                                 "'reseal engines' says which kernels pass their self-test",
                                 "the module starts, and gives up");
+    if (t->status > 128 && t->status < 128 + SIGRTMAX)
+        return rs_openssl_fails(c, RS_EXIT_FORMAT, "load", "install the module again",
+                                "loading it ends the program (%s): the file is damaged",
+                                strsignal(t->status - 128));
     const char *line = t->err;
     return rs_openssl_fails(c, RS_EXIT_FAILED, "load", "run it by hand: openssl list -providers",
                             "'list -providers' is exit code %d: %.*s", t->status,

@@ -160,7 +160,10 @@ static void compared(struct rs_openssl_check *c)
                 strcmp(r, "differs") == 0 ? "does not compute what OpenSSL's own does"
                                           : "fails where OpenSSL's own does not");
     }
-    if (of == 0)
+    if (of == 0 && strncmp(c->m.buildinfo, "reseal ", 7) == 0)
+        rs_find(&c->f, "ciphers", RS_FINDING_LIMITS,
+                "this build has no kernels for this processor: the module offers none");
+    else if (of == 0)
         rs_openssl_fails(c, RS_EXIT_FAILED, "ciphers", "name Reseal's reseal.so with --module",
                          "%.200s offers none of Reseal's ciphers", c->m.path);
     else if (same == of)
