@@ -32,6 +32,7 @@ for c in $("$prefix/bin/reseal" help | sed -n 's/^  \([a-z]\{1,\}\) .*/\1/p'); d
     compgen -G "$prefix/share/man/man[15]/reseal-$c.[15]" >/dev/null || fail "reseal $c has no manual page"
 done
 [ -f "$prefix/share/man/man8/reseald.8" ] || fail "reseald has no manual page"
+[ -f "$prefix/share/man/man7/reseal-provider.7" ] || fail "the provider has no manual page"
 
 PATH=$prefix/bin:$PATH
 # shellcheck source=offload/cli/completion.bash
@@ -44,4 +45,9 @@ complete_words() {
 [ "$(complete_words reseal doc)" = 'doctor ' ] || fail "completion of a command"
 [ "$(complete_words reseal bench hotpath --working)" = '--working-set ' ] || fail "completion of an option"
 [ "$(complete_words reseal bench hotpath --from x)" = 'xts ' ] || fail "completion of a value"
+[ "$(complete_words reseal openssl ch)" = 'check ' ] || fail "completion of what to do"
+
+for f in reseal.so openssl-reseal.cnf; do
+    [ -n "$(find "$prefix" -name $f)" ] || fail "$f is not installed"
+done
 exit $bad

@@ -26,6 +26,7 @@ _reseal() {
     esac
     case ${COMP_WORDS[1]}/$COMP_CWORD in
     bench/2) mapfile -t COMPREPLY < <(compgen -W "hotpath ring transcode openssl --help" -- "$cur"); return ;;
+    openssl/2) mapfile -t COMPREPLY < <(compgen -W "check config probe --help" -- "$cur"); return ;;
     policy/2) mapfile -t COMPREPLY < <(compgen -W "check --help" -- "$cur"); return ;;
     esac
     if [[ $cur == -* ]]; then
