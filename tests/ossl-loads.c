@@ -253,6 +253,9 @@ static void test_configuration_is_checked(RS_UNUSED void **state)
 
 int main(void)
 {
+    /* Ours, wherever this machine has any of our kernels; theirs takes more calls after the end of a message.
+     */
+    setenv("RESEAL_OSSL_ENGINE", "vaes-aesni", 0);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_seals_and_opens),
         cmocka_unit_test(test_every_name_is_found),

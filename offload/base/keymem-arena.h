@@ -29,7 +29,8 @@ struct rs_arena {
     uint32_t count; /* granules */
     uint32_t lists[RS_KEYMEM_CLASSES];
     enum rs_keymem_kind kind;
-    bool keep; /* on fork: the child gets a copy */
+    enum rs_keymem_kind first; /* to begin with; RS_KEYMEM_NONE: the best */
+    bool keep;                 /* on fork: the child gets a copy */
 };
 
 extern struct rs_arena rs_arena;

@@ -81,7 +81,7 @@ static enum rs_keymem_kind first_kind(void)
     const char *want = secure_getenv("RESEAL_KEYMEM");
     if (want != NULL && strcmp(want, "locked") == 0) return RS_KEYMEM_LOCKED;
     if (want != NULL && strcmp(want, "plain") == 0) return RS_KEYMEM_PLAIN;
-    return RS_KEYMEM_SECRET;
+    return RS_MAX(rs_arena.first, RS_KEYMEM_SECRET);
 }
 
 /* The strongest kind first; a smaller arena is better than a weaker one. */
@@ -232,6 +232,11 @@ int rs_keymem_init(size_t size)
     return r;
 }
 
+void rs_keymem_begin_with(enum rs_keymem_kind kind)
+{
+    rs_arena.first = kind;
+}
+
 void rs_keymem_fini(void)
 {
     size_t start, len;
@@ -245,7 +250,7 @@ void rs_keymem_fini(void)
     rs_arena.nodes = NULL;
     rs_arena.size = rs_arena.used = 0;
     rs_arena.count = 0;
-    rs_arena.kind = RS_KEYMEM_NONE;
+    rs_arena.kind = rs_arena.first = RS_KEYMEM_NONE;
     rs_arena.keep = false;
     pthread_mutex_unlock(&rs_arena.lock);
 }

@@ -41,6 +41,9 @@ enum rs_keymem_kind { RS_KEYMEM_NONE, RS_KEYMEM_SECRET, RS_KEYMEM_LOCKED, RS_KEY
  */
 RS_MUST_CHECK int rs_keymem_init(size_t size);
 
+/* The kind for rs_keymem_init() to begin with; the environment goes before it. */
+void rs_keymem_begin_with(enum rs_keymem_kind kind);
+
 /*
  * For a library in somebody else's program, before rs_keymem_init(): a child of
  * fork(3) finds the blocks at the same addresses with what they held at the
@@ -57,9 +60,8 @@ RS_MUST_CHECK int rs_keymem_keep_on_fork(void);
 
 /*
  * Wipes and unmaps the arena, whatever is still in use; rs_keymem_init() may be
- * called again, without what rs_keymem_keep_on_fork() had set. No other thread
- * may be in a call. What pthread_atfork(3) holds goes with the unloading of the
- * library that this is linked into.
+ * called again, without what the two calls above had set. No other thread may be in a call. What
+ * pthread_atfork(3) holds goes with the unloading of the library that this is linked into.
  */
 void rs_keymem_fini(void);
 

@@ -19,11 +19,11 @@ struct ctr {
     const uint8_t *tls_mac;
 };
 
-static void *new_ctx(size_t bits)
+static void *new_ctx(const struct rs_ossl *p, size_t bits)
 {
     struct ctr *ctx = rs_ossl_alloc(sizeof(*ctx));
     if (ctx == NULL) return NULL;
-    ctx->kernels = rs_ossl_kernels();
+    ctx->kernels = p->kernels;
     ctx->key_len = bits / 8;
     ctx->padding = true;
     return ctx;
@@ -170,9 +170,9 @@ static const OSSL_PARAM *settable_ctx_params(RS_UNUSED void *ctx, RS_UNUSED void
         return rs_ossl_get_params(                                                                           \
             params, &(const struct rs_ossl_kind){EVP_CIPH_CTR_MODE, false, false, bits / 8, IV});            \
     }                                                                                                        \
-    static void *new_ctx_##bits(RS_UNUSED void *provctx)                                                     \
+    static void *new_ctx_##bits(void *provctx)                                                               \
     {                                                                                                        \
-        return new_ctx(bits);                                                                                \
+        return new_ctx(provctx, bits);                                                                       \
     }                                                                                                        \
     const OSSL_DISPATCH rs_ossl_aes##bits##ctr[] = {                                                         \
         {OSSL_FUNC_CIPHER_NEWCTX, (void (*)(void))new_ctx_##bits},                                           \

@@ -4,12 +4,12 @@
 
 #include <openssl/rand.h>
 
-static void *new_ctx(void *provctx, size_t bits)
+static void *new_ctx(const struct rs_ossl *p, size_t bits)
 {
     struct rs_ossl_gcm *ctx = rs_ossl_alloc(sizeof(*ctx));
     if (ctx == NULL) return NULL;
-    ctx->kernels = rs_ossl_kernels();
-    ctx->libctx = ((struct rs_ossl *)provctx)->libctx;
+    ctx->kernels = p->kernels;
+    ctx->libctx = p->libctx;
     ctx->key_len = bits / 8;
     ctx->iv_len = RS_GCM_IV;
     return ctx;

@@ -23,8 +23,10 @@ struct rs_ossl {
     const OSSL_CORE_HANDLE *handle;
     OSSL_LIB_CTX *libctx; /* the application's, as random numbers are drawn from it; NULL: the default one */
     char engine[32];      /* "engine" of the configuration: "auto", a kernel set's name, or "openssl" */
-    OSSL_ALGORITHM ciphers[9]; /* as chosen; made at the first query */
-    bool chosen;
+    OSSL_ALGORITHM ciphers[9];       /* as chosen; made at the first query */
+    const struct rs_stream *kernels; /* that our implementations use; never NULL when they are reached */
+    char text[320];                  /* rs_ossl_choice_text() */
+    bool chosen;                     /* atomic: what rs_ossl_choose() makes is there */
 };
 
 /* provider(7): the entry point. */
@@ -36,10 +38,6 @@ extern const OSSL_DISPATCH rs_ossl_aes128gcm[], rs_ossl_aes192gcm[], rs_ossl_aes
 extern const OSSL_DISPATCH rs_ossl_aes128xts[], rs_ossl_aes256xts[];
 extern const OSSL_DISPATCH rs_ossl_aes128ctr[], rs_ossl_aes192ctr[], rs_ossl_aes256ctr[];
 
-/* The kernels that our implementations use; chosen once in a process, never NULL when they are reached.
- * (choice.c) */
-const struct rs_stream *rs_ossl_kernels(void);
-
 /* ---- which implementation is offered (choice.c) ------------------------------ */
 
 /*
@@ -49,14 +47,15 @@ const struct rs_stream *rs_ossl_kernels(void);
  * configuration's "engine", or RESEAL_OSSL_ENGINE in the environment (tests),
  * decides instead: "openssl" delegates all. Delegated algorithms are the
  * default provider's own functions, with nothing in between but newctx.
+ * Cheap when it is done already. Threads: any, at once.
  */
 void rs_ossl_choose(struct rs_ossl *p);
 
 /* One line: "AES-256-GCM=vaes-avx512 AES-256-XTS=openssl ...". Valid as long as p. */
 const char *rs_ossl_choice_text(struct rs_ossl *p);
 
-/* Frees what choosing made in the process, at the last teardown. */
-void rs_ossl_choice_release(void);
+/* At the teardown of p; the last one frees what choosing made in the process. */
+void rs_ossl_choice_release(struct rs_ossl *p);
 
 /* ---- memory of contexts (memory.c) -------------------------------------------- */
 
@@ -64,12 +63,12 @@ void rs_ossl_choice_release(void);
  * of a process decides. False: unknown. */
 bool rs_ossl_memory_prefer(const char *kind);
 
-/* Key memory of the module: survives a fork (each process has its own copy). Reference counted over
- * providers. */
+/* Key memory of the module, 4 MiB or half of the limit of locked memory where that is less: survives a fork
+ * (each process has its own copy). Reference counted over providers. */
 void rs_ossl_memory_acquire(void);
 void rs_ossl_memory_release(void);
 
-/* "secret", "locked", "plain". */
+/* "secret", "locked" or "plain": the weakest that a context lies in at this moment. */
 const char *rs_ossl_memory_kind(void);
 
 /* Zeroed, 64-byte aligned; key memory as long as there is some, then ordinary memory kept out of dumps.

@@ -20,9 +20,7 @@ struct provider {
     char buildinfo[640];
 };
 
-/* What providers of one process share: how many there are, and who chooses. */
-static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-static unsigned loaded;
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; /* of build information */
 
 /* Configuration: values of the section that activates the provider; NULL where there is none. */
 struct settings {
@@ -84,11 +82,9 @@ static void teardown(void *provctx)
 {
     struct provider *p = provctx;
     OSSL_LIB_CTX_free(p->child);
+    rs_ossl_choice_release(&p->base);
     OPENSSL_free(p);
     rs_ossl_memory_release();
-    pthread_mutex_lock(&lock);
-    if (--loaded == 0) rs_ossl_choice_release();
-    pthread_mutex_unlock(&lock);
 }
 
 static const OSSL_ALGORITHM *query(void *provctx, int operation, int *no_store)
@@ -96,10 +92,7 @@ static const OSSL_ALGORITHM *query(void *provctx, int operation, int *no_store)
     struct rs_ossl *p = provctx;
     *no_store = 0;
     if (operation != OSSL_OP_CIPHER) return NULL;
-    pthread_mutex_lock(&lock);
-    if (!p->chosen) rs_ossl_choose(p);
-    p->chosen = true;
-    pthread_mutex_unlock(&lock);
+    rs_ossl_choose(p);
     return p->ciphers;
 }
 
@@ -164,9 +157,6 @@ int rs_ossl_init(const OSSL_CORE_HANDLE *handle, const OSSL_DISPATCH *in, const 
         OPENSSL_free(p);
         return 0;
     }
-    pthread_mutex_lock(&lock);
-    loaded++;
-    pthread_mutex_unlock(&lock);
     rs_ossl_memory_acquire();
     *provctx = p;
     *out = dispatch;

@@ -14,11 +14,11 @@ struct xts {
     bool encrypting, key_set, tweak_set;
 };
 
-static void *new_ctx(size_t bits)
+static void *new_ctx(const struct rs_ossl *p, size_t bits)
 {
     struct xts *ctx = rs_ossl_alloc(sizeof(*ctx));
     if (ctx == NULL) return NULL;
-    ctx->kernels = rs_ossl_kernels();
+    ctx->kernels = p->kernels;
     ctx->key_len = 2 * bits / 8;
     return ctx;
 }
@@ -129,9 +129,9 @@ static const OSSL_PARAM *settable_ctx_params(RS_UNUSED void *ctx, RS_UNUSED void
         return rs_ossl_get_params(                                                                           \
             params, &(const struct rs_ossl_kind){EVP_CIPH_XTS_MODE, false, true, 2 * bits / 8, BLOCK});      \
     }                                                                                                        \
-    static void *new_ctx_##bits(RS_UNUSED void *provctx)                                                     \
+    static void *new_ctx_##bits(void *provctx)                                                               \
     {                                                                                                        \
-        return new_ctx(bits);                                                                                \
+        return new_ctx(provctx, bits);                                                                       \
     }                                                                                                        \
     const OSSL_DISPATCH rs_ossl_aes##bits##xts[] = {                                                         \
         {OSSL_FUNC_CIPHER_NEWCTX, (void (*)(void))new_ctx_##bits},                                           \
