@@ -43,12 +43,21 @@ struct rs_ossl_view {
 int rs_ossl_get_view(OSSL_PARAM params[], const struct rs_ossl_view *view);
 OSSL_FUNC_cipher_gettable_ctx_params_fn rs_ossl_gettable_view;
 
+/* As strcmp() == 0. Most names differ early, and a call for each would be most of what a short message costs.
+ */
+static inline bool rs_ossl_same(const char *a, const char *b)
+{
+    for (; *a == *b; a++, b++)
+        if (*a == '\0') return true;
+    return false;
+}
+
 /* The parameter `key`, or NULL; `params` may be NULL. The first of two counts. */
 static inline const OSSL_PARAM *rs_ossl_find(const OSSL_PARAM params[], const char *key)
 {
     if (params == NULL) return NULL;
     for (const OSSL_PARAM *p = params; p->key != NULL; p++)
-        if (p->key[0] == key[0] && strcmp(p->key, key) == 0) return p;
+        if (rs_ossl_same(p->key, key)) return p;
     return NULL;
 }
 
