@@ -17,6 +17,11 @@
  * first counter is 2, so an epoch's last two blocks carry into the upper bytes.
  */
 
+/* 1 where keys of 192 bits come too: with 12 rounds. */
+#ifndef RS_AES_192
+#define RS_AES_192 0
+#endif
+
 #define INLINE static inline __attribute__((always_inline))
 
 #define FLIGHT       8
@@ -171,7 +176,8 @@ INLINE void hash_quarter(struct hash *h, int q, bool ahead)
 
 /* sum (one block in lane 0, or lane sums when n >= LANES) over n (1 to 64) more blocks; returns lane 0. Bytes
  * after the n-th block are not looked at; `reversed` tells whether the stash or raw data is hashed. */
-static V ghash_end(const struct rs_vaes_key *key, V sum, const uint8_t *blocks, unsigned n, bool reversed)
+RS_UNUSED static V ghash_end(const struct rs_vaes_key *key, V sum, const uint8_t *blocks, unsigned n,
+                             bool reversed)
 {
     const uint8_t *powers = key->ghash[RS_GHASH_AT(n)];
     V lo = v_zero(), mid = v_zero(), hi = v_zero();
@@ -189,7 +195,7 @@ static V ghash_end(const struct rs_vaes_key *key, V sum, const uint8_t *blocks, 
 }
 
 /* sum (one block in lane 0) times H^n. */
-static V ghash_skip(const struct rs_vaes_key *key, V sum, size_t n)
+RS_UNUSED static V ghash_skip(const struct rs_vaes_key *key, V sum, size_t n)
 {
     for (unsigned i = 0; i < RS_GHASH_SQUARES; i++) {
         if ((n >> i) % 2 == 0) continue;
@@ -301,11 +307,13 @@ INLINE void rounds_enc(V s[FLIGHT], const struct rs_vaes_key *key, struct weave 
 #undef ROUND
     weave_tweak(w, 6);
     weave_copy(w, 6);
-    if (key->rounds == 14) {
+    if (key->rounds > 10) {
         round_enc(s, key->enc[10], w, 0);
         round_enc(s, key->enc[11], w, 0);
-        round_enc(s, key->enc[12], w, 0);
-        round_enc(s, key->enc[13], w, 0);
+        if (!RS_AES_192 || key->rounds > 12) {
+            round_enc(s, key->enc[12], w, 0);
+            round_enc(s, key->enc[13], w, 0);
+        }
     }
     weave_tweak(w, 7);
     weave_copy(w, 7);
@@ -450,7 +458,7 @@ static void table_build(struct gcm *g)
 
 /* The part of the pending copy that goes with one flight. Backwards: what was written last is still in the
  * cache. */
-static void copy_flight(struct copy *cp)
+RS_UNUSED static void copy_flight(struct copy *cp)
 {
     cp->len -= FLIGHT_BYTES;
     struct weave w = {.copy = cp};

@@ -10,7 +10,7 @@
 /* x^128 + x^127 + x^126 + x^121 + 1, bit-reflected: the upper half; the lower is 1. */
 #define RS_GHASH_POLY 0xc200000000000000ull
 
-/* The power H^n (n = 1 to 64) is key->ghash[RS_GHASH_AT(n)]: descending, so that neighbouring lanes get
+/* The power H^n (n = 1 to 68) is key->ghash[RS_GHASH_AT(n)]: descending, so that neighbouring lanes get
  * neighbouring powers with one load. */
 #define RS_GHASH_AT(n) (RS_GHASH_POWERS - (n))
 

@@ -7,7 +7,7 @@
 #include "providers/crypto/engine.h"
 
 #define RS_AES_ROUND_KEYS 15 /* AES-256; AES-128 uses the first 11, AES-192 13 */
-#define RS_GHASH_POWERS   64 /* H^1 .. H^64 */
+#define RS_GHASH_POWERS   68 /* H^1 .. H^68 */
 #define RS_GHASH_SQUARES  17 /* H^(2^0) .. H^(2^16): 2^16 blocks are a whole record */
 
 struct rs_vaes_key {

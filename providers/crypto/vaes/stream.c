@@ -7,11 +7,11 @@
 #define STREAM(isa)                                                                                          \
     const struct rs_stream rs_stream_##isa = {                                                               \
         .name = "vaes-" #isa,                                                                                \
-        .gcm_start = rs_stream_gcm_start_aesni,                                                              \
-        .gcm_aad = rs_stream_gcm_aad_aesni,                                                                  \
-        .gcm_encrypt = rs_stream_gcm_encrypt_aesni,                                                          \
-        .gcm_decrypt = rs_stream_gcm_decrypt_aesni,                                                          \
-        .gcm_tag = rs_stream_gcm_tag_aesni,                                                                  \
+        .gcm_start = rs_stream_gcm_start_##isa,                                                              \
+        .gcm_aad = rs_stream_gcm_aad_##isa,                                                                  \
+        .gcm_encrypt = rs_stream_gcm_encrypt_##isa,                                                          \
+        .gcm_decrypt = rs_stream_gcm_decrypt_##isa,                                                          \
+        .gcm_tag = rs_stream_gcm_tag_##isa,                                                                  \
         .ctr = rs_stream_ctr_aesni,                                                                          \
         .xts_encrypt = rs_stream_xts_encrypt_##isa,                                                          \
         .xts_decrypt = rs_stream_xts_decrypt_##isa,                                                          \

@@ -28,14 +28,14 @@
 
 /* A GCM message under way; secret. All zero before start(). */
 struct rs_gcm_stream {
-    uint8_t hash[16];       /* GHASH of all whole blocks so far; the form is the kernels' own */
-    uint8_t counter[16];    /* of the next block, big endian as in SP 800-38D */
-    uint8_t first[16];      /* J0, or its cipher text: see tag_ready */
-    uint8_t key_stream[16]; /* of the block that is begun */
-    uint8_t begun[16];      /* AAD or ciphertext of the block that is begun, zeros after it */
-    uint64_t aad_len;       /* bytes so far */
-    uint64_t len;           /* bytes of text so far */
-    bool tag_ready;         /* `first` is E(K, J0) already */
+    uint8_t key_stream[128]; /* of the last blocks of text */
+    uint8_t hash[16];        /* GHASH of all bytes so far, times H; bytes reversed */
+    uint8_t counter[16];     /* of the next block, bytes reversed */
+    uint8_t first[16];       /* J0, bytes reversed, or its cipher text: see tag_ready */
+    uint64_t aad_len;        /* bytes so far */
+    uint64_t len;            /* bytes of text so far */
+    uint32_t begun_at; /* where in key_stream the block that is begun lies; of no account when none is */
+    bool tag_ready;    /* `first` is E(K, J0) already */
 } RS_ALIGNED(64);
 
 /* A CTR message under way; secret. */
@@ -67,8 +67,8 @@ struct rs_stream {
     void (*ctr)(const struct rs_vaes_key *key, struct rs_ctr_stream *s, const uint8_t *in, uint8_t *out,
                 size_t len);
 
-    /* One whole data unit, 16 bytes to 2^20 blocks, stealing where it is no multiple of a block. `tweak` as in
-     * the standard: the data unit's number before encryption, 16 bytes little endian. */
+    /* One whole data unit, 16 bytes to 2^20 blocks, stealing where it is no multiple of a block. `tweak` as
+     * in the standard: the data unit's number before encryption, 16 bytes little endian. */
     void (*xts_encrypt)(const struct rs_vaes_key *key, const uint8_t tweak[16], const uint8_t *in,
                         uint8_t *out, size_t len);
     void (*xts_decrypt)(const struct rs_vaes_key *key, const uint8_t tweak[16], const uint8_t *in,
