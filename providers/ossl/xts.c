@@ -11,7 +11,8 @@ struct xts {
     const struct rs_stream *kernels;
     size_t key_len; /* both halves */
     uint8_t tweak[BLOCK];
-    bool encrypting, key_set, tweak_set;
+    bool encrypting; /* as the key was set for: a direction without a key changes nothing, as in OpenSSL */
+    bool key_set, tweak_set;
 };
 
 static void *new_ctx(const struct rs_ossl *p, size_t bits)
@@ -59,13 +60,15 @@ static int init(void *vctx, const uint8_t *key, size_t key_len, const uint8_t *i
                 const OSSL_PARAM params[], bool encrypting)
 {
     struct xts *ctx = vctx;
-    ctx->encrypting = encrypting;
     if (iv != NULL) {
         if (iv_len != BLOCK) return RS_OSSL_FAIL(INVALID_IV_LENGTH);
         memcpy(ctx->tweak, iv, BLOCK);
         ctx->tweak_set = true;
     }
-    if (key != NULL && !set_key(ctx, key, key_len)) return 0;
+    if (key != NULL) {
+        if (!set_key(ctx, key, key_len)) return 0;
+        ctx->encrypting = encrypting;
+    }
     return params == NULL ? 1 : set_ctx_params(ctx, params);
 }
 
