@@ -181,63 +181,6 @@ static void test_loads_again_and_in_several_contexts(RS_UNUSED void **state)
     }
 }
 
-/* As a libcrypto that is not ours would load the provider: what is known by its address is not there. */
-static int init_from_elsewhere(const OSSL_CORE_HANDLE *handle, const OSSL_DISPATCH *in,
-                               const OSSL_DISPATCH **out, void **provctx)
-{
-    OSSL_DISPATCH table[128];
-    size_t n = 0;
-    for (; in->function_id != 0; in++)
-        if (in->function_id != OSSL_FUNC_CRYPTO_ZALLOC && n + 1 < RS_ARRAY_LEN(table)) table[n++] = *in;
-    table[n] = (OSSL_DISPATCH){0, NULL};
-    return rs_ossl_init(handle, table, out, provctx);
-}
-
-/* Two messages without an IV: each gets one, and they differ. */
-static void draws_ivs(EVP_CIPHER *cipher)
-{
-    static const uint8_t key[32] = {9};
-    uint8_t iv[2][12], out[4];
-    int n;
-    for (int i = 0; i < 2; i++) {
-        EVP_CIPHER_CTX *ctx = EVP_CIPHER_CTX_new();
-        assert_int_equal(EVP_EncryptInit_ex2(ctx, cipher, key, NULL, NULL), 1);
-        assert_int_equal(EVP_EncryptUpdate(ctx, out, &n, key, sizeof(out)), 1);
-        assert_int_equal(EVP_CIPHER_CTX_get_updated_iv(ctx, iv[i], sizeof(iv[i])), 1);
-        EVP_CIPHER_CTX_free(ctx);
-    }
-    assert_memory_not_equal(iv[0], iv[1], sizeof(iv[0]));
-}
-
-static void test_random_numbers_come_from_the_library_context(RS_UNUSED void **state)
-{
-    for (int elsewhere = 0; elsewhere < 2; elsewhere++) {
-        OSSL_LIB_CTX *libctx = OSSL_LIB_CTX_new();
-        OSSL_provider_init_fn *init = elsewhere ? init_from_elsewhere : rs_ossl_init;
-        assert_int_equal(OSSL_PROVIDER_add_builtin(libctx, "reseal", init), 1);
-        OSSL_PROVIDER *reseal = OSSL_PROVIDER_load(libctx, "reseal");
-        assert_non_null(reseal);
-        EVP_CIPHER *cipher = EVP_CIPHER_fetch(libctx, "AES-256-GCM", "provider=reseal");
-        if (cipher != NULL) {
-            /* There is none in this context yet: no generator, no IV. */
-            static const uint8_t key[32] = {9};
-            uint8_t out[4];
-            int n;
-            EVP_CIPHER_CTX *ctx = EVP_CIPHER_CTX_new();
-            assert_int_equal(EVP_EncryptInit_ex2(ctx, cipher, key, NULL, NULL), 1);
-            assert_int_equal(EVP_EncryptUpdate(ctx, out, &n, key, sizeof(out)), 0);
-            EVP_CIPHER_CTX_free(ctx);
-            OSSL_PROVIDER *usual = OSSL_PROVIDER_load(libctx, "default");
-            draws_ivs(cipher);
-            EVP_CIPHER_free(cipher);
-            assert_int_equal(OSSL_PROVIDER_unload(usual), 1);
-        }
-        assert_int_equal(OSSL_PROVIDER_unload(reseal), 1);
-        OSSL_LIB_CTX_free(libctx);
-        ERR_clear_error();
-    }
-}
-
 static void test_tells_what_it_is(RS_UNUSED void **state)
 {
     struct world w;
@@ -317,7 +260,6 @@ int main(void)
         cmocka_unit_test(test_seals_and_opens),
         cmocka_unit_test(test_every_name_is_found),
         cmocka_unit_test(test_loads_again_and_in_several_contexts),
-        cmocka_unit_test(test_random_numbers_come_from_the_library_context),
         cmocka_unit_test(test_tells_what_it_is),
         cmocka_unit_test(test_configuration_is_checked),
     };
