@@ -3,40 +3,9 @@
 /* XTS with 512-bit VAES. It has one port, so the vectors of eight states keep it busy for longer than they
  * wait. */
 
-#include "providers/crypto/vaes/forget.h"
-#include "providers/crypto/vaes/xts-common.h"
+#include "providers/crypto/vaes/xts-vectors.h"
 
 #define XTS_RUN rs_xts_run_avx512
-#define LANES   4u
-
-typedef __m512i vec;
-
-#define v_zero          _mm512_setzero_si512
-#define v_load(p)       _mm512_loadu_si512((const void *)(p))
-#define v_store(p, x)   _mm512_storeu_si512((void *)(p), x)
-#define v_stream(p, x)  _mm512_stream_si512((__m512i *)(p), x)
-#define v_xor           _mm512_xor_si512
-#define v_xor3(a, b, c) _mm512_ternarylogic_epi64(a, b, c, 0x96)
-#define v_add           _mm512_add_epi64
-#define v_enc           _mm512_aesenc_epi128
-#define v_enclast       _mm512_aesenclast_epi128
-#define v_dec           _mm512_aesdec_epi128
-#define v_declast       _mm512_aesdeclast_epi128
-#define v_clmul         _mm512_clmulepi64_epi128
-#define v_shift_up      _mm512_bslli_epi128
-#define v_shift_down    _mm512_bsrli_epi128
-#define v_fold()        _mm512_set1_epi64(0x87)
-#define v_everywhere(p) _mm512_broadcast_i32x4(_mm_load_si128((const __m128i *)(const void *)(p)))
-#define v_power(i)      _mm512_load_si512(powers[i])
-#define v_low(x)        _mm512_maskz_set1_epi64(0x55, (long long)(x))
-
-static const uint64_t powers[8][8] RS_ALIGNED(64) = {
-#define POWERS(i)                                                                                            \
-    {                                                                                                        \
-        1ull << (4 * (i)), 0, 2ull << (4 * (i)), 0, 4ull << (4 * (i)), 0, 8ull << (4 * (i)), 0               \
-    }
-    POWERS(0), POWERS(1), POWERS(2), POWERS(3), POWERS(4), POWERS(5), POWERS(6), POWERS(7),
-};
 
 static inline __m512i v_numbers(uint64_t hi, uint64_t lo, uint64_t step)
 {

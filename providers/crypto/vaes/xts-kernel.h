@@ -20,12 +20,8 @@
 
 #include "providers/crypto/vaes/xts-track.h"
 
-#define VECTORS 8u                      /* in a flight */
-#define FLIGHT  (VECTORS * LANES * 16u) /* bytes */
-#define AHEAD   2048u                   /* bytes: prefetch distance when streaming */
-
-#define INLINE static inline __attribute__((always_inline))
-#define UNROLL _Pragma("GCC unroll 16")
+#define FLIGHT (VECTORS * LANES * 16u) /* bytes */
+#define AHEAD  2048u                   /* bytes: prefetch distance when streaming */
 
 enum kind { ENCRYPT, DECRYPT, RESEAL };
 
@@ -59,19 +55,6 @@ static void fly_part(enum kind kind, const struct rs_run *run, size_t at, size_t
 #endif
 
 /* ---- tweaks -------------------------------------------------------------- */
-
-/* t * x^(8 * LANES): one flight on. */
-INLINE vec onward(vec t)
-{
-    return v_xor(v_shift_up(t, LANES), v_clmul(v_shift_down(t, 16 - LANES), v_fold(), 0x00));
-}
-
-/* base * x^(LANES * i + lane): the tweaks of vector i. */
-INLINE vec derive(vec base, unsigned i)
-{
-    vec lo = v_clmul(base, v_power(i), 0x00), hi = v_clmul(base, v_power(i), 0x01);
-    return v_xor3(lo, v_shift_up(hi, 8), v_clmul(hi, v_fold(), 0x01));
-}
 
 /* The tweaks of a flight: a unit's first, from its encrypted tweak, or the one after `before`. */
 INLINE void make_tweaks(vec to[VECTORS], const vec before[VECTORS], const __m128i *fresh)
