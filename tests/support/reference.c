@@ -47,6 +47,18 @@ void reference_xts(int encrypt, unsigned bits, const uint8_t *key, uint64_t lo, 
     }
 }
 
+void reference_block(int encrypt, unsigned bits, const uint8_t *key, const uint8_t in[16], uint8_t out[16])
+{
+    static EVP_CIPHER_CTX *ctx;
+    int n;
+    if (!ctx) ctx = EVP_CIPHER_CTX_new();
+    must(ctx && EVP_CipherInit_ex(ctx, bits == 128 ? EVP_aes_128_ecb() : EVP_aes_256_ecb(), NULL, key, NULL,
+                                  encrypt),
+         "ecb init");
+    EVP_CIPHER_CTX_set_padding(ctx, 0);
+    must(EVP_CipherUpdate(ctx, out, &n, in, 16) && n == 16, "ecb data");
+}
+
 void reference_random(uint64_t *seed, void *out, size_t len)
 {
     uint8_t *p = out;
