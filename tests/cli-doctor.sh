@@ -19,7 +19,7 @@ fi
 out=$("${run[@]}" "$reseal" doctor --runtime-dir "$work/none" 2>&1)
 code=$?
 [ $code -eq 1 ] || fail "without a service the exit code is $code"
-for layer in processor pinning 'memory lock' 'secret memory' hugepages io_uring landlock service 'key service'; do
+for layer in processor pinning 'memory lock' 'secret memory' hugepages io_uring landlock openssl service 'key service'; do
     grep -q "^[a-z]* *$layer " <<<"$out" || fail "no word on '$layer'"
 done
 grep -q -- '-> reseald --runtime-dir' <<<"$out" || fail "the command that starts the service is not named"

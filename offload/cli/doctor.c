@@ -91,6 +91,7 @@ int reseal_cmd_doctor(int argc, char **argv)
     struct rs_findings f = {.n = 0};
     rs_check_machine(&f);
     rs_check_engines(&f);
+    rs_check_openssl(&f);
     rs_check_service(&f, runtime_dir);
     unsigned worst = RS_FINDING_OK;
     for (unsigned i = 0; i < f.n; i++) worst = RS_MAX(worst, (unsigned)f.list[i].state);

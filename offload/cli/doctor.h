@@ -39,10 +39,11 @@ void rs_findings_print(const struct rs_findings *f);
 /* For programs: a new array of objects (layer, state, text, remedy); NULL when memory is out. */
 json_t *rs_findings_json(const struct rs_findings *f);
 
-/* The checks (doctor-machine.c: processor, memory, kernel; doctor-service.c: the running service). None needs
- * root. */
+/* The checks (doctor-machine.c: processor, memory, kernel; openssl-doctor.c: the OpenSSL provider;
+ * doctor-service.c: the running service). None needs root. */
 void rs_check_machine(struct rs_findings *f);
 void rs_check_engines(struct rs_findings *f);
+void rs_check_openssl(struct rs_findings *f);
 void rs_check_service(struct rs_findings *f, const char *runtime_dir);
 
 #endif
