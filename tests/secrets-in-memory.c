@@ -11,9 +11,9 @@
 #include "offload/base/bytes.h"
 #include "providers/crypto/engine.h"
 #include "reseal/reseal.h"
+#include "tests/support/needles.h"
 #include "tests/support/service.h"
 
-#include <elf.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <jansson.h>
@@ -27,10 +27,9 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define RECORD  65536u
-#define UNIT    4096u
-#define NEEDLES 512
-#define ROUNDS  4 /* scans */
+#define RECORD 65536u
+#define UNIT   4096u
+#define ROUNDS 4 /* scans */
 
 static void must(bool right, const char *what)
 {
@@ -39,207 +38,9 @@ static void must(bool right, const char *what)
     exit(2);
 }
 
-/* ---- needles ---------------------------------------------------------------- */
-
-static struct needle {
-    uint8_t bytes[16];
-    const char *what;
-} needles[NEEDLES];
-static unsigned nneedles;
-static uint8_t first[65536 / 8]; /* which first two bytes any of them has */
-
-static void add(const uint8_t *bytes, const char *what)
-{
-    must(nneedles < NEEDLES, "room for needles");
-    unsigned at = (unsigned)bytes[0] << 8 | bytes[1];
-    if (at == 0) return; /* rare, and every empty page would match */
-    memcpy(needles[nneedles].bytes, bytes, 16);
-    needles[nneedles++].what = what;
-    first[at / 8] = (uint8_t)(first[at / 8] | 1u << at % 8);
-}
-
-static uint8_t twice(uint8_t x)
-{
-    return (uint8_t)(x << 1 ^ (x >> 7) * 0x1b);
-}
-
-static uint8_t times(uint8_t a, uint8_t b)
-{
-    uint8_t r = 0;
-    for (; b != 0; b >>= 1, a = twice(a))
-        if ((b & 1) != 0) r ^= a;
-    return r;
-}
-
-/* FIPS 197, 5.1.1: the inverse in the field (x^254), then the affine map. */
-static uint8_t substitute(uint8_t x)
-{
-    uint8_t inverse = 1, r = 0x63;
-    for (unsigned i = 0; i < 254; i++) inverse = times(inverse, x);
-    for (unsigned i = 0; i < 5; i++) r ^= (uint8_t)(inverse << i | inverse >> (8 - i));
-    return r;
-}
-
-/* A round key as the equivalent inverse cipher has it. */
-static void inverse_mix(const uint8_t in[16], uint8_t out[16])
-{
-    for (unsigned c = 0; c < 16; c += 4)
-        for (unsigned r = 0; r < 4; r++)
-            out[c + r] = (uint8_t)(times(in[c + r], 14) ^ times(in[c + (r + 1) % 4], 11) ^
-                                   times(in[c + (r + 2) % 4], 13) ^ times(in[c + (r + 3) % 4], 9));
-}
-
-/* The key, its round keys in both directions, and its hash key: AES-256. */
-static void add_key(const uint8_t key[32], const char *what)
-{
-    uint8_t w[15][16], mixed[16], zero[16] = {0}, hash[32], constant = 1;
-    int n;
-    memcpy(w, key, 32);
-    uint8_t *words = w[0];
-    for (unsigned i = 32; i < sizeof(w); i += 4) {
-        uint8_t t[4];
-        memcpy(t, words + i - 4, 4);
-        if (i % 32 == 0) {
-            uint8_t head = t[0];
-            for (unsigned k = 0; k < 4; k++) t[k] = substitute(k < 3 ? t[k + 1] : head);
-            t[0] ^= constant;
-            constant = twice(constant);
-        } else if (i % 32 == 16) {
-            for (unsigned k = 0; k < 4; k++) t[k] = substitute(t[k]);
-        }
-        for (unsigned k = 0; k < 4; k++) words[i + k] = (uint8_t)(words[i + k - 32] ^ t[k]);
-    }
-    for (unsigned i = 0; i < 15; i++) {
-        add(w[i], what);
-        inverse_mix(w[i], mixed);
-        if (i > 0 && i < 14) add(mixed, what);
-    }
-    EVP_CIPHER_CTX *c = EVP_CIPHER_CTX_new();
-    must(c != NULL && EVP_EncryptInit_ex(c, EVP_aes_256_ecb(), NULL, key, NULL) == 1 &&
-             EVP_EncryptUpdate(c, hash, &n, zero, 16) == 1,
-         "AES");
-    EVP_CIPHER_CTX_free(c);
-    add(hash, what);
-}
-
 static void random_bytes(uint8_t *p, size_t len)
 {
     must(getrandom(p, len, 0) == (ssize_t)len, "getrandom");
-}
-
-/* The known answer of FIPS 197, A.3: a search for wrong round keys would find nothing for ever. */
-static void check_expansion(void)
-{
-    static const uint8_t key[32] = {0x60, 0x3d, 0xeb, 0x10, 0x15, 0xca, 0x71, 0xbe, 0x2b, 0x73, 0xae,
-                                    0xf0, 0x85, 0x7d, 0x77, 0x81, 0x1f, 0x35, 0x2c, 0x07, 0x3b, 0x61,
-                                    0x08, 0xd7, 0x2d, 0x98, 0x10, 0xa3, 0x09, 0x14, 0xdf, 0xf4};
-    static const uint8_t last[16] = {0xfe, 0x48, 0x90, 0xd1, 0xe6, 0x18, 0x8d, 0x0b,
-                                     0x04, 0x6d, 0xf3, 0x44, 0x70, 0x6c, 0x63, 0x1e};
-    bool found = false;
-    add_key(key, "test");
-    for (unsigned i = 0; i < nneedles; i++) found = found || memcmp(needles[i].bytes, last, 16) == 0;
-    must(found, "key expansion");
-    nneedles = 0;
-    memset(first, 0, sizeof(first));
-}
-
-/* ---- scanning --------------------------------------------------------------- */
-
-static unsigned found;
-
-static void search(const uint8_t *p, size_t len, const char *where)
-{
-    for (size_t i = 0; i + 16 <= len; i++) {
-        unsigned at = (unsigned)p[i] << 8 | p[i + 1];
-        if ((first[at / 8] >> at % 8 & 1) == 0) continue;
-        for (unsigned k = 0; k < nneedles; k++) {
-            if (memcmp(p + i, needles[k].bytes, 16) != 0) continue;
-            if (found++ < 20) printf("FAIL: %s: %s\n", where, needles[k].what);
-        }
-    }
-}
-
-/* Every mapping, in windows that overlap by a needle. What cannot be read (secret memory: EIO) is protected.
- */
-static size_t scan_process(pid_t pid, const char *name)
-{
-    static uint8_t window[(1 << 20) + 16];
-    char path[64], line[512], where[640];
-    unsigned long from, to;
-    size_t total = 0;
-    snprintf(path, sizeof(path), "/proc/%d/maps", (int)pid);
-    FILE *maps = fopen(path, "re");
-    snprintf(path, sizeof(path), "/proc/%d/mem", (int)pid);
-    RS_CLOSE int mem = open(path, O_RDONLY | O_CLOEXEC);
-    must(maps != NULL && mem >= 0, name);
-    while (fgets(line, sizeof(line), maps) != NULL) {
-        if (sscanf(line, "%lx-%lx", &from, &to) != 2) continue;
-        line[strcspn(line, "\n")] = '\0';
-        snprintf(where, sizeof(where), "%s, %s", name, line);
-        size_t kept = 0;
-        for (unsigned long at = from; at < to;) {
-            ssize_t n = pread(mem, window + kept, RS_MIN(to - at, sizeof(window) - 16), (off_t)at);
-            if (n <= 0) {
-                at += 4096;
-                kept = 0;
-                continue;
-            }
-            size_t have = kept + (size_t)n;
-            search(window, have, where);
-            kept = RS_MIN(have, (size_t)15);
-            memmove(window, window + have - kept, kept);
-            at += (unsigned long)n;
-            total += (size_t)n;
-        }
-    }
-    fclose(maps);
-    return total;
-}
-
-/*
- * The memory in a core dump, not its notes: a worker that is stopped in the middle of a record has round keys
- * in its registers, where they must be. SECURITY.md says so.
- */
-static void scan_file(const char *path, const char *name)
-{
-    RS_CLOSE int fd = open(path, O_RDONLY | O_CLOEXEC);
-    off_t size = fd < 0 ? 0 : lseek(fd, 0, SEEK_END);
-    if (size < (off_t)sizeof(Elf64_Ehdr)) return;
-    uint8_t *p = mmap(NULL, (size_t)size, PROT_READ, MAP_PRIVATE, fd, 0);
-    must(p != MAP_FAILED, "mmap of a core dump");
-    Elf64_Ehdr head;
-    Elf64_Phdr part;
-    size_t loaded = 0;
-    memcpy(&head, p, sizeof(head));
-    for (unsigned i = 0; i < head.e_phnum; i++) {
-        size_t at = head.e_phoff + i * sizeof(part);
-        must(rs_range_ok(at, sizeof(part), (uint64_t)size), "a core dump");
-        memcpy(&part, p + at, sizeof(part));
-        if (part.p_type != PT_LOAD || !rs_range_ok(part.p_offset, part.p_filesz, (uint64_t)size)) continue;
-        search(p + part.p_offset, part.p_filesz, name);
-        loaded += part.p_filesz;
-    }
-    must(loaded > 0, "a core dump with memory");
-    munmap(p, (size_t)size);
-}
-
-/* As gdb takes it from a live process; root's debugger is what the rest defends against. */
-static void scan_core(const struct service *s, pid_t pid, const char *name)
-{
-    char prefix[PATH_MAX], file[PATH_MAX + 16], number[16];
-    if (!rs_command_known("gcore")) return;
-    snprintf(prefix, sizeof(prefix), "%s/core", s->dir);
-    snprintf(number, sizeof(number), "%d", (int)pid);
-    snprintf(file, sizeof(file), "%s.%d", prefix, (int)pid);
-    const char *const argv[] = {"gcore", "-o", prefix, number, NULL};
-    struct rs_command_result result;
-    /* gdb complains when it cannot read secret memory; what it could write is what counts. */
-    if (rs_command_run(argv, &result) != 0 && access(file, R_OK) != 0) {
-        printf("no core dump of %s: %s\n", name, result.why);
-        return;
-    }
-    scan_file(file, name);
-    unlink(file);
 }
 
 /* ---- what is sealed ----------------------------------------------------------- */
@@ -267,7 +68,7 @@ static void seal_data(struct material *m, bool fused)
     random_bytes(canary, sizeof(canary));
     canary[0] |= 1;
     for (size_t i = 0; i < RECORD; i += 16) memcpy(plain + i, canary, 16);
-    if (fused) add(canary, "plaintext");
+    if (fused) needles_add(canary, "plaintext");
     EVP_CIPHER_CTX *c = EVP_CIPHER_CTX_new();
     must(c != NULL && EVP_EncryptInit_ex(c, EVP_aes_256_xts(), NULL, m->luks, NULL) == 1, "XTS");
     for (size_t at = 0; at < RECORD; at += UNIT) {
@@ -315,7 +116,7 @@ static void make_header(const struct service *s, struct material *m)
     m->fd_header = open(image, O_RDONLY); /* both inherited by the client */
     m->fd_pass = open(pass, O_RDONLY);
     must(m->fd_header >= 0 && m->fd_pass >= 0, "header");
-    for (unsigned at = 0; at < 64; at += 16) add((const uint8_t *)m->pass + at, "pass phrase");
+    for (unsigned at = 0; at < 64; at += 16) needles_add((const uint8_t *)m->pass + at, "pass phrase");
 }
 
 static void make_material(const struct service *s, struct material *m, bool fused)
@@ -327,12 +128,12 @@ static void make_material(const struct service *s, struct material *m, bool fuse
     uint8_t pass[32];
     random_bytes(pass, sizeof(pass));
     for (unsigned i = 0; i < sizeof(pass); i++) snprintf(m->pass + 2 * i, 3, "%02x", pass[i]);
-    add_key(m->luks, "data key of LUKS");
-    add_key(m->luks + 32, "tweak key of LUKS");
-    add_key(m->xts, "data key of XTS");
-    add_key(m->xts + 32, "tweak key of XTS");
-    add_key(m->gcm_a, "key of a GCM source");
-    add_key(m->gcm_b, "key of a GCM destination");
+    needles_add_key(m->luks, 256, "data key of LUKS");
+    needles_add_key(m->luks + 32, 256, "tweak key of LUKS");
+    needles_add_key(m->xts, 256, "data key of XTS");
+    needles_add_key(m->xts + 32, 256, "tweak key of XTS");
+    needles_add_key(m->gcm_a, 256, "key of a GCM source");
+    needles_add_key(m->gcm_b, 256, "key of a GCM destination");
     m->fd_xts = memfd_of(m->xts, 64);
     m->fd_gcm_a = memfd_of(m->gcm_a, 32);
     m->fd_gcm_b = memfd_of(m->gcm_b, 32);
@@ -484,24 +285,6 @@ static pid_t child_of(pid_t pid)
     return child;
 }
 
-/* The scan must be able to find: one key in plain memory of a process is seen. */
-static void check_scanner(const struct material *m)
-{
-    uint8_t *copy = malloc(32);
-    must(copy != NULL, "malloc");
-    memcpy(copy, m->xts, 32);
-    FILE *real = stdout;
-    stdout = fopen("/dev/null", "we");
-    must(stdout != NULL, "/dev/null");
-    scan_process(getpid(), "self");
-    fclose(stdout);
-    stdout = real;
-    must(found > 0, "the scanner");
-    found = 0;
-    rs_wipe(copy, 32);
-    free(copy);
-}
-
 static int scan_all(const struct service *s, pid_t client_pid)
 {
     pid_t work = service_child(s, "reseald-work"), keyd = service_child(s, "reseal-keyd");
@@ -517,12 +300,12 @@ static int scan_all(const struct service *s, pid_t client_pid)
     size_t total = 0;
     for (unsigned round = 0; round < ROUNDS; round++)
         for (unsigned i = 0; i < RS_ARRAY_LEN(all); i++)
-            if (all[i].pid > 0) total += scan_process(all[i].pid, all[i].name);
-    scan_core(s, work, "core of reseald-work");
-    scan_core(s, keyd, "core of reseal-keyd");
-    scan_core(s, client_pid, "core of the client");
-    printf("%zu MiB read, %u needles, %u found\n", total >> 20, nneedles, found);
-    return found == 0 ? 0 : 1;
+            if (all[i].pid > 0) total += needles_scan_process(all[i].pid, all[i].name);
+    needles_scan_core(work, s->dir, "core of reseald-work");
+    needles_scan_core(keyd, s->dir, "core of reseal-keyd");
+    needles_scan_core(client_pid, s->dir, "core of the client");
+    printf("%zu MiB read, %u needles, %u found\n", total >> 20, needles_count(), needles_found());
+    return needles_found() == 0 ? 0 : 1;
 }
 
 /* With one engine, or with what calibration chooses. */
@@ -531,8 +314,7 @@ static int scan_with(const char *engine)
     struct service s;
     struct material m;
     if (engine != NULL) setenv("RESEAL_ENGINE", engine, 1);
-    nneedles = 0;
-    memset(first, 0, sizeof(first));
+    needles_clear();
     service_start(&s);
     int result = 77;
     if (key_memory_is_secret(&s)) {
@@ -541,7 +323,7 @@ static int scan_with(const char *engine)
         const struct rs_engine *best = rs_engine_best(&shape);
         bool fused = engine == NULL && best != NULL && strncmp(best->name, "vaes", 4) == 0;
         make_material(&s, &m, fused);
-        check_scanner(&m);
+        needles_check_scanner(m.xts);
         pid_t pid = start_client(&s, &m);
         result = scan_all(&s, pid);
         must(waitpid(pid, NULL, WNOHANG) == 0, "the client, to the end,");
@@ -565,7 +347,7 @@ int main(int argc, char **argv)
         printf("reseald or cryptsetup is not here\n");
         return 77;
     }
-    check_expansion();
+    needles_check_expansion();
     int result = scan_with(NULL);
     /* Its key schedules lie in what libcrypto allocates, which is easily forgotten. */
     return result != 0 ? result : scan_with("openssl");
