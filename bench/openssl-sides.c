@@ -35,8 +35,7 @@ static int fail(struct rs_evp_sides *s, const char *what)
     return RESEAL_EINVAL;
 }
 
-/* OpenSSL names a provider by its file: the folder is its search path, the name what is left without ".so".
- */
+/* OpenSSL names a provider by its file: the folder its search path, the name what is left without ".so". */
 static int load_module(struct rs_evp_sides *s, const char *path)
 {
     char folder[PATH_MAX], name[NAME_MAX + 1];
@@ -125,8 +124,7 @@ static bool value_of(const char *list, const char *name, char *out, size_t room)
     return false;
 }
 
-/* The module says in its build information what it chose, at the latest when something was fetched from it.
- */
+/* The module says in its build information what it chose, at the latest when something was fetched. */
 static bool said(OSSL_PROVIDER *module, const char *cipher, char *out, size_t room)
 {
     char *text = NULL;

@@ -13,8 +13,8 @@
 #define RUNS_MAX 1000u
 #define AAD      13u /* bytes, as in a TLS 1.2 record */
 #define TAG      16u
-/* Messages of a pass: enough that reading the clock is nothing, few enough that they stay in the first cache.
- */
+#define BEST_OF  3u
+/* Messages of a pass: enough that reading the clock is nothing, few enough for the first cache. */
 #define PASS_BYTES    (16u << 10)
 #define PASS_MESSAGES 64u
 
@@ -193,13 +193,25 @@ static bool output_right(const struct party *p)
     return true;
 }
 
+/* The best of three short ones: one that somebody else's time slice fell into says nothing. */
+static int sample_best(struct party *p, struct rs_sample *best)
+{
+    int r = 0;
+    for (unsigned i = 0; r == 0 && i < BEST_OF; i++) {
+        struct rs_sample s = {0};
+        r = rs_sample_take(pass, p, p->b->len, p->b->w.sample_us * 1000ull / BEST_OF, &s);
+        if (s.gbps > best->gbps) *best = s;
+    }
+    return r;
+}
+
 static int sample(struct party *p, unsigned run, bool *right)
 {
     struct bench *b = p->b;
     struct rs_sample s = {0};
     memset(b->out, 0, b->len);
     for (size_t i = 0; i < b->count; i++) memset(b->messages[i].got, 0, TAG);
-    int r = rs_sample_take(pass, p, b->len, b->w.sample_us * 1000ull, &s);
+    int r = sample_best(p, &s);
     *right = *right && r == 0 && output_right(p);
     if (r == RESEAL_ENOMEM) return r;
     p->gbps[run] = s.gbps;

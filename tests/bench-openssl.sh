@@ -32,6 +32,11 @@ version=$(openssl version 2>/dev/null | sed 's/.*(Library: //; s/^OpenSSL //; s/
 [ "$(rows cpu_s_per_gb '[0-9.e-]*')" -eq 4 ] || fail "suites without CPU time"
 [ "$(rows default_cpu_s_per_gb '[0-9.e-]*')" -eq 4 ] || fail "suites without the default provider's CPU time"
 
+# What delegates says so.
+RESEAL_OSSL_ENGINE=openssl "$reseal" bench openssl --quick --runs 1 --json --cipher aes-256-gcm --bytes 1K >"$work/json" ||
+    fail "delegated: exit code $?"
+[ "$(rows engine '"openssl"')" -eq 6 ] || fail "delegation is not told"
+
 "$reseal" bench openssl --quick --runs 1 --cipher TLS_AES_256_GCM_SHA384 >"$work/text" || fail "one suite: exit code $?"
 grep -q '^promised, .* OpenSSL [0-9]' "$work/text" || fail "no promise is printed"
 "$reseal" bench openssl --quick --runs 1 --no-tls --cipher AES-128-CTR --bytes 100 --core 0 >/dev/null || fail "odd size: exit code $?"
