@@ -14,11 +14,6 @@ fast="--pbkdf pbkdf2 --pbkdf-ms 1"
 old_new="--source-passphrase-file old --destination-passphrase-file new"
 new_old="--source-passphrase-file new --destination-passphrase-file old"
 
-fail() {
-    echo "FAILED: $*" >&2
-    exit 1
-}
-
 # content FILE MIB: data that is not all alike, with zeros in the middle
 content() {
     head -c "$2M" /dev/urandom >"$1"

@@ -6,12 +6,17 @@
 #   service_start --option   # further arguments of reseald
 #   service_stop
 #
-# Also: $work, a scratch folder that goes at exit.
+# Also: $work, a scratch folder that goes at exit, and fail TEXT.
 
 RESEAL_BUILD=${RESEAL_BUILD:-build/release}
 PATH="$RESEAL_BUILD/bin:$PATH"
 work=$(mktemp -d "${TMPDIR:-/tmp}/reseal-test-XXXXXX")
 service_pid=
+
+fail() {
+    echo "FAILED: $*" >&2
+    exit 1
+}
 
 service_start() {
     if [ ! -x "$RESEAL_BUILD/bin/reseald" ]; then
