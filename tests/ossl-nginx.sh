@@ -136,7 +136,7 @@ module_mapped() {
 # Downloads never stop while nginx starts new workers three times: those that it began before go on in old ones.
 reloads() {
     local i before
-    start_nginx reseal 3
+    RESEAL_OSSL_ENGINE=auto start_nginx reseal 3
     for i in 1 2 3; do
         before=$(grep -c 'start worker process [0-9]' error.log)
         # So slow that it is sure to be there when the workers change; the rest at full speed.
