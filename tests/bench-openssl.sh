@@ -41,6 +41,45 @@ RESEAL_OSSL_ENGINE=openssl "$reseal" bench openssl --quick --runs 1 --json --cip
 grep -q '^promised, .* OpenSSL [0-9]' "$work/text" || fail "no promise is printed"
 "$reseal" bench openssl --quick --runs 1 --no-tls --cipher AES-128-CTR --bytes 100 --core 0 >/dev/null || fail "odd size: exit code $?"
 
+# A provider whose AES-256-CTR copies: no speed, and exit code 1.
+cat >"$work/wrong.c" <<'END'
+#include <openssl/core_dispatch.h>
+#include <openssl/core_names.h>
+#include <openssl/params.h>
+#include <stdlib.h>
+#include <string.h>
+static void *newctx(void *p) { (void)p; return malloc(1); }
+static void freectx(void *c) { free(c); }
+static int init(void *c, const unsigned char *k, size_t kl, const unsigned char *i, size_t il, const OSSL_PARAM *p)
+{ (void)c; (void)k; (void)kl; (void)i; (void)il; (void)p; return 1; }
+static int update(void *c, unsigned char *out, size_t *n, size_t room, const unsigned char *in, size_t len)
+{ (void)c; (void)room; memcpy(out, in, len); *n = len; return 1; }
+static int final(void *c, unsigned char *out, size_t *n, size_t room) { (void)c; (void)out; (void)room; *n = 0; return 1; }
+static int get(OSSL_PARAM p[])
+{
+    OSSL_PARAM *q;
+    if ((q = OSSL_PARAM_locate(p, OSSL_CIPHER_PARAM_KEYLEN)) != NULL) OSSL_PARAM_set_size_t(q, 32);
+    if ((q = OSSL_PARAM_locate(p, OSSL_CIPHER_PARAM_IVLEN)) != NULL) OSSL_PARAM_set_size_t(q, 16);
+    if ((q = OSSL_PARAM_locate(p, OSSL_CIPHER_PARAM_BLOCK_SIZE)) != NULL) OSSL_PARAM_set_size_t(q, 1);
+    return 1;
+}
+#define F(id, f) {OSSL_FUNC_CIPHER_##id, (void (*)(void))f}
+static const OSSL_DISPATCH ctr[] = {F(NEWCTX, newctx), F(FREECTX, freectx), F(ENCRYPT_INIT, init), F(DECRYPT_INIT, init),
+                                    F(UPDATE, update), F(FINAL, final), F(GET_PARAMS, get), {0, NULL}};
+static const OSSL_ALGORITHM all[] = {{"AES-256-CTR", "provider=reseal", ctr, NULL}, {NULL, NULL, NULL, NULL}};
+static const OSSL_ALGORITHM *query(void *p, int op, int *no_cache)
+{ (void)p; *no_cache = 0; return op == OSSL_OP_CIPHER ? all : NULL; }
+static const OSSL_DISPATCH own[] = {{OSSL_FUNC_PROVIDER_QUERY_OPERATION, (void (*)(void))query}, {0, NULL}};
+int OSSL_provider_init(const OSSL_CORE_HANDLE *h, const OSSL_DISPATCH *in, const OSSL_DISPATCH **out, void **ctx)
+{ (void)in; *out = own; *ctx = (void *)h; return 1; }
+END
+cc -shared -fPIC -o "$work/wrong.so" "$work/wrong.c" -lcrypto || fail "the wrong provider does not build"
+"$reseal" bench openssl --quick --runs 1 --module "$work/wrong.so" --cipher AES-256-CTR --json >"$work/json" 2>"$work/err"
+[ $? -eq 1 ] || fail "wrong output is not exit code 1"
+[ "$(rows verified false)" -eq 12 ] || fail "wrong output passes"
+[ "$(rows gbps null)" -eq 12 ] && [ "$(rows ratio null)" -eq 12 ] || fail "wrong output has a speed"
+[ "$(wc -l <"$work/err")" -eq 1 ] || fail "wrong output deserves one line"
+
 # refused MODULE TEXT: exit code 1 and one line that names the file.
 refused() {
     local out
