@@ -21,7 +21,8 @@
 #define PAYLOAD   (16u * RS_TLS_WRITE) /* sent again and again, from the second cache */
 #define DEADLINE  60                   /* seconds without a byte */
 #define TOTAL_MAX (4ull << 30)
-#define ORDER     9u /* bytes of an order to the server: a length, and whether to compare */
+#define ORDER     9u         /* bytes of an order to the server: a length, and whether to compare */
+#define ACROSS    (4u << 20) /* bytes, between one end of ours and one of the default provider */
 #define GOOD      'g'
 #define BAD       'b'
 
@@ -39,7 +40,7 @@ static const struct suite {
 const char *const rs_tls_suites[] = {"TLS_AES_256_GCM_SHA384", "TLS_AES_128_GCM_SHA256",
                                      "ECDHE-ECDSA-AES256-GCM-SHA384", "ECDHE-ECDSA-AES128-GCM-SHA256", NULL};
 
-/* A connection of one provider. */
+/* A connection. */
 struct party {
     const struct suite *suite;
     const uint8_t *payload;
@@ -50,6 +51,8 @@ struct party {
     bool running;
     uint8_t *piece; /* of the server */
 };
+
+enum { OURS, THEIRS };
 
 struct cost {
     double cpu, user; /* seconds */
@@ -90,12 +93,12 @@ static SSL_CTX *new_ctx(const struct rs_evp_side *side, const SSL_METHOD *method
 }
 
 /* The client trusts this one certificate, and checks it. */
-static int make_contexts(struct party *p, const struct rs_evp_side *side)
+static int make_contexts(struct party *p, const struct rs_evp_side *server, const struct rs_evp_side *client)
 {
-    p->server_ctx = new_ctx(side, TLS_server_method(), p->suite);
-    p->client_ctx = new_ctx(side, TLS_client_method(), p->suite);
-    EVP_PKEY *key = EVP_PKEY_Q_keygen(side->libctx, NULL, "EC", "P-256");
-    X509 *x = key == NULL ? NULL : self_signed(side->libctx, key);
+    p->server_ctx = new_ctx(server, TLS_server_method(), p->suite);
+    p->client_ctx = new_ctx(client, TLS_client_method(), p->suite);
+    EVP_PKEY *key = EVP_PKEY_Q_keygen(server->libctx, NULL, "EC", "P-256");
+    X509 *x = key == NULL ? NULL : self_signed(server->libctx, key);
     bool ok = x != NULL && p->server_ctx != NULL && p->client_ctx != NULL &&
               SSL_CTX_use_certificate(p->server_ctx, x) == 1 &&
               SSL_CTX_use_PrivateKey(p->server_ctx, key) == 1 &&
@@ -203,13 +206,13 @@ static bool transfer(struct party *p, uint64_t total, bool compare, bool *right)
 
 /* ---- a party -------------------------------------------------------------------------- */
 
-static int open_party(struct party *p, const struct rs_evp_side *side, const struct suite *suite,
-                      const uint8_t *payload)
+static int open_party(struct party *p, const struct rs_evp_side *server, const struct rs_evp_side *client,
+                      const struct suite *suite, const uint8_t *payload)
 {
     *p = (struct party){.suite = suite, .payload = payload, .server_fd = -1, .client_fd = -1};
     p->piece = malloc(RS_TLS_WRITE);
     if (p->piece == NULL) return RESEAL_ENOMEM;
-    int r = make_contexts(p, side);
+    int r = make_contexts(p, server, client);
     if (r == 0) r = make_sockets(p);
     if (r != 0) return r;
     p->server = SSL_new(p->server_ctx);
@@ -265,11 +268,42 @@ static int sample(struct party *p, uint64_t total, unsigned run, struct series *
     return right ? 0 : RESEAL_EIO;
 }
 
-static int compare_all(struct party *p, uint64_t total, bool *right)
+/* Nothing but a failure of ours is a wrong result; that the other side works is known by then. */
+static int judge(unsigned which, int r, struct rs_result *out)
 {
-    for (unsigned i = 0; i < 2; i++)
-        if (!transfer(&p[i], total, true, right)) return RESEAL_EIO;
+    if (r != RESEAL_EIO || which != OURS) return r;
+    out->verified = false;
+    ERR_clear_error();
     return 0;
+}
+
+/* Every byte that arrives. */
+static int compare(struct party *p, uint64_t total, struct rs_result *out)
+{
+    return transfer(p, total, true, &out->verified) ? 0 : RESEAL_EIO;
+}
+
+static int compare_both(struct party *p, uint64_t total, struct rs_result *out)
+{
+    int r = judge(THEIRS, compare(&p[THEIRS], total, out), out);
+    return r != 0 ? r : judge(OURS, compare(&p[OURS], total, out), out);
+}
+
+/* Two ends that are wrong in the same way understand each other: so each of ours talks to one of the default
+ * provider first. */
+static int compare_across(const struct rs_evp_sides *sides, const struct suite *suite, const uint8_t *payload,
+                          struct rs_result *out)
+{
+    const struct rs_evp_side *ends[] = {&sides->ours, &sides->theirs, &sides->ours};
+    int r = 0;
+    for (unsigned i = 0; r == 0 && i < 2; i++) {
+        struct party p;
+        r = open_party(&p, ends[i], ends[i + 1], suite, payload);
+        if (r == 0) r = compare(&p, ACROSS, out);
+        close_party(&p);
+        r = judge(OURS, r, out);
+    }
+    return r;
 }
 
 static void conclude(struct series *s, unsigned runs, struct rs_result *out)
@@ -286,16 +320,15 @@ static void conclude(struct series *s, unsigned runs, struct rs_result *out)
 
 static int measure(struct party *p, uint64_t total, unsigned runs, struct rs_result *out)
 {
-    out->verified = true;
     struct series *s = calloc(2, sizeof(*s));
     if (s == NULL) return RESEAL_ENOMEM;
-    int r = compare_all(p, total, &out->verified);
+    int r = compare_both(p, total, out);
     for (unsigned run = 0; r == 0 && run < runs; run++)
-        for (unsigned i = 0; r == 0 && i < 2; i++) {
+        for (unsigned i = 0; r == 0 && out->verified && i < 2; i++) {
             unsigned which = (run + i) % 2;
-            r = sample(&p[which], total, run, &s[which]);
+            r = judge(which, sample(&p[which], total, run, &s[which]), out);
         }
-    if (r == 0) r = compare_all(p, total, &out->verified);
+    if (r == 0 && out->verified) r = compare_both(p, total, out);
     if (r == 0 && out->verified) conclude(s, runs, out);
     free(s);
     return r;
@@ -316,11 +349,14 @@ static int with_parties(const struct rs_evp_sides *sides, const struct suite *su
     if (payload == NULL) return RESEAL_ENOMEM;
     struct party p[2] = {{.server_fd = -1, .client_fd = -1}, {.server_fd = -1, .client_fd = -1}};
     int r = getrandom(payload, PAYLOAD, 0) == (ssize_t)PAYLOAD ? 0 : RESEAL_EIO;
-    if (r == 0) r = open_party(&p[0], &sides->ours, suite, payload);
-    if (r == 0) r = open_party(&p[1], &sides->theirs, suite, payload);
-    if (r == 0) r = measure(p, total, runs, out);
-    close_party(&p[0]);
-    close_party(&p[1]);
+    out->verified = true;
+    if (r == 0) r = open_party(&p[THEIRS], &sides->theirs, &sides->theirs, suite, payload);
+    if (r == 0) r = compare_across(sides, suite, payload, out);
+    if (r == 0 && out->verified)
+        r = judge(OURS, open_party(&p[OURS], &sides->ours, &sides->ours, suite, payload), out);
+    if (r == 0 && out->verified) r = measure(p, total, runs, out);
+    close_party(&p[OURS]);
+    close_party(&p[THEIRS]);
     free(payload);
     return r;
 }

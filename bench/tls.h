@@ -25,8 +25,9 @@ extern const char *const rs_tls_suites[];
 /*
  * Measures; the client is the calling thread, the server one of its own that
  * inherits the core. Before and after the measurement every byte that arrives is
- * compared. 0 (then out->verified tells), RESEAL_EINVAL, RESEAL_ENOMEM,
- * RESEAL_EIO: sockets, or the handshake, with `why`. SIGPIPE must be ignored.
+ * compared; before, also between one end of ours and one of the default
+ * provider. A connection that only our provider breaks is a wrong result. 0 (then out->verified tells),
+ * RESEAL_EINVAL, RESEAL_ENOMEM, RESEAL_EIO: sockets, or the handshake, with `why`. SIGPIPE must be ignored.
  * out->engine points into `engine`.
  */
 RS_MUST_CHECK int rs_tls_measure(const struct rs_evp_sides *sides, const struct rs_tls_work *w,

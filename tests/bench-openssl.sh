@@ -41,7 +41,7 @@ RESEAL_OSSL_ENGINE=openssl "$reseal" bench openssl --quick --runs 1 --json --cip
 grep -q '^promised, .* OpenSSL [0-9]' "$work/text" || fail "no promise is printed"
 "$reseal" bench openssl --quick --runs 1 --no-tls --cipher AES-128-CTR --bytes 100 --core 0 >/dev/null || fail "odd size: exit code $?"
 
-# A provider whose AES-256-CTR copies: no speed, and exit code 1.
+# A provider whose ciphers copy: no speed, and exit code 1. Two ends of it understand each other.
 cat >"$work/wrong.c" <<'END'
 #include <openssl/core_dispatch.h>
 #include <openssl/core_names.h>
@@ -53,20 +53,39 @@ static void freectx(void *c) { free(c); }
 static int init(void *c, const unsigned char *k, size_t kl, const unsigned char *i, size_t il, const OSSL_PARAM *p)
 { (void)c; (void)k; (void)kl; (void)i; (void)il; (void)p; return 1; }
 static int update(void *c, unsigned char *out, size_t *n, size_t room, const unsigned char *in, size_t len)
-{ (void)c; (void)room; memcpy(out, in, len); *n = len; return 1; }
+{ (void)c; (void)room; if (out != NULL) memcpy(out, in, len); *n = len; return 1; }
+static int cipher(void *c, unsigned char *out, size_t *n, size_t room, const unsigned char *in, size_t len)
+{ if (out == NULL || in == NULL) { *n = 0; return 1; } return update(c, out, n, room, in, len); }
 static int final(void *c, unsigned char *out, size_t *n, size_t room) { (void)c; (void)out; (void)room; *n = 0; return 1; }
-static int get(OSSL_PARAM p[])
+static int get(OSSL_PARAM p[], size_t iv, int aead)
 {
     OSSL_PARAM *q;
+    if ((q = OSSL_PARAM_locate(p, OSSL_CIPHER_PARAM_AEAD)) != NULL) OSSL_PARAM_set_int(q, aead);
+    if ((q = OSSL_PARAM_locate(p, OSSL_CIPHER_PARAM_CUSTOM_IV)) != NULL) OSSL_PARAM_set_int(q, aead);
     if ((q = OSSL_PARAM_locate(p, OSSL_CIPHER_PARAM_KEYLEN)) != NULL) OSSL_PARAM_set_size_t(q, 32);
-    if ((q = OSSL_PARAM_locate(p, OSSL_CIPHER_PARAM_IVLEN)) != NULL) OSSL_PARAM_set_size_t(q, 16);
+    if ((q = OSSL_PARAM_locate(p, OSSL_CIPHER_PARAM_IVLEN)) != NULL) OSSL_PARAM_set_size_t(q, iv);
     if ((q = OSSL_PARAM_locate(p, OSSL_CIPHER_PARAM_BLOCK_SIZE)) != NULL) OSSL_PARAM_set_size_t(q, 1);
     return 1;
 }
+static int get_ctr(OSSL_PARAM p[]) { return get(p, 16, 0); }
+static int get_gcm(OSSL_PARAM p[]) { return get(p, 12, 1); }
+static int get_ctx(void *c, OSSL_PARAM p[])
+{
+    OSSL_PARAM *q = OSSL_PARAM_locate(p, OSSL_CIPHER_PARAM_AEAD_TAG);
+    (void)c;
+    if (q != NULL) memset(q->data, 0, q->data_size);
+    return get_gcm(p);
+}
+static int set_ctx(void *c, const OSSL_PARAM p[]) { (void)c; (void)p; return 1; }
 #define F(id, f) {OSSL_FUNC_CIPHER_##id, (void (*)(void))f}
 static const OSSL_DISPATCH ctr[] = {F(NEWCTX, newctx), F(FREECTX, freectx), F(ENCRYPT_INIT, init), F(DECRYPT_INIT, init),
-                                    F(UPDATE, update), F(FINAL, final), F(GET_PARAMS, get), {0, NULL}};
-static const OSSL_ALGORITHM all[] = {{"AES-256-CTR", "provider=reseal", ctr, NULL}, {NULL, NULL, NULL, NULL}};
+                                    F(UPDATE, update), F(FINAL, final), F(GET_PARAMS, get_ctr), {0, NULL}};
+static const OSSL_DISPATCH gcm[] = {F(NEWCTX, newctx), F(FREECTX, freectx), F(ENCRYPT_INIT, init), F(DECRYPT_INIT, init),
+                                    F(UPDATE, update), F(CIPHER, cipher), F(FINAL, final), F(GET_PARAMS, get_gcm),
+                                    F(GET_CTX_PARAMS, get_ctx), F(SET_CTX_PARAMS, set_ctx), {0, NULL}};
+static const OSSL_ALGORITHM all[] = {{"AES-256-CTR", "provider=reseal", ctr, NULL},
+                                     {"AES-256-GCM:id-aes256-GCM:2.16.840.1.101.3.4.1.46", "provider=reseal", gcm, NULL},
+                                     {NULL, NULL, NULL, NULL}};
 static const OSSL_ALGORITHM *query(void *p, int op, int *no_cache)
 { (void)p; *no_cache = 0; return op == OSSL_OP_CIPHER ? all : NULL; }
 static const OSSL_DISPATCH own[] = {{OSSL_FUNC_PROVIDER_QUERY_OPERATION, (void (*)(void))query}, {0, NULL}};
@@ -74,11 +93,15 @@ int OSSL_provider_init(const OSSL_CORE_HANDLE *h, const OSSL_DISPATCH *in, const
 { (void)in; *out = own; *ctx = (void *)h; return 1; }
 END
 cc -shared -fPIC -o "$work/wrong.so" "$work/wrong.c" -lcrypto || fail "the wrong provider does not build"
-"$reseal" bench openssl --quick --runs 1 --module "$work/wrong.so" --cipher AES-256-CTR --json >"$work/json" 2>"$work/err"
-[ $? -eq 1 ] || fail "wrong output is not exit code 1"
-[ "$(rows verified false)" -eq 12 ] || fail "wrong output passes"
-[ "$(rows gbps null)" -eq 12 ] && [ "$(rows ratio null)" -eq 12 ] || fail "wrong output has a speed"
-[ "$(wc -l <"$work/err")" -eq 1 ] || fail "wrong output deserves one line"
+for c in AES-256-CTR:12 AES-256-GCM:24 TLS_AES_256_GCM_SHA384:1 ECDHE-ECDSA-AES256-GCM-SHA384:1; do
+    n=${c#*:} c=${c%:*}
+    "$reseal" bench openssl --quick --runs 1 --module "$work/wrong.so" --cipher $c --json >"$work/json" 2>"$work/err"
+    [ $? -eq 1 ] || fail "wrong output of $c is not exit code 1"
+    [ "$(rows verified false)" -eq "$n" ] || fail "wrong output of $c passes"
+    [ "$(rows gbps null)" -eq "$n" ] && [ "$(rows cpu_s_per_gb null)" -eq "$n" ] && [ "$(rows ratio null)" -eq "$n" ] ||
+        fail "wrong output of $c has a speed"
+    [ "$(wc -l <"$work/err")" -eq 1 ] || fail "wrong output of $c deserves one line"
+done
 
 # refused MODULE TEXT: exit code 1 and one line that names the file.
 refused() {
