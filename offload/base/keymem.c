@@ -12,9 +12,10 @@
 #define SYS_memfd_secret 447
 #endif
 
-#define MIN_LOCKED ((size_t)1 << 20)
+#define MIN_LOCKED  ((size_t)1 << 20)
+#define FIRST_TRIES 8u
 
-struct rs_arena rs_arena = {.lock = PTHREAD_MUTEX_INITIALIZER};
+struct rs_arena rs_arena = {.lock = PTHREAD_ADAPTIVE_MUTEX_INITIALIZER_NP};
 
 /* ---- mapping ---------------------------------------------------------------- */
 
@@ -136,12 +137,21 @@ static void list_remove(uint32_t at)
     if (n->next != RS_NO_GRANULE) rs_arena.nodes[n->next].prev = n->prev;
 }
 
+static uint32_t fit_in_class(uint32_t c, uint32_t granules, uint32_t tries)
+{
+    for (uint32_t at = rs_arena.lists[c]; at != RS_NO_GRANULE && tries-- != 0; at = rs_arena.nodes[at].next)
+        if (rs_arena.nodes[at].tag >> 1 >= granules) return at;
+    return RS_NO_GRANULE;
+}
+
+/* All of a greater class fit; of its own, thousands may be a little too small, so that only a few are tried
+ * at first. */
 static uint32_t find_fit(uint32_t granules)
 {
-    for (uint32_t c = class_of(granules); c < RS_KEYMEM_CLASSES; c++)
-        for (uint32_t at = rs_arena.lists[c]; at != RS_NO_GRANULE; at = rs_arena.nodes[at].next)
-            if (rs_arena.nodes[at].tag >> 1 >= granules) return at;
-    return RS_NO_GRANULE;
+    uint32_t own = class_of(granules), at = fit_in_class(own, granules, FIRST_TRIES);
+    for (uint32_t c = own + 1; at == RS_NO_GRANULE && c < RS_KEYMEM_CLASSES; c++)
+        at = fit_in_class(c, granules, 1);
+    return at != RS_NO_GRANULE ? at : fit_in_class(own, granules, UINT32_MAX);
 }
 
 static void *take(uint32_t granules)
