@@ -205,8 +205,8 @@ INLINE void unit(bool decrypt, const struct rs_vaes_key *key, const uint8_t twea
 /* Wipes the stack that a unit has left: the compiler keeps tweaks there that it has no registers for. */
 static __attribute__((noinline)) void forget_unit(void)
 {
-    vec frame[3 * VECTORS];
-    EACH(3 * VECTORS) frame[i] = v_zero();
+    vec frame[3][VECTORS];
+    EACH(VECTORS) frame[0][i] = frame[1][i] = frame[2][i] = v_zero();
     __asm__ volatile("" : : "r"(frame) : "memory");
 }
 
