@@ -118,7 +118,9 @@ expect 1 '^fails +activation +.*still come from elsewhere' configured
 sed 's|^module = .*|module = /nonexistent/reseal.so|' "$fragment" >"$work/cnf"
 expect 1 '^fails +activation +.* names the module /nonexistent/reseal.so: No such file' configured
 sed "s|^module = .*|module = $work/text.so|" "$fragment" >"$work/cnf"
-expect 1 '^fails +activation +.*/text.so, which does not load' configured
+expect 1 '^fails +activation +.* does not load: .*/text.so: .*' configured
+sed 's/^#engine = .*/engine = warp/' "$fragment" >"$work/cnf"
+expect 1 '^fails +activation +.* does not load: .*engine "warp" is unknown' configured
 sed '/^module = /d' "$fragment" >"$work/cnf"
 expect 1 "^fails +activation +.* names no 'module'" configured
 expect 0 '^ok +activation ' env OPENSSL_MODULES="${module%/*}" OPENSSL_CONF="$work/cnf" "$reseal" openssl check --runs 0

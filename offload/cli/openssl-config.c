@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "offload/cli/exit.h"
+#include "reseal/reseal.h"
 
 /* The template; the module's path stands between the two '@'. */
 static const char fragment[] =
@@ -57,13 +58,19 @@ int rs_openssl_module_path(const char *given, char *path)
     return error;
 }
 
-/* In a value of OpenSSL's configuration a backslash makes any character an ordinary one. */
-static void print_value(const char *text)
+/* A backslash makes any character an ordinary one, but a line break, which ends a value whatever stands
+ * before it. */
+int rs_openssl_value(const char *text, char *value, size_t len)
 {
+    size_t n = 0;
     for (; *text != '\0'; text++) {
-        if (!isalnum((unsigned char)*text) && strchr("/._+@,~:=-", *text) == NULL) putchar('\\');
-        putchar(*text);
+        if (n + 3 > len || *text == '\n' || *text == '\r') return RESEAL_EINVAL;
+        if (!isalnum((unsigned char)*text) && strchr("/._+@,~:=-", *text) == NULL) value[n++] = '\\';
+        value[n++] = *text;
     }
+    if (n >= len) return RESEAL_EINVAL;
+    value[n] = '\0';
+    return 0;
 }
 
 int rs_openssl_config(const char *module)
@@ -75,13 +82,12 @@ int rs_openssl_config(const char *module)
         rs_failure_errno(&failure, r, "find the module", path);
         return rs_cli_fail(failure.exit, "openssl", "%s", failure.text);
     }
-    /* A line break ends a value, whatever stands before it. */
-    if (strpbrk(path, "\r\n") != NULL)
+    char value[2 * PATH_MAX];
+    if (rs_openssl_value(path, value, sizeof(value)) != 0)
         return rs_cli_fail(RS_EXIT_FORMAT, "openssl", "the module's path has a line break: move it");
     const char *at = strstr(fragment, place);
     if (at == NULL)
         return rs_cli_fail(RS_EXIT_FAILED, "openssl", "this build's template has no place for it");
-    printf("%.*s", (int)(at - fragment), fragment);
-    print_value(path);
+    printf("%.*s%s", (int)(at - fragment), fragment, value);
     return fputs(at + sizeof(place) - 1, stdout) < 0 ? RS_EXIT_FAILED : RS_EXIT_OK;
 }

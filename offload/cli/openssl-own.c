@@ -58,6 +58,7 @@ static void read_answer(struct rs_openssl_check *c, const json_t *o)
         copy_text(conf, "file", own->config, sizeof(own->config));
     copy_text(conf, "error", own->config_error, sizeof(own->config_error));
     copy_text(conf, "module", own->module, sizeof(own->module));
+    copy_text(conf, "why_not", own->why_not, sizeof(own->why_not));
     copy_text(conf, "properties", own->properties, sizeof(own->properties));
     own->named = json_is_true(json_object_get(conf, "named"));
     own->activated = json_is_true(json_object_get(conf, "activated"));
@@ -119,7 +120,8 @@ static void not_loaded(struct rs_openssl_check *c)
                          own->module, strerror(errno));
     else
         rs_openssl_fails(c, RS_EXIT_FAILED, layer, remedy,
-                         "%.110s names the module %.110s, which does not load", own->config, own->module);
+                         "the module that %.80s names does not load: %.200s", own->config,
+                         own->why_not[0] == '\0' ? own->module : own->why_not);
 }
 
 static void loaded(struct rs_openssl_check *c)

@@ -37,6 +37,53 @@ static bool is_ours(const char *name, const char *module)
     return strcmp(name, "reseal") == 0 || (slash != NULL && strcmp(slash + 1, "reseal.so") == 0);
 }
 
+/* A configuration that only names the provider, with what `section` says of it. */
+static bool write_section(BIO *text, STACK_OF(CONF_VALUE) * section)
+{
+    bool ok =
+        text != NULL && BIO_puts(text, "openssl_conf = a\n[a]\nproviders = b\n[b]\nreseal = c\n[c]\n") > 0;
+    for (int i = 0; ok && i < sk_CONF_VALUE_num(section); i++) {
+        const CONF_VALUE *v = sk_CONF_VALUE_value(section, i);
+        char value[2 * PATH_MAX];
+        if (strcmp(bare(v->name), "activate") == 0 || strcmp(bare(v->name), "soft_load") == 0 ||
+            rs_openssl_value(v->value, value, sizeof(value)) != 0)
+            continue;
+        ok = BIO_printf(text, "%s = %s\n", v->name, value) > 0;
+    }
+    return ok;
+}
+
+/* What OpenSSL says of the load that just failed. */
+static json_t *first_error(void)
+{
+    const char *data = NULL;
+    int flags = 0;
+    unsigned long error = ERR_peek_error_all(NULL, NULL, NULL, &data, &flags);
+    bool said = (flags & ERR_TXT_STRING) != 0 && data != NULL && data[0] != '\0';
+    return string_or_null(said ? data : ERR_reason_error_string(error));
+}
+
+/*
+ * Why a provider of a configuration does not load: OpenSSL keeps it to itself
+ * when it activates one. So its section is taken over without "activate", and
+ * the provider is then loaded by hand.
+ */
+static json_t *why_not(STACK_OF(CONF_VALUE) * section)
+{
+    OSSL_LIB_CTX *ctx = OSSL_LIB_CTX_new();
+    CONF *conf = NCONF_new_ex(ctx, NULL);
+    BIO *text = BIO_new(BIO_s_mem());
+    json_t *why = json_null();
+    ERR_clear_error();
+    if (ctx != NULL && conf != NULL && write_section(text, section) && NCONF_load_bio(conf, text, NULL) > 0 &&
+        CONF_modules_load(conf, NULL, 0) > 0 && OSSL_PROVIDER_try_load(ctx, "reseal", 1) == NULL)
+        why = first_error();
+    BIO_free(text);
+    NCONF_free(conf);
+    OSSL_LIB_CTX_free(ctx);
+    return why;
+}
+
 /* One line of the section of providers: a name and its section. */
 static void read_provider(const CONF *conf, const CONF_VALUE *line, json_t *o)
 {
@@ -53,6 +100,7 @@ static void read_provider(const CONF *conf, const CONF_VALUE *line, json_t *o)
     json_object_set_new(o, "named", json_true());
     json_object_set_new(o, "activated", json_boolean(activate));
     json_object_set_new(o, "module", string_or_null(module));
+    json_object_set_new(o, "why_not", why_not(section));
 }
 
 static void read_sections(const CONF *conf, json_t *o)

@@ -51,6 +51,7 @@ struct rs_openssl_own {
     bool named;                            /* its [provider_sect] has the provider */
     bool activated;                        /* with "activate" */
     char module[PATH_MAX];                 /* the file it names for it; empty: none */
+    char why_not[256];                     /* what OpenSSL says when it is loaded so; empty: it loads */
     char properties[128];                  /* default_properties */
     bool has_reseal, has_default;          /* loaded, after the configuration was read */
     char fetched[RS_OPENSSL_CIPHERS][32];  /* the provider of an unqualified fetch */
@@ -103,6 +104,10 @@ RS_MUST_CHECK int rs_openssl_module_path(const char *given, char *path);
 
 /* The folder of a path; "." when it has none. */
 void rs_openssl_folder(const char *path, char *folder, size_t len);
+
+/* A text as a value in a file of OpenSSL's configuration, with what has a meaning there escaped. 0, or
+ * RESEAL_EINVAL: a line break, or `len` is short. */
+RS_MUST_CHECK int rs_openssl_value(const char *text, char *value, size_t len);
 
 /* `reseal openssl config` and `probe`. */
 int rs_openssl_config(const char *module);
