@@ -24,7 +24,9 @@ struct rs_vaes_key {
 void rs_aes_expand(uint8_t enc[RS_AES_ROUND_KEYS][16], uint8_t dec[RS_AES_ROUND_KEYS][16], const uint8_t *raw,
                    unsigned bits);
 
-/* Fills key->ghash from key->enc. (gcm-key.c) */
+/* Fills key->ghash from key->enc; rs_ghash_prepare() also key->ghash_squares, which only runs need.
+ * (gcm-key.c) */
+void rs_ghash_powers(struct rs_vaes_key *key);
 void rs_ghash_prepare(struct rs_vaes_key *key);
 
 /*

@@ -43,5 +43,5 @@ void rs_stream_prepare(struct rs_vaes_key *key, enum rs_stream_mode mode, const 
     key->rounds = bits / 32 + 6;
     rs_aes_expand(key->enc, xts ? key->dec : NULL, raw, bits);
     if (xts) rs_aes_expand(key->tweak, NULL, raw + bits / 8, bits);
-    if (mode == RS_STREAM_GCM) rs_ghash_prepare(key);
+    if (mode == RS_STREAM_GCM) rs_ghash_powers(key);
 }
