@@ -275,22 +275,8 @@ static __attribute__((noinline)) void bulk_table(struct gcm *g, uint32_t index)
     if (index != 0) table_epoch(g, index);
 }
 
-/* Overwrites what functions that were called before have left on the stack. */
-#define FORGET(name, bytes)                                                                                  \
-    static __attribute__((noinline)) void name(void)                                                         \
-    {                                                                                                        \
-        V frame[(bytes) / VECTOR_BYTES];                                                                     \
-        for (size_t i = 0; i < RS_ARRAY_LEN(frame); i++) frame[i] = v_zero();                                \
-        __asm__ volatile("" : : "r"(frame) : "memory");                                                      \
-    }
-FORGET(forget_small_frames, 512)
-FORGET(forget_bulk_frames, 2048)
-
-INLINE void wipe_vectors(V *p, size_t n)
-{
-    for (size_t i = 0; i < n; i++) v_store(&p[i], v_zero());
-    __asm__ volatile("" : : "r"(p) : "memory");
-}
+RS_FORGET_FRAMES(forget_small_frames, 512)
+RS_FORGET_FRAMES(forget_bulk_frames, 2048)
 
 /* n groups, from a whole block on. The frame is used in parts, and wiped in parts. */
 static __attribute__((noinline)) void bulk(const struct rs_vaes_key *key, struct rs_gcm_stream *s,
@@ -308,17 +294,17 @@ static __attribute__((noinline)) void bulk(const struct rs_vaes_key *key, struct
     g->key = key;
     g->hash = v_zero();
     g->base = v_bcast(base);
-    for (size_t i = 0; i < GROUP; i++) STASH(&f)[i] = v_zero();
+    v_wipe(STASH(&f), GROUP);
     bool table = n * GROUP_BYTES >= RS_GCM_TABLE_FROM && f.index % GROUP_BLOCKS == 0;
     if (table) {
         bulk_table(g, f.index);
         (decrypt ? bulk_open_table : bulk_seal_table)(&f, in, out, n, s->hash);
-        wipe_vectors((V *)g->table, sizeof(g->table) / sizeof(V));
+        v_wipe((V *)g->table, sizeof(g->table) / sizeof(V));
     } else {
         (decrypt ? bulk_open : bulk_seal)(&f, in, out, n, s->hash);
     }
     bulk_end(key, g, STASH(&f), s->hash);
-    wipe_vectors((V *)g, offsetof(struct gcm, key) / sizeof(V));
+    v_wipe((V *)g, offsetof(struct gcm, key) / sizeof(V));
     forget_bulk_frames();
     count_blocks(s, n * GROUP_BLOCKS);
 }

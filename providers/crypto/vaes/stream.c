@@ -12,7 +12,7 @@
         .gcm_encrypt = rs_stream_gcm_encrypt_##isa,                                                          \
         .gcm_decrypt = rs_stream_gcm_decrypt_##isa,                                                          \
         .gcm_tag = rs_stream_gcm_tag_##isa,                                                                  \
-        .ctr = rs_stream_ctr_aesni,                                                                          \
+        .ctr = rs_stream_ctr_##isa,                                                                          \
         .xts_encrypt = rs_stream_xts_encrypt_##isa,                                                          \
         .xts_decrypt = rs_stream_xts_decrypt_##isa,                                                          \
     };

@@ -41,8 +41,9 @@ struct rs_gcm_stream {
 /* A CTR message under way; secret. */
 struct rs_ctr_stream {
     uint8_t counter[16];    /* of the next block: 128 bits, big endian, wraps around */
-    uint8_t key_stream[16]; /* of the block that is begun */
-    uint32_t used;          /* bytes of key_stream that are used; 0: no block is begun (as OpenSSL's "num") */
+    uint8_t key_stream[64]; /* of the last blocks */
+    uint32_t begun_at;      /* where in key_stream the block that is begun lies */
+    uint32_t used;          /* bytes of it that are used; 0: no block is begun (as OpenSSL's "num") */
 } RS_ALIGNED(64);
 
 /* One set of kernels. */

@@ -16,6 +16,7 @@ typedef __m128i V;
 #define v_storeu(p, v)      _mm_storeu_si128((__m128i *)(void *)(p), v)
 #define v_stream(p, v)      _mm_stream_si128((__m128i *)(void *)(p), v)
 #define v_bcast(p)          _mm_loadu_si128((const __m128i *)(const void *)(p))
+#define v_same(x)           (x)
 #define v_zero()            _mm_setzero_si128()
 #define v_lane0(x)          (x)
 #define v_fold(x)           (x)
@@ -30,6 +31,7 @@ typedef __m128i V;
 #define v_swap64(v)         _mm_shuffle_epi32(v, 0x4e)
 #define v_up64(v)           _mm_slli_si128(v, 8)
 #define v_add32(a, b)       _mm_add_epi32(a, b)
+#define v_add64(a, b)       _mm_add_epi64(a, b)
 #define v_reverse(v)        _mm_shuffle_epi8(v, _mm_set_epi8(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15))
 #define v_load_blocks(p, n) v_loadu(p)
 #define v_count(n)          _mm_set_epi32(0, 0, 0, (int)(n))
@@ -55,5 +57,7 @@ static inline void v_store_part(uint8_t *p, V v, size_t n)
 #define v_keep_part(v, n) _mm_and_si128(v, v_loadu(first_bytes + 32 - (n)))
 #define v_last(v)         (v)
 #define v_set_last(v, x)  (x)
+
+#include "providers/crypto/vaes/wipe-vectors.h"
 
 #endif

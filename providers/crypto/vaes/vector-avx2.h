@@ -16,6 +16,7 @@ typedef __m256i V;
 #define v_storeu(p, v)   _mm256_storeu_si256((__m256i *)(void *)(p), v)
 #define v_stream(p, v)   _mm256_stream_si256((__m256i *)(void *)(p), v)
 #define v_bcast(p)       _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)(const void *)(p)))
+#define v_same(x)        _mm256_broadcastsi128_si256(x)
 #define v_zero()         _mm256_setzero_si256()
 #define v_lane0(x)       _mm256_zextsi128_si256(x)
 #define v_xor(a, b)      _mm256_xor_si256(a, b)
@@ -29,6 +30,7 @@ typedef __m256i V;
 #define v_swap64(v)      _mm256_shuffle_epi32(v, 0x4e)
 #define v_up64(v)        _mm256_bslli_epi128(v, 8)
 #define v_add32(a, b)    _mm256_add_epi32(a, b)
+#define v_add64(a, b)    _mm256_add_epi64(a, b)
 #define v_reverse(v)                                                                                         \
     _mm256_shuffle_epi8(                                                                                     \
         v, _mm256_broadcastsi128_si256(_mm_set_epi8(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15)))
@@ -74,5 +76,7 @@ static inline void v_store_part(uint8_t *p, V v, size_t n)
 #define v_keep_part(v, n) _mm256_and_si256(v, v_loadu(first_bytes + 32 - (n)))
 #define v_last(v)         _mm256_extracti128_si256(v, 1)
 #define v_set_last(v, x)  _mm256_inserti128_si256(v, x, 1)
+
+#include "providers/crypto/vaes/wipe-vectors.h"
 
 #endif

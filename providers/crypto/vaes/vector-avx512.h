@@ -16,6 +16,7 @@ typedef __m512i V;
 #define v_storeu(p, v)   _mm512_storeu_si512((void *)(p), v)
 #define v_stream(p, v)   _mm512_stream_si512((void *)(p), v)
 #define v_bcast(p)       _mm512_broadcast_i32x4(_mm_loadu_si128((const void *)(p)))
+#define v_same(x)        _mm512_broadcast_i32x4(x)
 #define v_zero()         _mm512_setzero_si512()
 #define v_lane0(x)       _mm512_zextsi128_si512(x)
 #define v_xor(a, b)      _mm512_xor_si512(a, b)
@@ -29,6 +30,7 @@ typedef __m512i V;
 #define v_swap64(v)      _mm512_shuffle_epi32(v, (_MM_PERM_ENUM)0x4e)
 #define v_up64(v)        _mm512_bslli_epi128(v, 8)
 #define v_add32(a, b)    _mm512_add_epi32(a, b)
+#define v_add64(a, b)    _mm512_add_epi64(a, b)
 #define v_reverse(v)                                                                                         \
     _mm512_shuffle_epi8(                                                                                     \
         v, _mm512_broadcast_i32x4(_mm_set_epi8(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15)))
@@ -62,5 +64,7 @@ static inline __mmask64 v_first_bytes(size_t n)
 #define v_keep_part(v, n)     _mm512_maskz_mov_epi8(v_first_bytes(n), v)
 #define v_last(v)             _mm512_extracti32x4_epi32(v, 3)
 #define v_set_last(v, x)      _mm512_inserti32x4(v, x, 3)
+
+#include "providers/crypto/vaes/wipe-vectors.h"
 
 #endif
