@@ -10,7 +10,8 @@
  *  - anything but a new IV after a tag that was wrong: refused, where OpenSSL goes on with a broken hash;
  *  - text after a new key in the middle of a message: refused, where OpenSSL goes on with a counter of zero.
  * Nor what makes the default provider read or write outside its context: a fixed or explicit part longer than
- * the IV, counting in an IV shorter than 8 bytes, CTR without an output, numbers of no bytes.
+ * the IV, counting in an IV shorter than 8 bytes, CTR without an output, numbers of no bytes, a copy of an
+ * XTS context without a key.
  */
 #include "offload/base/bytes.h"
 #include "tests/support/ossl-twin.h"
@@ -22,10 +23,14 @@
 
 #define ROOM  (20u * 1024 + 64)
 #define CALLS 200u
+#define DRAWN 24u
 
+/* When the input is at its end, some more calls are drawn from what it was: short inputs are deep programs
+ * too. */
 struct input {
     const uint8_t *p;
     size_t left;
+    uint64_t drawn;
 };
 
 /* A context on both sides, and what must be known not to ask what is listed above. */
@@ -37,6 +42,8 @@ struct context {
     bool spent;   /* only a new IV or cipher is of use */
     bool tag_set; /* a final call may compare */
     bool tls_iv;  /* IVs may be counted */
+    bool keyed;   /* at least one key was taken */
+    bool hollow;  /* a copy of an XTS context without a key */
 };
 
 static struct ossl providers;
@@ -47,6 +54,11 @@ static uint64_t take(struct input *in, size_t n)
 {
     uint64_t v = 0;
     for (; n != 0 && in->left != 0; n--, in->left--) v = v << 8 | *in->p++;
+    for (; n != 0; n--) {
+        uint8_t b;
+        reference_random(&in->drawn, &b, 1);
+        v = v << 8 | b;
+    }
     return v;
 }
 
@@ -110,7 +122,7 @@ static void init(struct context *c, struct input *in, bool new_cipher)
     unsigned how = (unsigned)take(in, 1);
     if (new_cipher) {
         c->cipher = (int)take(in, 1) % OSSL_CIPHERS;
-        c->started = c->spent = c->tag_set = c->tls_iv = false;
+        c->started = c->spent = c->tag_set = c->tls_iv = c->keyed = c->hollow = false;
     }
     c->enc = how & 1;
     key_from(in, c, key);
@@ -137,7 +149,7 @@ static void skew(struct context *c, struct input *in)
 static void update(struct context *c, struct input *in, int how)
 {
     size_t len = some_len(in);
-    if (c->spent || (how == TWIN_AAD && is(c, EVP_CIPH_CTR_MODE))) return;
+    if (c->spent || c->hollow || (how == TWIN_AAD && is(c, EVP_CIPH_CTR_MODE))) return;
     if (take(in, 1) & 1) skew(c, in);
     twin_update(&c->t, some_text(in), len, how);
     if (len > 0) c->started = true;
@@ -146,15 +158,15 @@ static void update(struct context *c, struct input *in, int how)
 static void ended(struct context *c, bool well)
 {
     if (!well && gcm(c) && c->enc == 0 && c->tag_set) c->spent = true;
+    c->started = !well; /* a final call that fails for want of a tag has begun the message */
     if (!well) return;
-    c->started = false;
     if (c->enc == 1) c->tag_set = true;
 }
 
 static void cipher_call(struct context *c, struct input *in)
 {
     unsigned how = (unsigned)take(in, 1);
-    if (c->cipher < 0 || c->spent) return;
+    if (c->cipher < 0 || c->spent || c->hollow) return;
     if (how % 8 == 0) {
         ended(c, twin_cipher(&c->t, NULL, 0, TWIN_OUT_OF_PLACE) >= 0);
         return;
@@ -331,8 +343,8 @@ static void there_and_back(struct input *in)
     const uint8_t *from = some_text(in), *iv = some_text(in), *aad = some_text(in);
     uint64_t spoil = take(in, 1), seed = spoil;
     reference_random(&seed, key, sizeof(key));
-    *a = (struct context){.t = a->t, .cipher = i, .enc = 1};
-    *b = (struct context){.t = b->t, .cipher = i, .enc = 0};
+    *a = (struct context){.t = a->t, .cipher = i, .enc = 1, .keyed = true};
+    *b = (struct context){.t = b->t, .cipher = i, .enc = 0, .keyed = true};
     if (xts) cut = 0;
     twin_init(&a->t, providers.cipher[i], key, iv, 1, NULL);
     twin_init(&b->t, providers.cipher[i], key, iv, 0, NULL);
@@ -401,6 +413,7 @@ static void copy(struct context *to, struct context *from)
     keep.calls = to->t.calls;
     *to = *from;
     to->t = keep;
+    to->hollow = is(from, EVP_CIPH_XTS_MODE) && (from->hollow || !from->keyed);
 }
 
 static void forget(struct context *c)
@@ -475,12 +488,13 @@ int LLVMFuzzerInitialize(RS_UNUSED int *argc, RS_UNUSED char ***argv)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    struct input in = {data, size};
+    struct input in = {data, size, size};
+    for (size_t i = 0; i < size; i++) in.drawn = in.drawn * 0x100000001b3u + data[i];
     for (size_t i = 0; i < RS_ARRAY_LEN(contexts); i++) {
         forget(&contexts[i]);
         contexts[i].t.calls = 0;
     }
-    for (unsigned calls = 0; in.left != 0 && calls < CALLS; calls++) {
+    for (unsigned calls = 0, drawn = 0; calls < CALLS && drawn < DRAWN; calls++, drawn += in.left == 0) {
         unsigned op = (unsigned)take(&in, 1);
         struct context *c = &contexts[op >> 4 & 1], *other = &contexts[!(op >> 4 & 1)];
         step(c, other, &in, op & 15);

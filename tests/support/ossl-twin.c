@@ -21,9 +21,17 @@ static _Noreturn void differ(const struct ossl_twin *t, const char *what, long a
     abort();
 }
 
+static bool tracing(void)
+{
+    static int on = -1;
+    if (on < 0) on = getenv("RESEAL_TWIN_TRACE") != NULL;
+    return on;
+}
+
 static int same(const struct ossl_twin *t, const char *what, const int r[OSSL_SIDES])
 {
     ERR_clear_error();
+    if (tracing()) fprintf(stderr, "%s, call %lu, %s: %d\n", t->name, t->calls, what, r[OSSL_TESTED]);
     if (r[OSSL_TESTED] != r[OSSL_DEFAULT]) differ(t, what, r[OSSL_TESTED], r[OSSL_DEFAULT]);
     return r[OSSL_TESTED];
 }
@@ -31,6 +39,7 @@ static int same(const struct ossl_twin *t, const char *what, const int r[OSSL_SI
 static void same_bytes(const struct ossl_twin *t, const char *what, const uint8_t *a, const uint8_t *b,
                        size_t n)
 {
+    if (n == 0 || memcmp(a, b, n) == 0) return;
     for (size_t i = 0; i < n; i++) {
         if (a[i] == b[i]) continue;
         fprintf(stderr, "%s, call %lu, %s: byte %zu of %zu is %02x, by default %02x\n", t->name, t->calls,

@@ -7,7 +7,8 @@
  * that get the same calls. Each call compares what both answer (return value,
  * lengths, every byte of the output and of what lies behind it, every
  * parameter) and returns the common answer. A difference ends the program with
- * SIGABRT after a line on stderr that says which call it was.
+ * SIGABRT after a line on stderr that says which call it was. RESEAL_TWIN_TRACE in
+ * the environment: a line for each call.
  *
  * What a call wrote is in `out[OSSL_TESTED]` afterwards (updates, final,
  * cipher, records), or in `data[OSSL_TESTED]` (ctrl).
