@@ -13,7 +13,6 @@ chmod 755 "$work"
 reseal=$RESEAL_BUILD/bin/reseal
 module=$RESEAL_BUILD/lib/ossl-modules/reseal.so
 unset OPENSSL_CONF OPENSSL_MODULES RESEAL_OSSL_ENGINE
-kernels=$(grep -c 'RESEAL_X86:BOOL=ON' "$RESEAL_BUILD/CMakeCache.txt")
 
 # expect CODE 'REGEX OF A LINE' COMMAND...: exit code, the line, and after a line that fails the way out.
 expect() {
@@ -34,10 +33,9 @@ check() { "$reseal" openssl check --runs 0 "$@"; }
 expect 0 "^ok +module +.*/lib/ossl-modules/reseal.so [0-9.]+ loads" check
 expect 0 '^ok +openssl +.* 3\.[0-9.]+, /.*/libcrypto\.so' check
 expect 0 '^(ok|limits) +key memory ' check
-if [ "$kernels" -gt 0 ]; then
-    expect 0 '^ok +ciphers +[0-9]+ ciphers compute what ' check
-    "$reseal" openssl check --runs 1 --json >"$work/json" || fail "--json is exit code $?"
-    python3 - "$work/json" <<'P' || fail "the JSON is not as documented"
+expect 0 '^ok +ciphers +[0-9]+ ciphers compute what ' check
+"$reseal" openssl check --runs 1 --json >"$work/json" || fail "--json is exit code $?"
+python3 - "$work/json" <<'P' || fail "the JSON is not as documented"
 import json, sys
 o = json.load(open(sys.argv[1]))
 assert o["exit"] == 0 and o["activation"]["known"] and o["openssl"]["version"].startswith("3.")
@@ -47,9 +45,8 @@ assert [(g["cipher"], g["bytes"]) for g in o["gain"]] == \
     [("AES-256-GCM", 16384), ("AES-256-XTS", 4096), ("AES-256-GCM", 64)]
 assert all(g["verified"] and g["ratio"] > 0 and g["openssl_version"] == o["openssl"]["version"] for g in o["gain"])
 P
-    # What is delegated is said to be.
-    expect 0 '^AES-256-GCM +default +openssl: OpenSSL' env RESEAL_OSSL_ENGINE=openssl "$reseal" openssl check --runs 0
-fi
+# What is delegated is said to be.
+expect 0 '^AES-256-GCM +default +openssl: delegated, as RESEAL_OSSL_ENGINE says' env RESEAL_OSSL_ENGINE=openssl "$reseal" openssl check --runs 0
 # A script that starts it is looked through.
 printf '#!/bin/sh\nexec %s "$@"\n' "$(command -v openssl)" >"$work/wrapped"
 chmod 755 "$work/wrapped"
@@ -105,7 +102,6 @@ expect 2 "'reseal openssl --help'" "$reseal" openssl check --runs 51
 expect 2 "'reseal openssl --help'" "$reseal" openssl config --json
 
 # ---- a configuration without effect ----------------------------------------------------------
-[ "$kernels" -gt 0 ] || exit $bad
 fragment=$RESEAL_BUILD/lib/ossl-modules/openssl-reseal.cnf
 # shellcheck disable=SC2119
 configured() { OPENSSL_CONF=$work/cnf check; }

@@ -118,7 +118,7 @@ static void key_memory(struct rs_openssl_check *c)
               locked ? "" : ", LimitMEMLOCK=64M for a service");
 }
 
-static bool forced(void)
+bool rs_openssl_forced(void)
 {
     const char *name = getenv("RESEAL_OSSL_ENGINE");
     return name != NULL && name[0] != '\0' && strcmp(name, "auto") != 0;
@@ -138,8 +138,8 @@ static void engines(struct rs_openssl_check *c)
         rs_find(&c->f, "engines", RS_FINDING_LIMITS, "the module does not say which it uses");
     else
         rs_find(&c->f, "engines", own > 0 ? RS_FINDING_OK : RS_FINDING_LIMITS,
-                "%u ciphers by Reseal's kernels, %u left to OpenSSL's own code%s", own, delegated,
-                forced() ? ", as RESEAL_OSSL_ENGINE says" : "");
+                "%u ciphers by Reseal's kernels, %u delegated to OpenSSL's own code%s", own, delegated,
+                rs_openssl_forced() ? ", as RESEAL_OSSL_ENGINE says" : "");
 }
 
 int rs_openssl_load(struct rs_openssl_check *c)

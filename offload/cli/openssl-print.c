@@ -14,7 +14,9 @@ static const char *engine_of(const struct rs_openssl_check *c, unsigned i)
 {
     if (strcmp(c->own.compared[i], "absent") == 0) return "not offered";
     if (c->m.engines[i][0] == '\0') return "not said";
-    return delegated(c, i) ? "openssl: OpenSSL's own code, as fast or faster here" : c->m.engines[i];
+    if (!delegated(c, i)) return c->m.engines[i];
+    return rs_openssl_forced() ? "openssl: delegated, as RESEAL_OSSL_ENGINE says"
+                               : "openssl: delegated, as nothing of Reseal's is faster here";
 }
 
 static void print_ciphers(const struct rs_openssl_check *c)

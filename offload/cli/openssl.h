@@ -93,8 +93,9 @@ __attribute__((format(printf, 5, 6))) int rs_openssl_fails(struct rs_openssl_che
 RS_MUST_CHECK int rs_openssl_find_program(struct rs_openssl_check *c); /* openssl-program.c */
 RS_MUST_CHECK int rs_openssl_find_module(struct rs_openssl_check *c);  /* openssl-module.c */
 RS_MUST_CHECK int rs_openssl_load(struct rs_openssl_check *c);         /* openssl-load.c */
-void rs_openssl_activated(struct rs_openssl_check *c);                 /* openssl-own.c */
-void rs_openssl_measure(struct rs_openssl_check *c);                   /* openssl-gain.c */
+bool rs_openssl_forced(void);                          /* RESEAL_OSSL_ENGINE decides, not the race */
+void rs_openssl_activated(struct rs_openssl_check *c); /* openssl-own.c */
+void rs_openssl_measure(struct rs_openssl_check *c);   /* openssl-gain.c */
 
 /*
  * The module's whole path: `given`, or that of this installation when NULL. 0,
