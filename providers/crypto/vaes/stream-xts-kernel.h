@@ -30,18 +30,18 @@ INLINE vec last_round(bool decrypt, vec s, vec k)
 }
 
 /*
- * n vectors: from `in`, whitened by the tweaks t, to `out`. With `more`, u
- * becomes the tweaks of the vectors eight further on. Without, the last vector
- * has only `lanes` blocks.
+ * n vectors: from `in`, whitened by the tweaks t, to `out`. If these are not
+ * the last ones, t becomes the tweaks of the vectors eight further on, and
+ * `last` is NULL; else *last is the last one's data, and becomes its result.
  */
-INLINE void fly(bool decrypt, unsigned n, bool more, const struct rs_vaes_key *key, vec *t, const uint8_t *in,
-                uint8_t *out, size_t lanes)
+INLINE void fly(bool decrypt, unsigned n, const struct rs_vaes_key *key, vec *t, const uint8_t *in,
+                uint8_t *out, vec *last)
 {
     const uint8_t(*keys)[16] = decrypt ? key->dec : key->enc;
-    const unsigned whole = more ? n : n - 1;
+    const unsigned whole = last == NULL ? n : n - 1;
     vec s[VECTORS], k = v_everywhere(keys[0]);
     EACH(whole) s[i] = v_xor3(v_load(in + sizeof(vec) * i), k, t[i]);
-    if (!more) s[n - 1] = v_xor3(v_load_some(in + sizeof(vec) * (n - 1), lanes), k, t[n - 1]);
+    if (last != NULL) s[n - 1] = v_xor3(*last, k, t[n - 1]);
     UNROLL for (unsigned r = 1; r < 10; r++)
     {
         k = v_everywhere(keys[r]);
@@ -57,9 +57,11 @@ INLINE void fly(bool decrypt, unsigned n, bool more, const struct rs_vaes_key *k
     }
     k = v_everywhere(keys[10]);
     EACH(n) s[i] = last_round(decrypt, s[i], v_xor(k, t[i]));
-    if (more) EACH(n) t[i] = onward(t[i]);
     EACH(whole) v_store(out + sizeof(vec) * i, s[i]);
-    if (!more) v_store_some(out + sizeof(vec) * (n - 1), s[n - 1], lanes);
+    if (last != NULL)
+        *last = s[n - 1];
+    else
+        EACH(n) t[i] = onward(t[i]);
 }
 
 /* ---- stealing ------------------------------------------------------------ */
@@ -133,14 +135,16 @@ INLINE void first_flight(vec t[VECTORS], vec base, size_t blocks)
 /* ---- a unit -------------------------------------------------------------- */
 
 /* At most a flight. */
-INLINE void fly_last(bool decrypt, const struct rs_vaes_key *key, vec *t, const uint8_t *in, uint8_t *out,
-                     size_t blocks)
+INLINE void fly_last(bool decrypt, const struct rs_vaes_key *key, vec t[VECTORS], const uint8_t *in,
+                     uint8_t *out, size_t blocks)
 {
-    size_t n = (blocks + LANES - 1) / LANES, lanes = blocks - (n - 1) * LANES;
-    switch (n) {
+    if (blocks == 0) return;
+    const size_t before = (blocks - 1) / LANES, lanes = blocks - before * LANES;
+    vec last = v_load_some(in + before * sizeof(vec), lanes);
+    switch (before) {
 #define LAST(i)                                                                                              \
-    case i:                                                                                                  \
-        fly(decrypt, i, false, key, t, in, out, lanes);                                                      \
+    case (i)-1:                                                                                              \
+        fly(decrypt, i, key, t, in, out, &last);                                                             \
         break
         LAST(1);
         LAST(2);
@@ -149,10 +153,11 @@ INLINE void fly_last(bool decrypt, const struct rs_vaes_key *key, vec *t, const 
         LAST(5);
         LAST(6);
         LAST(7);
-        LAST(8);
     default:
+        fly(decrypt, VECTORS, key, t, in, out, &last);
         break;
     }
+    v_store_some(out + before * sizeof(vec), last, lanes);
 }
 
 INLINE void unit(bool decrypt, const struct rs_vaes_key *key, const uint8_t tweak[16], const uint8_t *in,
@@ -163,14 +168,14 @@ INLINE void unit(bool decrypt, const struct rs_vaes_key *key, const uint8_t twea
     vec t[VECTORS];
     first_flight(t, first_tweak(key, tweak), blocks);
     while (blocks > (VECTORS + HALF - 1) * LANES) {
-        fly(decrypt, VECTORS, true, key, t, in, out, LANES);
+        fly(decrypt, VECTORS, key, t, in, out, NULL);
         in += VECTORS * sizeof(vec);
         out += VECTORS * sizeof(vec);
         blocks -= VECTORS * LANES;
     }
     /* So that the last flight has enough vectors for the latency of a round. */
     if (blocks > VECTORS * LANES) {
-        fly(decrypt, HALF, true, key, t, in, out, LANES);
+        fly(decrypt, HALF, key, t, in, out, NULL);
         EACH(HALF)
         {
             vec first = t[i];
