@@ -91,6 +91,8 @@ expect 5 '^fails +load +the loader refuses it: .*undefined symbol: nowhere' chec
 echo 'int nothing;' >"$work/n.c"
 cc -shared -fPIC -o "$work/library.so" "$work/n.c"
 expect 5 '^fails +load +.* is a library, but no provider' check --module "$work/library.so"
+install -m 640 "$module" "$work/own.so"
+expect 0 '^limits +module +.*/own.so may not be read by all' check --module "$work/own.so"
 if [ "$(id -u)" -eq 0 ]; then
     install -m 755 "$reseal" "$work/reseal"
     install -m 600 "$module" "$work/secret.so"

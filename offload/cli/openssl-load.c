@@ -115,7 +115,7 @@ static void key_memory(struct rs_openssl_check *c)
                                    locked ? "root can read keys in a process's memory"
                                           : "keys can reach the swap, and root can read them");
     rs_remedy(f, "secretmem.enable=1 on the kernel's command line%s; 'reseal doctor'",
-              locked ? "" : ", LimitMEMLOCK=64M for a service");
+              locked ? "" : ", LimitMEMLOCK=8M for a service");
 }
 
 bool rs_openssl_forced(void)

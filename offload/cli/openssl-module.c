@@ -98,6 +98,11 @@ int rs_openssl_find_module(struct rs_openssl_check *c)
     int r = rs_openssl_module_path(c->module, c->m.path);
     if (r == 0) r = machine_of(c->m.path, &m);
     if (r != 0) return unreadable(c, r);
-    if (check_machine(c, &m) != 0) return -1;
-    return split_path(c);
+    if (check_machine(c, &m) != 0 || split_path(c) != 0) return -1;
+    struct stat st;
+    if (stat(c->m.path, &st) == 0 && (st.st_mode & S_IROTH) == 0)
+        rs_remedy(rs_find(&c->f, "module", RS_FINDING_LIMITS,
+                          "%.230s may not be read by all: services of other users go without it", c->m.path),
+                  "chmod a+r %.250s", c->m.path);
+    return 0;
 }

@@ -21,9 +21,9 @@ static const char *engine_of(const struct rs_openssl_check *c, unsigned i)
 
 static void print_ciphers(const struct rs_openssl_check *c)
 {
-    printf("\n%-14s %-10s %s\n", "CIPHER", "PROGRAMS", "ENGINE OF THE MODULE");
+    printf("\n%-14s %-13s %s\n", "CIPHER", "PROGRAMS GET", "ENGINE OF THE MODULE");
     for (unsigned i = 0; i < RS_OPENSSL_CIPHERS; i++)
-        printf("%-14s %-10s %s\n", rs_openssl_ciphers[i],
+        printf("%-14s %-13s %s\n", rs_openssl_ciphers[i],
                c->own.fetched[i][0] == '\0' ? "not known" : c->own.fetched[i], engine_of(c, i));
 }
 
