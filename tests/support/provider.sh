@@ -57,19 +57,17 @@ CNF
 
 cc -shared -fPIC -O1 -D_GNU_SOURCE -o "$work/which-provider.so" \
     "$RESEAL_SOURCE/tests/support/preload/which-provider.c" -lcrypto -ldl
-preload=$work/which-provider.so
 # A module with a sanitizer in a program without: its library comes first. Programs of others leak; ours is asked
 # for errors in the log that no_reports looks at.
-if nm -D "$module" | grep -q ' __asan_init'; then
-    preload=$(cc -print-file-name=libasan.so):$preload
-    sanitizer=detect_leaks=0:abort_on_error=1:log_path=$work/asan
-fi
+sanitizer=
+if nm -D "$module" | grep -q ' __asan_init'; then sanitizer=$(cc -print-file-name=libasan.so); fi
 
 with() {
-    local side=$1 log=$2
+    local side=$1 log=$2 preload=$work/which-provider.so
     shift 2
+    if [ "$side" = reseal ] && [ -n "$sanitizer" ]; then preload=$sanitizer:$preload; fi
     ${instead:-} env OPENSSL_CONF="$work/$side.cnf" WHICH_PROVIDER="$work/$log.used" LD_PRELOAD="$preload" \
-        ASAN_OPTIONS="${sanitizer:-}" "$@"
+        ASAN_OPTIONS="detect_leaks=0:abort_on_error=1:log_path=$work/asan" "$@"
 }
 
 # Our own kernels wherever this machine has any: what is tested must not hang on which was faster just then. A test of
