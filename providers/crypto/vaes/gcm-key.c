@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include "providers/crypto/vaes/forget.h"
 #include "providers/crypto/vaes/gcm.h"
 
 #include <immintrin.h>
@@ -43,22 +44,18 @@ static __m128i hash_key(const struct rs_vaes_key *key)
     return times_x(reverse(h));
 }
 
-/* Four at a time, each from the one four before: a product takes long, but they need not wait for each other.
- */
+/* Each time as many more as there are, by the highest of them: a product takes long, but they need not wait
+ * for each other. */
 void rs_ghash_powers(struct rs_vaes_key *key)
 {
-    _Static_assert(RS_GHASH_POWERS % 4 == 0, "whole groups");
-    __m128i p[4];
-    p[0] = hash_key(key);
-    p[1] = multiply(p[0], p[0]);
-    p[2] = multiply(p[1], p[0]);
-    p[3] = multiply(p[1], p[1]);
-    const __m128i step = p[3];
-    for (unsigned n = 1;; n += 4) {
-        for (unsigned i = 0; i < 4; i++) _mm_store_si128((__m128i *)key->ghash[RS_GHASH_AT(n + i)], p[i]);
-        if (n + 4 > RS_GHASH_POWERS) break;
-        for (unsigned i = 0; i < 4; i++) p[i] = multiply(p[i], step);
+    _mm_store_si128((__m128i *)key->ghash[RS_GHASH_AT(1)], hash_key(key));
+    for (unsigned have = 1; have < RS_GHASH_POWERS; have *= 2) {
+        const __m128i *from = (const __m128i *)key->ghash[RS_GHASH_AT(have)], highest = _mm_load_si128(from);
+        __m128i *to = (__m128i *)key->ghash[RS_GHASH_AT(have)];
+        for (unsigned n = RS_MIN(have, RS_GHASH_POWERS - have); n > 0; n--)
+            _mm_store_si128(to - n, multiply(_mm_load_si128(from + have - n), highest));
     }
+    v_forget();
 }
 
 void rs_ghash_prepare(struct rs_vaes_key *key)
@@ -69,4 +66,5 @@ void rs_ghash_prepare(struct rs_vaes_key *key)
         _mm_store_si128((__m128i *)key->ghash_squares[i], p);
         p = multiply(p, p);
     }
+    v_forget();
 }
