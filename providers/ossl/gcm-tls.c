@@ -3,8 +3,6 @@
  */
 #include "providers/ossl/gcm.h"
 
-#include <openssl/rand.h>
-
 #define AAD      ((size_t)EVP_AEAD_TLS1_AAD_LEN)
 #define FIXED    ((size_t)EVP_GCM_TLS_FIXED_IV_LEN)
 #define EXPLICIT ((size_t)EVP_GCM_TLS_EXPLICIT_IV_LEN)
@@ -32,7 +30,7 @@ int rs_gcm_tls_fixed(struct rs_ossl_gcm *ctx, const uint8_t *iv, size_t len)
     } else {
         if (len < FIXED || ctx->iv_len < EXPLICIT || len > ctx->iv_len - EXPLICIT) return 0;
         memcpy(ctx->iv, iv, len);
-        if (ctx->encrypting && RAND_bytes_ex(ctx->libctx, ctx->iv + len, ctx->iv_len - len, 0) <= 0) return 0;
+        if (ctx->encrypting && !rs_ossl_random(ctx->provider, ctx->iv + len, ctx->iv_len - len)) return 0;
     }
     ctx->tls_iv = true;
     ctx->iv_state = RS_GCM_IV_READY;

@@ -2,14 +2,12 @@
 /* AES-GCM: contexts, and messages in pieces. */
 #include "providers/ossl/gcm.h"
 
-#include <openssl/rand.h>
-
 static void *new_ctx(const struct rs_ossl *p, size_t bits)
 {
     struct rs_ossl_gcm *ctx = rs_ossl_alloc(sizeof(*ctx));
     if (ctx == NULL) return NULL;
     ctx->kernels = p->kernels;
-    ctx->libctx = p->libctx;
+    ctx->provider = p;
     ctx->key_len = bits / 8;
     ctx->iv_len = RS_GCM_IV;
     return ctx;
@@ -111,7 +109,7 @@ int rs_gcm_end(struct rs_ossl_gcm *ctx, uint8_t tag[RS_GCM_TAG], size_t tag_len)
 
 static int random_iv(struct rs_ossl_gcm *ctx)
 {
-    if (ctx->iv_len < RS_GCM_IV || RAND_bytes_ex(ctx->libctx, ctx->iv, ctx->iv_len, 0) <= 0) return 0;
+    if (ctx->iv_len < RS_GCM_IV || !rs_ossl_random(ctx->provider, ctx->iv, ctx->iv_len)) return 0;
     ctx->iv_state = RS_GCM_IV_READY;
     return 1;
 }

@@ -24,7 +24,7 @@ struct rs_ossl_gcm {
     struct rs_vaes_key key;
     struct rs_gcm_stream stream;
     const struct rs_stream *kernels;
-    OSSL_LIB_CTX *libctx;
+    const struct rs_ossl *provider; /* which outlives its contexts */
     enum rs_gcm_iv iv_state;
     bool encrypting, key_set;
     bool tls_record;         /* `tag` holds the AAD of a TLS 1.2 record, and the next call is that record */

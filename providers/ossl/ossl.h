@@ -21,7 +21,8 @@ struct rs_stream;
 /* The provider of one library context. (provider.c) */
 struct rs_ossl {
     const OSSL_CORE_HANDLE *handle;
-    OSSL_LIB_CTX *libctx; /* the application's, as random numbers are drawn from it; NULL: the default one */
+    OSSL_LIB_CTX *libctx; /* the application's; NULL: its default one, or it is foreign */
+    bool foreign;         /* the application has another libcrypto than the one that we are linked with */
     char engine[32];      /* "engine" of the configuration: "auto", a kernel set's name, or "openssl" */
     OSSL_ALGORITHM ciphers[9];       /* as chosen; made at the first query */
     const struct rs_stream *kernels; /* that our implementations use; never NULL when they are reached */
@@ -31,6 +32,10 @@ struct rs_ossl {
 
 /* provider(7): the entry point. */
 OSSL_provider_init_fn rs_ossl_init;
+
+/* Random bytes, at most 256, as the default provider would draw them: from the application's library context.
+ * From the kernel when that is foreign. False: there are none, and `out` may be changed. Threads: any. */
+bool rs_ossl_random(const struct rs_ossl *p, uint8_t *out, size_t len);
 
 /* ---- ciphers: our implementations (gcm.c, xts.c, ctr.c) --------------------- */
 

@@ -7,8 +7,10 @@
 #include <openssl/err.h>
 #include <openssl/params.h>
 #include <openssl/proverr.h>
+#include <openssl/rand.h>
 #include <pthread.h>
 #include <stdio.h>
+#include <sys/random.h>
 
 #ifdef RESEAL_X86
 #include "providers/crypto/vaes/stream.h"
@@ -16,7 +18,6 @@
 
 struct provider {
     struct rs_ossl base;
-    OSSL_LIB_CTX *child; /* ours to free; NULL where the application's own is used */
     char buildinfo[640];
 };
 
@@ -62,26 +63,29 @@ static bool configure(struct rs_ossl *p, OSSL_FUNC_core_get_params_fn *get_param
 }
 
 /*
- * Where random numbers are drawn. The application's own library context, as
- * the default provider has it, when the libcrypto that loads us is the one
- * that we are linked with (NULL is its default context); else its structure is
- * another's, and a child context of our libcrypto stands for it.
+ * Whether the libcrypto that loads us is the one that we are linked with: only
+ * then its library context is a structure that we can use. A program that has
+ * its own libcrypto inside has another. (A child context of ours would stand
+ * for it, but what that fetches can be from this very provider, which then
+ * holds itself and is never torn down.)
  */
-static bool take_libctx(struct provider *p, const OSSL_DISPATCH *in, OSSL_FUNC_core_get_libctx_fn *get_libctx,
+static void take_libctx(struct rs_ossl *p, OSSL_FUNC_core_get_libctx_fn *get_libctx,
                         OSSL_FUNC_CRYPTO_zalloc_fn *zalloc)
 {
-    if (get_libctx != NULL && zalloc == CRYPTO_zalloc) {
-        p->base.libctx = (OSSL_LIB_CTX *)get_libctx(p->base.handle);
-        return true;
-    }
-    p->base.libctx = p->child = OSSL_LIB_CTX_new_child(p->base.handle, in);
-    return p->child != NULL;
+    p->foreign = get_libctx == NULL || zalloc != CRYPTO_zalloc;
+    if (!p->foreign) p->libctx = (OSSL_LIB_CTX *)get_libctx(p->handle);
+}
+
+bool rs_ossl_random(const struct rs_ossl *p, uint8_t *out, size_t len)
+{
+    /* Up to 256 bytes come whole or not at all, once the system has booted. */
+    if (p->foreign) return len <= 256 && getrandom(out, len, 0) == (ssize_t)len;
+    return RAND_bytes_ex(p->libctx, out, len, 0) > 0;
 }
 
 static void teardown(void *provctx)
 {
     struct provider *p = provctx;
-    OSSL_LIB_CTX_free(p->child);
     rs_ossl_choice_release(&p->base);
     OPENSSL_free(p);
     rs_ossl_memory_release();
@@ -153,7 +157,8 @@ int rs_ossl_init(const OSSL_CORE_HANDLE *handle, const OSSL_DISPATCH *in, const 
     struct provider *p = OPENSSL_zalloc(sizeof(*p));
     if (p == NULL) return 0;
     p->base.handle = handle;
-    if (!configure(&p->base, core_get_params) || !take_libctx(p, in, core_get_libctx, core_zalloc)) {
+    take_libctx(&p->base, core_get_libctx, core_zalloc);
+    if (!configure(&p->base, core_get_params)) {
         OPENSSL_free(p);
         return 0;
     }
