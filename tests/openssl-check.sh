@@ -52,6 +52,14 @@ printf '#!/bin/sh\nexec %s "$@"\n' "$(command -v openssl)" >"$work/wrapped"
 chmod 755 "$work/wrapped"
 expect 0 "^ok +openssl +$work/wrapped 3\.[0-9.]+, /.*/libcrypto\.so" check --openssl "$work/wrapped"
 
+# The library that is asked is that program's own, wherever it lies: here copies, found by a script that starts the program.
+mkdir "$work/opt"
+for library in $(ldd "$(command -v openssl)" | sed -n 's/.* => \(.*lib\(ssl\|crypto\)\.so[^ ]*\) .*/\1/p'); do cp -L "$library" "$work/opt/"; done
+printf '#!/bin/sh\nLD_LIBRARY_PATH=%s exec %s "$@"\n' "$work/opt" "$(command -v openssl)" >"$work/other-openssl"
+chmod 755 "$work/other-openssl"
+expect 0 "^ok +openssl +$work/other-openssl 3\.[0-9.]+, $work/opt/libcrypto\.so" check --openssl "$work/other-openssl"
+expect 0 '^ok +ciphers +[0-9]+ ciphers compute what ' check --openssl "$work/other-openssl"
+
 # ---- an installation -----------------------------------------------------------------
 prefix="$work/an install"
 cmake --install "$RESEAL_BUILD" --prefix "$prefix" >"$work/log" 2>&1 || { cat "$work/log"; exit 1; }

@@ -24,10 +24,6 @@ static bool after(const char *text, const char *key, char *out, size_t len)
 static int explain(struct rs_openssl_check *c, const struct rs_command_text *t)
 {
     char why[400], key[PATH_MAX + 16];
-    if (strstr(t->err, "functionality not supported") != NULL)
-        return rs_openssl_fails(c, RS_EXIT_SERVICE, "load",
-                                "use an OpenSSL that was configured without no-dso and no-module",
-                                "this OpenSSL was built without loadable modules");
     if (strstr(t->err, "no provider init function") != NULL)
         return rs_openssl_fails(c, RS_EXIT_FORMAT, "load", "name Reseal's reseal.so with --module",
                                 "%.200s is a library, but no provider", c->m.path);
@@ -41,6 +37,13 @@ static int explain(struct rs_openssl_check *c, const struct rs_command_text *t)
         return rs_openssl_fails(c, RS_EXIT_FAILED, "load",
                                 "'reseal engines' says which kernels pass their self-test",
                                 "the module starts, and gives up");
+    /* Such a build says no more than that provider_init() failed in what it calls DSO, and DSO itself says
+     * nothing. */
+    if (strstr(t->err, "functionality not supported") != NULL ||
+        (strstr(t->err, ":provider_init:") != NULL && strstr(t->err, "DSO support routines") == NULL))
+        return rs_openssl_fails(c, RS_EXIT_SERVICE, "load",
+                                "use an OpenSSL that was configured without no-dso and no-module",
+                                "this OpenSSL was built without loadable modules");
     if (t->status > 128 && t->status < 128 + SIGRTMAX)
         return rs_openssl_fails(c, RS_EXIT_FORMAT, "load", "install the module again",
                                 "loading it ends the program (%s): the file is damaged",
