@@ -157,8 +157,9 @@ static void update(struct context *c, struct input *in, int how)
 
 static void ended(struct context *c, bool well)
 {
-    if (!well && gcm(c) && c->enc == 0 && c->tag_set) c->spent = true;
-    c->started = !well; /* a final call that fails for want of a tag has begun the message */
+    if (!well && gcm(c) && c->tag_set)
+        c->spent = true; /* of either direction: an init that failed may have left it */
+    c->started = !well;  /* a final call that fails for want of a tag has begun the message */
     if (!well) return;
     if (c->enc == 1) c->tag_set = true;
 }

@@ -85,7 +85,13 @@ int twin_init(struct ossl_twin *t, EVP_CIPHER *const cipher[OSSL_SIDES], const u
     for (int side = 0; side < OSSL_SIDES; side++)
         r[side] =
             EVP_CipherInit_ex2(t->ctx[side], cipher != NULL ? cipher[side] : NULL, key, iv, enc, params);
-    return same(t, "init", r);
+    char what[64];
+    snprintf(what, sizeof(what), "init%s%s%s%s", cipher != NULL ? " cipher" : "", key != NULL ? " key" : "",
+             iv != NULL ? " iv" : "",
+             enc > 0    ? " to encrypt"
+             : enc == 0 ? " to decrypt"
+                        : "");
+    return same(t, what, r);
 }
 
 /* Puts `in` where an update of that kind reads it; fills the outputs. */
