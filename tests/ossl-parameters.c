@@ -186,7 +186,7 @@ static void values_of_ciphers(void **state)
 enum stage { WITH_CIPHER, WITH_KEY, WITH_IV, BEGUN, ENDED, STAGES };
 
 /* A context of cipher i as far as `s`. */
-static void bring_to(int i, enum stage s, int enc)
+static void bring_to(int i, int s, int enc)
 {
     uint8_t key[64], iv[128], text[32] = {1};
     for (size_t k = 0; k < sizeof(key); k++) key[k] = (uint8_t)(5 * k);

@@ -146,13 +146,20 @@ static void skew(struct context *c, struct input *in)
     c->t.out_skew = (unsigned)take(in, 1) % 64;
 }
 
+/* A record has a tag of its own, so that one is set after it. */
+static void went_on(struct context *c, size_t len)
+{
+    if (len > 0) c->started = true;
+    if (len > 0 && c->tls_iv) c->tag_set = true;
+}
+
 static void update(struct context *c, struct input *in, int how)
 {
     size_t len = some_len(in);
     if (c->spent || c->hollow || (how == TWIN_AAD && is(c, EVP_CIPH_CTR_MODE))) return;
     if (take(in, 1) & 1) skew(c, in);
     twin_update(&c->t, some_text(in), len, how);
-    if (len > 0) c->started = true;
+    went_on(c, len);
 }
 
 static void ended(struct context *c, bool well)
@@ -176,7 +183,7 @@ static void cipher_call(struct context *c, struct input *in)
     if (place == TWIN_AAD && is(c, EVP_CIPH_CTR_MODE)) return;
     size_t len = some_len(in);
     twin_cipher(&c->t, some_text(in), len, place);
-    c->started = true;
+    went_on(c, 1);
 }
 
 /* ---- controls and parameters ------------------------------------------------------------------ */
