@@ -61,6 +61,18 @@ static inline const OSSL_PARAM *rs_ossl_find(const OSSL_PARAM params[], const ch
     return NULL;
 }
 
+/*
+ * What the kernels shall read for `in`: equal to `out`, or apart from it. Some
+ * programs shift a text within one buffer while it is encrypted, which works
+ * with OpenSSL's own code as long as it goes forwards.
+ */
+static inline const uint8_t *rs_ossl_apart(uint8_t *out, const uint8_t *in, size_t len)
+{
+    if (RS_LIKELY(in == out || !rs_overlap(in, len, out, len))) return in;
+    memmove(out, in, len);
+    return out;
+}
+
 static inline OSSL_PARAM *rs_ossl_locate(OSSL_PARAM params[], const char *key)
 {
     return (OSSL_PARAM *)rs_ossl_find(params, key);

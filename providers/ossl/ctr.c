@@ -117,7 +117,7 @@ static int update(void *vctx, uint8_t *out, size_t *outl, size_t outsize, const 
     if (inl == 0) return 1;
     if (outsize < inl) return RS_OSSL_FAIL(OUTPUT_BUFFER_TOO_SMALL);
     if (out == NULL || in == NULL || inl > PTRDIFF_MAX) return RS_OSSL_FAIL(CIPHER_OPERATION_FAILED);
-    ctx->kernels->ctr(&ctx->key, &ctx->stream, in, out, inl);
+    ctx->kernels->ctr(&ctx->key, &ctx->stream, rs_ossl_apart(out, in, inl), out, inl);
     return RS_UNLIKELY(ctx->tls_version > 0 && !ctx->encrypting) ? cut_tls_mac(ctx, out, outl) : 1;
 }
 
@@ -136,7 +136,7 @@ static int cipher(void *vctx, uint8_t *out, size_t *outl, size_t outsize, const 
     *outl = inl;
     if (inl == 0) return 1;
     if (out == NULL || in == NULL || inl > PTRDIFF_MAX) return RS_OSSL_FAIL(CIPHER_OPERATION_FAILED);
-    ctx->kernels->ctr(&ctx->key, &ctx->stream, in, out, inl);
+    ctx->kernels->ctr(&ctx->key, &ctx->stream, rs_ossl_apart(out, in, inl), out, inl);
     return 1;
 }
 

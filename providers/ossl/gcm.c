@@ -79,6 +79,7 @@ int rs_gcm_text(struct rs_ossl_gcm *ctx, const uint8_t *in, uint8_t *out, size_t
 {
     if (RS_UNLIKELY(len > RS_GCM_TEXT_MAX - ctx->stream.len)) return 0;
     if (RS_UNLIKELY(len == 0)) return 1;
+    in = rs_ossl_apart(out, in, len);
     if (ctx->encrypting)
         ctx->kernels->gcm_encrypt(&ctx->key, &ctx->stream, in, out, len);
     else

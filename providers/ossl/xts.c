@@ -90,6 +90,7 @@ static int cipher(void *vctx, uint8_t *out, size_t *outl, size_t outsize, const 
     if (!ctx->key_set || !ctx->tweak_set || out == NULL || in == NULL || inl < BLOCK) return 0;
     if (inl > UNIT_MAX) return RS_OSSL_FAIL(XTS_DATA_UNIT_IS_TOO_LARGE);
     if (outsize < inl) return RS_OSSL_FAIL(OUTPUT_BUFFER_TOO_SMALL);
+    in = rs_ossl_apart(out, in, inl);
     if (ctx->encrypting)
         ctx->kernels->xts_encrypt(&ctx->key, ctx->tweak, in, out, inl);
     else
