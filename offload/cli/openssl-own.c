@@ -136,7 +136,7 @@ static void loaded(struct rs_openssl_check *c)
     }
     if (n < of) {
         rs_openssl_fails(c, RS_EXIT_FAILED, layer,
-                         "add 'alg_section' with 'default_properties = ?provider=reseal'",
+                         "add 'alg_section' with 'default_properties = ?provider=reseal,?reseal.fast=yes'",
                          "%.120s loads it, but %u of %u ciphers still come from elsewhere "
                          "(default_properties: %.60s)",
                          own->config, of - n, of, own->properties[0] == '\0' ? "none" : own->properties);

@@ -176,6 +176,13 @@ static const char *kernels_name(RS_UNUSED const struct rs_ossl *p)
 }
 #endif
 
+/*
+ * Two names for the same: a program that makes a condition of its own on
+ * "provider" (stunnel: "provider!=fips") thereby drops what default_properties
+ * says about that name, but not what they say about ours.
+ */
+#define PROPERTIES "provider=reseal,reseal.fast=yes"
+
 static void offer(struct rs_ossl *p, unsigned ours)
 {
     size_t n = 0, at = 0;
@@ -184,7 +191,7 @@ static void offer(struct rs_ossl *p, unsigned ours)
         bool is_ours = (ours >> i & 1) != 0;
         const OSSL_DISPATCH *dispatch = is_ours ? a->ours : delegate(i);
         if (dispatch == NULL) continue;
-        p->ciphers[n++] = (OSSL_ALGORITHM){a->names, "provider=reseal", dispatch, NULL};
+        p->ciphers[n++] = (OSSL_ALGORITHM){a->names, PROPERTIES, dispatch, NULL};
         int len = snprintf(p->text + at, sizeof(p->text) - at, "%s%s=%s", at == 0 ? "" : " ", a->name,
                            is_ours ? kernels_name(p) : "openssl");
         at = RS_MIN(at + (size_t)RS_MAX(len, 0), sizeof(p->text) - 1);

@@ -52,7 +52,7 @@ activate = 1
 module = $module
 activate = 1
 [algorithms]
-default_properties = ?provider=reseal
+default_properties = ?provider=reseal,?reseal.fast=yes
 CNF
 
 cc -shared -fPIC -O1 -D_GNU_SOURCE -o "$work/which-provider.so" \
