@@ -5,10 +5,12 @@
  * of bytes of a begun block) is what the default provider's tells.
  */
 #include "offload/base/bytes.h"
+#include "tests/support/guarded.h"
 #include "tests/support/ossl-run.h"
 #include "tests/support/ossl-twin.h"
 #include "tests/support/reference.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 #define EVERY_SPLIT 300u
@@ -204,6 +206,74 @@ static void gcm_iv_lengths(void **state)
     assert_int_equal(twin_reset(&twin), 1);
 }
 
+/* ---- around the buffers ------------------------------------------------------------ */
+
+/* One message by EVP on one side; the tag stays as it was where the cipher has none. */
+static void message(int side, int i, const uint8_t *aad, size_t aad_len, const uint8_t *in, uint8_t *out,
+                    size_t len, uint8_t tag[16])
+{
+    static EVP_CIPHER_CTX *c;
+    int n = 0;
+    if (c == NULL) c = EVP_CIPHER_CTX_new();
+    assert_int_equal(EVP_EncryptInit_ex2(c, ossl_here.cipher[i][side], m.key, m.iv, NULL), 1);
+    if (ossl_ciphers[i].mode == EVP_CIPH_GCM_MODE)
+        assert_int_equal(EVP_EncryptUpdate(c, NULL, &n, aad, (int)aad_len), 1);
+    assert_int_equal(EVP_EncryptUpdate(c, out, &n, in, (int)len), 1);
+    assert_int_equal(n, len);
+    assert_int_equal(EVP_EncryptFinal_ex(c, tag, &n), 1);
+    if (ossl_ciphers[i].mode == EVP_CIPH_GCM_MODE)
+        assert_int_equal(EVP_CIPHER_CTX_ctrl(c, EVP_CTRL_AEAD_GET_TAG, 16, tag), 1);
+}
+
+/* Pages that fault lie on both sides of the text, the AAD and the output, in place and not. */
+static void guard_pages(void **state)
+{
+    struct guarded in, out;
+    uint8_t tag[2][16] = {{0}};
+    (void)state;
+    guarded_map(&in, 4096);
+    guarded_map(&out, 4096);
+    reference_random(&seed, m.key, sizeof(m.key));
+    reference_random(&seed, m.plain, 4096);
+    for (size_t len = 0; len < 3000; len += len < 600 ? 1 : 61) {
+        int i = ossl_cipher_index(len % 3 == 0   ? "AES-128-GCM"
+                                  : len % 3 == 1 ? "AES-256-GCM"
+                                                 : "AES-256-CTR");
+        message(OSSL_DEFAULT, i, m.plain, len, m.plain, m.sealed, len, tag[1]);
+        for (int where = 0; where < 6; where++) {
+            uint8_t *from = where & 1 ? guarded_at_end(&in, len) : guarded_at_start(&in);
+            uint8_t *to = where & 2 ? guarded_at_end(&out, len) : guarded_at_start(&out);
+            if (where & 4) to = from;
+            memcpy(from, m.plain, len);
+            message(OSSL_TESTED, i, from, len, from, to, len, tag[0]);
+            assert_memory_equal(to, m.sealed, len);
+            assert_memory_equal(tag[0], tag[1], 16);
+        }
+    }
+    guarded_unmap(&in);
+    guarded_unmap(&out);
+}
+
+/* More than a cache holds, in one update. */
+static void large_updates(void **state)
+{
+    static const char *const names[] = {"AES-128-GCM", "AES-256-GCM", "AES-256-CTR"};
+    size_t len = ((size_t)9 << 20) + 13;
+    uint8_t *in = malloc(len), *out[2] = {malloc(len), malloc(len)}, tag[2][16] = {{0}};
+    (void)state;
+    assert_true(in != NULL && out[0] != NULL && out[1] != NULL);
+    for (size_t at = 0; at < len; at += LONGEST) memcpy(in + at, m.plain, RS_MIN(LONGEST, len - at));
+    for (size_t k = 0; k < RS_ARRAY_LEN(names); k++) {
+        for (int side = 0; side < OSSL_SIDES; side++)
+            message(side, ossl_cipher_index(names[k]), in, len, in, out[side], len, tag[side]);
+        assert_int_equal(memcmp(out[0], out[1], len), 0);
+        assert_memory_equal(tag[0], tag[1], 16);
+    }
+    free(in);
+    free(out[0]);
+    free(out[1]);
+}
+
 /* ---- the 32-bit counter of GCM runs over ---------------------------------------- */
 
 struct block {
@@ -305,6 +375,7 @@ int main(void)
         cmocka_unit_test(gcm_text_cut_in_two), cmocka_unit_test(ctr_text_cut_in_two),
         cmocka_unit_test(gcm_aad_cut_in_two),  cmocka_unit_test(many_parts),
         cmocka_unit_test(gcm_iv_lengths),      cmocka_unit_test(gcm_counter_runs_over),
+        cmocka_unit_test(guard_pages),         cmocka_unit_test(large_updates),
     };
     twin_open(&twin, LONGEST);
     int failed = ossl_run(tests);
