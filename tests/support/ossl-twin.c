@@ -28,11 +28,25 @@ static bool tracing(void)
     return on;
 }
 
+static void begin(struct ossl_twin *t)
+{
+    t->calls++;
+    ERR_clear_error();
+}
+
+/* After each side's call. Library and reason; where it was raised does not matter. */
+static void note_error(struct ossl_twin *t, int side)
+{
+    t->error[side] = ERR_peek_last_error();
+    ERR_clear_error();
+}
+
 static int same(const struct ossl_twin *t, const char *what, const int r[OSSL_SIDES])
 {
-    ERR_clear_error();
     if (tracing()) fprintf(stderr, "%s, call %lu, %s: %d\n", t->name, t->calls, what, r[OSSL_TESTED]);
     if (r[OSSL_TESTED] != r[OSSL_DEFAULT]) differ(t, what, r[OSSL_TESTED], r[OSSL_DEFAULT]);
+    if (t->error[OSSL_TESTED] != t->error[OSSL_DEFAULT])
+        differ(t, what, (long)t->error[OSSL_TESTED], (long)t->error[OSSL_DEFAULT]);
     return r[OSSL_TESTED];
 }
 
@@ -80,7 +94,7 @@ int twin_init(struct ossl_twin *t, EVP_CIPHER *const cipher[OSSL_SIDES], const u
               const uint8_t *iv, int enc, const OSSL_PARAM *params)
 {
     int r[OSSL_SIDES];
-    t->calls++;
+    begin(t);
     if (cipher != NULL) snprintf(t->name, sizeof(t->name), "%s", EVP_CIPHER_get0_name(cipher[OSSL_DEFAULT]));
     for (int side = 0; side < OSSL_SIDES; side++)
         r[side] =
@@ -132,11 +146,13 @@ static void check_output(const struct ossl_twin *t, const char *what, const uint
 int twin_update(struct ossl_twin *t, const uint8_t *in, size_t len, int how)
 {
     int r[OSSL_SIDES], n[OSSL_SIDES] = {-7, -7};
-    t->calls++;
+    begin(t);
     stage(t, in, len, how);
-    for (int side = 0; side < OSSL_SIDES; side++)
+    for (int side = 0; side < OSSL_SIDES; side++) {
         r[side] = EVP_CipherUpdate(t->ctx[side], output_of(t, side, how), &n[side], input_of(t, side, how),
                                    (int)len);
+        note_error(t, side);
+    }
     check_output(t, "update's output", in, len, how);
     t->out_len = same(t, "update's length", n);
     return same(t, "update", r);
@@ -145,11 +161,13 @@ int twin_update(struct ossl_twin *t, const uint8_t *in, size_t len, int how)
 int twin_cipher(struct ossl_twin *t, const uint8_t *in, size_t len, int how)
 {
     int r[OSSL_SIDES];
-    t->calls++;
+    begin(t);
     stage(t, in, len, how);
-    for (int side = 0; side < OSSL_SIDES; side++)
+    for (int side = 0; side < OSSL_SIDES; side++) {
         r[side] = EVP_Cipher(t->ctx[side], output_of(t, side, how),
                              in != NULL ? input_of(t, side, how) : NULL, (unsigned)len);
+        note_error(t, side);
+    }
     check_output(t, "EVP_Cipher's output", in, len, how);
     t->out_len = r[OSSL_TESTED];
     return same(t, "EVP_Cipher", r);
@@ -158,10 +176,12 @@ int twin_cipher(struct ossl_twin *t, const uint8_t *in, size_t len, int how)
 int twin_final(struct ossl_twin *t)
 {
     int r[OSSL_SIDES], n[OSSL_SIDES] = {-7, -7};
-    t->calls++;
+    begin(t);
     stage(t, NULL, 0, TWIN_OUT_OF_PLACE);
-    for (int side = 0; side < OSSL_SIDES; side++)
+    for (int side = 0; side < OSSL_SIDES; side++) {
         r[side] = EVP_CipherFinal_ex(t->ctx[side], t->out[side] + t->out_skew, &n[side]);
+        note_error(t, side);
+    }
     check_output(t, "final's output", NULL, 0, TWIN_OUT_OF_PLACE);
     t->out_len = same(t, "final's length", n);
     return same(t, "final", r);
@@ -171,12 +191,13 @@ int twin_ctrl(struct ossl_twin *t, int type, int arg, const void *in, size_t len
 {
     int r[OSSL_SIDES];
     char what[48];
-    t->calls++;
+    begin(t);
     if (len > TWIN_DATA) exit(2);
     for (int side = 0; side < OSSL_SIDES; side++) {
         memset(t->data[side], in != NULL ? FILL : 0, TWIN_DATA);
         if (in != NULL) memcpy(t->data[side], in, len);
         r[side] = EVP_CIPHER_CTX_ctrl(t->ctx[side], type, arg, t->data[side]);
+        note_error(t, side);
     }
     snprintf(what, sizeof(what), "ctrl %#x, %d", (unsigned)type, arg);
     same_bytes(t, what, t->data[OSSL_TESTED], t->data[OSSL_DEFAULT], TWIN_DATA);
@@ -187,12 +208,13 @@ int twin_set(struct ossl_twin *t, const char *key, unsigned type, const void *da
 {
     int r[OSSL_SIDES];
     char what[64];
-    t->calls++;
+    begin(t);
     snprintf(what, sizeof(what), "set %s, type %u, size %zu", key, type, size);
     for (int side = 0; side < OSSL_SIDES; side++) {
         OSSL_PARAM params[] = {{key, type, (void *)(uintptr_t)data, size, OSSL_PARAM_UNMODIFIED},
                                OSSL_PARAM_END};
         r[side] = EVP_CIPHER_CTX_set_params(t->ctx[side], params);
+        note_error(t, side);
     }
     return same(t, what, r);
 }
@@ -214,7 +236,7 @@ int twin_get(struct ossl_twin *t, const char *key, unsigned type, size_t size)
     OSSL_PARAM params[OSSL_SIDES][2];
     char what[64];
     bool none = size == (size_t)-1, pointer = type == OSSL_PARAM_OCTET_PTR || type == OSSL_PARAM_UTF8_PTR;
-    t->calls++;
+    begin(t);
     snprintf(what, sizeof(what), "get %s, type %u, size %zd", key, type, (ssize_t)size);
     for (int side = 0; side < OSSL_SIDES; side++) {
         memset(data[side], pointer ? 0 : FILL, TWIN_DATA);
@@ -222,6 +244,7 @@ int twin_get(struct ossl_twin *t, const char *key, unsigned type, size_t size)
             (OSSL_PARAM){key, type, none ? NULL : data[side], none ? 0 : size, OSSL_PARAM_UNMODIFIED};
         params[side][1] = OSSL_PARAM_construct_end();
         r[side] = EVP_CIPHER_CTX_get_params(t->ctx[side], params[side]);
+        note_error(t, side);
     }
     same(t, what, r);
     if (params[0][0].return_size != params[1][0].return_size)
@@ -239,9 +262,11 @@ int twin_get(struct ossl_twin *t, const char *key, unsigned type, size_t size)
 int twin_copy(struct ossl_twin *to, const struct ossl_twin *from)
 {
     int r[OSSL_SIDES];
-    to->calls++;
-    for (int side = 0; side < OSSL_SIDES; side++)
+    begin(to);
+    for (int side = 0; side < OSSL_SIDES; side++) {
         r[side] = EVP_CIPHER_CTX_copy(to->ctx[side], from->ctx[side]);
+        note_error(to, side);
+    }
     snprintf(to->name, sizeof(to->name), "%s", from->name);
     return same(to, "copy", r);
 }
@@ -249,8 +274,11 @@ int twin_copy(struct ossl_twin *to, const struct ossl_twin *from)
 int twin_reset(struct ossl_twin *t)
 {
     int r[OSSL_SIDES];
-    t->calls++;
-    for (int side = 0; side < OSSL_SIDES; side++) r[side] = EVP_CIPHER_CTX_reset(t->ctx[side]);
+    begin(t);
+    for (int side = 0; side < OSSL_SIDES; side++) {
+        r[side] = EVP_CIPHER_CTX_reset(t->ctx[side]);
+        note_error(t, side);
+    }
     return same(t, "reset", r);
 }
 
@@ -267,13 +295,25 @@ void twin_compare_state(struct ossl_twin *t)
     twin_get(t, OSSL_CIPHER_PARAM_AEAD_TAG, OSSL_PARAM_OCTET_STRING, 16);
     twin_get(t, OSSL_CIPHER_PARAM_NUM, OSSL_PARAM_UNSIGNED_INTEGER, sizeof(unsigned));
     twin_get(t, OSSL_CIPHER_PARAM_PADDING, OSSL_PARAM_UNSIGNED_INTEGER, sizeof(unsigned));
-    for (int side = 0; side < OSSL_SIDES; side++) r[side] = EVP_CIPHER_CTX_get_iv_length(t->ctx[side]);
+    for (int side = 0; side < OSSL_SIDES; side++) {
+        r[side] = EVP_CIPHER_CTX_get_iv_length(t->ctx[side]);
+        note_error(t, side);
+    }
     same(t, "IV length", r);
-    for (int side = 0; side < OSSL_SIDES; side++) r[side] = EVP_CIPHER_CTX_get_key_length(t->ctx[side]);
+    for (int side = 0; side < OSSL_SIDES; side++) {
+        r[side] = EVP_CIPHER_CTX_get_key_length(t->ctx[side]);
+        note_error(t, side);
+    }
     same(t, "key length", r);
-    for (int side = 0; side < OSSL_SIDES; side++) r[side] = EVP_CIPHER_CTX_get_tag_length(t->ctx[side]);
+    for (int side = 0; side < OSSL_SIDES; side++) {
+        r[side] = EVP_CIPHER_CTX_get_tag_length(t->ctx[side]);
+        note_error(t, side);
+    }
     same(t, "tag length", r);
-    for (int side = 0; side < OSSL_SIDES; side++) r[side] = EVP_CIPHER_CTX_get_num(t->ctx[side]);
+    for (int side = 0; side < OSSL_SIDES; side++) {
+        r[side] = EVP_CIPHER_CTX_get_num(t->ctx[side]);
+        note_error(t, side);
+    }
     same(t, "num", r);
 }
 

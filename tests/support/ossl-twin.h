@@ -6,7 +6,7 @@
  * A cipher context of the provider under test and one of the default provider
  * that get the same calls. Each call compares what both answer (return value,
  * lengths, every byte of the output and of what lies behind it, every
- * parameter) and returns the common answer. A difference ends the program with
+ * parameter, the last error) and returns the common answer. A difference ends the program with
  * SIGABRT after a line on stderr that says which call it was. RESEAL_TWIN_TRACE in
  * the environment: a line for each call.
  *
@@ -32,6 +32,7 @@ struct ossl_twin {
     unsigned out_skew; /* (in place: where they write) */
     char name[64];     /* for messages: the cipher of the last init */
     unsigned long calls;
+    unsigned long error[OSSL_SIDES]; /* the last error of the last call; 0: none */
 };
 
 /* How an update is made. */
