@@ -149,8 +149,10 @@ static const struct rs_stream *kernels_named(const char *engine)
 static unsigned decide(const struct rs_ossl *p, const char *engine)
 {
     if (p->kernels == NULL || strcmp(engine, "openssl") == 0) return 0;
-    if (strcmp(engine, p->kernels->name) == 0 || !open_theirs()) return ~0u;
-    if (!process.raced) process.won = rs_ossl_race(p->kernels, process.table, process.provctx);
+    if (strcmp(engine, p->kernels->name) == 0) return ~0u;
+    if (process.raced) return process.won;
+    if (!open_theirs()) return ~0u;
+    process.won = rs_ossl_race(p->kernels, process.table, process.provctx);
     process.raced = true;
     return process.won;
 }

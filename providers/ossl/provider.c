@@ -18,7 +18,10 @@
 
 struct provider {
     struct rs_ossl base;
-    char buildinfo[640];
+    struct {
+        const char *kind; /* of key memory: it may change, by a fork or when contexts are many */
+        char text[640];   /* written once: an application may hold it */
+    } buildinfo[3];
 };
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; /* of build information */
@@ -105,13 +108,20 @@ static const char *buildinfo(struct provider *p)
 {
     int no_store;
     query(p, OSSL_OP_CIPHER, &no_store);
+    const char *kind = rs_ossl_memory_kind();
+    unsigned i = 0;
     pthread_mutex_lock(&lock);
-    if (p->buildinfo[0] == 0)
-        snprintf(
-            p->buildinfo, sizeof(p->buildinfo), "reseal " RESEAL_VERSION " with OpenSSL %s: %s key-memory=%s",
-            OpenSSL_version(OPENSSL_VERSION_STRING), rs_ossl_choice_text(&p->base), rs_ossl_memory_kind());
+    while (i + 1 < RS_ARRAY_LEN(p->buildinfo) && p->buildinfo[i].kind != NULL &&
+           strcmp(p->buildinfo[i].kind, kind) != 0)
+        i++;
+    if (p->buildinfo[i].kind == NULL) {
+        p->buildinfo[i].kind = kind;
+        snprintf(p->buildinfo[i].text, sizeof(p->buildinfo[i].text),
+                 "reseal " RESEAL_VERSION " with OpenSSL %s: %s key-memory=%s",
+                 OpenSSL_version(OPENSSL_VERSION_STRING), rs_ossl_choice_text(&p->base), kind);
+    }
     pthread_mutex_unlock(&lock);
-    return p->buildinfo;
+    return p->buildinfo[i].text;
 }
 
 static const OSSL_PARAM *gettable_params(RS_UNUSED void *provctx)
