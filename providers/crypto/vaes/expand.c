@@ -58,9 +58,9 @@ static void expand128(uint8_t out[][16], const uint8_t *raw)
 #define STEP192(i, rcon)                                                                                     \
     do {                                                                                                     \
         v = NEXT(v, w, 1, rcon);                                                                             \
-        put(&out[0][24 * (i)], v);                                                                           \
+        put((uint8_t *)out + 24 * (i), v);                                                                   \
         w = _mm_xor_si128(_mm_xor_si128(w, _mm_slli_si128(w, 4)), _mm_shuffle_epi32(v, 0xff));               \
-        if ((i) < 8) _mm_storel_epi64((__m128i *)&out[0][24 * (i) + 16], w);                                 \
+        if ((i) < 8) _mm_storel_epi64((__m128i *)((uint8_t *)out + 24 * (i) + 16), w);                       \
     } while (0)
 
 static void expand192(uint8_t out[][16], const uint8_t *raw)
