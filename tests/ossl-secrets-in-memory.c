@@ -101,7 +101,8 @@ static bool offers_ours(const OSSL_PROVIDER *provider)
     return strstr(info, "key-memory=secret") != NULL && strstr(info, engine) != NULL;
 }
 
-/* Keys come on descriptor 3; "k" is told on 4, or "n" when there is nothing to be seen here. */
+/* Tells "y" on descriptor 4, or "n" when there is nothing to be seen here; keys come on 3; "k": they are in
+ * use. */
 static int program(void)
 {
     uint8_t key[64];
@@ -111,7 +112,9 @@ static int program(void)
     must(OSSL_PROVIDER_add_builtin(libctx, "reseal", rs_ossl_init) == 1, "add_builtin");
     OSSL_PROVIDER *provider = OSSL_PROVIDER_load(libctx, "reseal");
     must(provider != NULL, "load");
-    if (!offers_ours(provider)) return write(4, &c, 1) == 1 ? 0 : 2;
+    if (offers_ours(provider)) c = 'y';
+    must(write(4, &c, 1) == 1, "telling");
+    if (c == 'n') return 0;
     for (unsigned a = 0; a < ALGORITHMS; a++) {
         EVP_CIPHER *cipher = EVP_CIPHER_fetch(libctx, algorithms[a].name, "provider=reseal");
         must(cipher != NULL && rs_read_full(3, key, algorithms[a].keys * algorithms[a].bits / 8) == 0, "key");
@@ -182,10 +185,11 @@ static int look_at(const char *engine)
     int keys, told, result = 77;
     needles_clear();
     pid_t pid = start(engine, &keys, &told);
-    give_keys(keys);
     must(read(told, &c, 1) == 1, "the program");
-    if (c == 'k') {
-        must(read(told, &c, 1) == 1 && mkdtemp(folder) != NULL, "its child");
+    if (c == 'y') {
+        give_keys(keys);
+        must(read(told, &c, 1) == 1 && read(told, &c, 1) == 1 && mkdtemp(folder) != NULL,
+             "the program and its child");
         pid_t child = child_of(pid);
         size_t total = needles_scan_process(pid, "the program") + needles_scan_process(child, "its child");
         needles_scan_core(pid, folder, "core of the program");
