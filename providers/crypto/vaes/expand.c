@@ -58,13 +58,14 @@ static void expand128(uint8_t out[][16], const uint8_t *raw)
 #define STEP192(i, rcon)                                                                                     \
     do {                                                                                                     \
         v = NEXT(v, w, 1, rcon);                                                                             \
-        put((uint8_t *)out + 24 * (i), v);                                                                   \
+        put(words + 24 * (i), v);                                                                            \
         w = _mm_xor_si128(_mm_xor_si128(w, _mm_slli_si128(w, 4)), _mm_shuffle_epi32(v, 0xff));               \
-        if ((i) < 8) _mm_storel_epi64((__m128i *)((uint8_t *)out + 24 * (i) + 16), w);                       \
+        if ((i) < 8) _mm_storel_epi64((__m128i *)(words + 24 * (i) + 16), w);                                \
     } while (0)
 
 static void expand192(uint8_t out[][16], const uint8_t *raw)
 {
+    uint8_t *words = out[0];
     __m128i v = _mm_loadu_si128((const __m128i *)raw);
     __m128i w = _mm_loadl_epi64((const __m128i *)(raw + 16)); /* its upper half is of no account */
     put(out[0], v);

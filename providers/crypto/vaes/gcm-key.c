@@ -46,21 +46,20 @@ static __m128i hash_key(const struct rs_vaes_key *key)
 
 /* Each time as many more as there are, by the highest of them: a product takes long, but they need not wait
  * for each other. */
-void rs_ghash_powers(struct rs_vaes_key *key)
+void rs_ghash_powers(struct rs_vaes_key *key, unsigned n)
 {
     _mm_store_si128((__m128i *)key->ghash[RS_GHASH_AT(1)], hash_key(key));
-    for (unsigned have = 1; have < RS_GHASH_POWERS; have *= 2) {
-        const __m128i *from = (const __m128i *)key->ghash[RS_GHASH_AT(have)], highest = _mm_load_si128(from);
-        __m128i *to = (__m128i *)key->ghash[RS_GHASH_AT(have)];
-        for (unsigned n = RS_MIN(have, RS_GHASH_POWERS - have); n > 0; n--)
-            _mm_store_si128(to - n, multiply(_mm_load_si128(from + have - n), highest));
+    for (unsigned have = 1; have < n; have *= 2) {
+        __m128i *top = (__m128i *)key->ghash[RS_GHASH_AT(have)], highest = _mm_load_si128(top);
+        for (unsigned i = RS_MIN(have, n - have); i > 0; i--)
+            _mm_store_si128(top - i, multiply(_mm_load_si128(top + have - i), highest));
     }
     v_forget();
 }
 
 void rs_ghash_prepare(struct rs_vaes_key *key)
 {
-    rs_ghash_powers(key);
+    rs_ghash_powers(key, RS_GHASH_POWERS);
     __m128i p = _mm_load_si128((const __m128i *)key->ghash[RS_GHASH_AT(1)]);
     for (unsigned i = 0; i < RS_GHASH_SQUARES; i++) {
         _mm_store_si128((__m128i *)key->ghash_squares[i], p);

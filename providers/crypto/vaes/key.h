@@ -12,9 +12,9 @@
 
 struct rs_vaes_key {
     uint8_t enc[RS_AES_ROUND_KEYS][16];
-    uint8_t dec[RS_AES_ROUND_KEYS][16];   /* equivalent inverse cipher, in order of use */
-    uint8_t tweak[RS_AES_ROUND_KEYS][16]; /* XTS: encryption schedule of the second half */
-    uint8_t ghash[RS_GHASH_POWERS][16];   /* GCM: powers of H in the form the kernels want */
+    uint8_t dec[RS_AES_ROUND_KEYS][16];                /* equivalent inverse cipher, in order of use */
+    uint8_t tweak[RS_AES_ROUND_KEYS][16];              /* XTS: encryption schedule of the second half */
+    uint8_t ghash[RS_GHASH_POWERS][16] RS_ALIGNED(64); /* GCM: powers of H in the form the kernels want */
     uint8_t ghash_squares[RS_GHASH_SQUARES][16];
     uint32_t rounds; /* 10, 12 (streaming kernels only) or 14 */
 } RS_ALIGNED(64);
@@ -24,9 +24,10 @@ struct rs_vaes_key {
 void rs_aes_expand(uint8_t enc[RS_AES_ROUND_KEYS][16], uint8_t dec[RS_AES_ROUND_KEYS][16], const uint8_t *raw,
                    unsigned bits);
 
-/* Fills key->ghash from key->enc; rs_ghash_prepare() also key->ghash_squares, which only runs need.
+/* Fills the first n powers (RS_GHASH_POWERS at most) of key->ghash from key->enc; rs_ghash_prepare() all, and
+ * key->ghash_squares, which only runs need.
  * (gcm-key.c) */
-void rs_ghash_powers(struct rs_vaes_key *key);
+void rs_ghash_powers(struct rs_vaes_key *key, unsigned n);
 void rs_ghash_prepare(struct rs_vaes_key *key);
 
 /*

@@ -6,6 +6,7 @@
 #include "providers/crypto/vaes/vector-aesni.h"
 #include "providers/crypto/vaes/xts-bases.h"
 
+#define GCM_POWERS  rs_stream_gcm_powers_aesni
 #define GCM_START   rs_stream_gcm_start_aesni
 #define GCM_AAD     rs_stream_gcm_aad_aesni
 #define GCM_ENCRYPT rs_stream_gcm_encrypt_aesni

@@ -6,6 +6,7 @@
 #include "providers/crypto/vaes/vector-avx2.h"
 #include "providers/crypto/vaes/xts-bases.h"
 
+#define GCM_POWERS  rs_stream_gcm_powers_avx2
 #define GCM_START   rs_stream_gcm_start_avx2
 #define GCM_AAD     rs_stream_gcm_aad_avx2
 #define GCM_ENCRYPT rs_stream_gcm_encrypt_avx2

@@ -22,7 +22,7 @@
 #define VECTOR_BYTES (16u * LANES)
 #define BATCH        FLIGHT /* vectors */
 #define BATCH_BYTES  (BATCH * VECTOR_BYTES)
-#define BULK_FROM    (2 * GROUP_BYTES) /* shorter text is not worth the groups' start and end */
+#define BULK_FROM    (LANES == 1 ? 4096u : 2048u) /* shorter text is not worth the groups' start and end */
 
 INLINE const uint8_t *powers_from(const struct rs_vaes_key *key, size_t n)
 {
@@ -201,11 +201,11 @@ INLINE void batch_end(const struct rs_vaes_key *key, struct rs_gcm_stream *s, co
     x_store(s->hash, products_sum(&t));
 }
 
-/* At most BATCH_BYTES. */
+/* At most BATCH_BYTES, with the tag's mask if that is not ready. */
 INLINE void text_end(const struct rs_vaes_key *key, struct rs_gcm_stream *s, const uint8_t *in, uint8_t *out,
                      size_t len, bool decrypt)
 {
-    bool lead = !s->tag_ready && len <= BATCH_BYTES - 16;
+    bool lead = !s->tag_ready;
     switch ((len + (lead ? 16 : 0) + VECTOR_BYTES - 1) / VECTOR_BYTES) {
 #define END(n)                                                                                               \
     case n:                                                                                                  \
@@ -276,7 +276,7 @@ static __attribute__((noinline)) void bulk_table(struct gcm *g, uint32_t index)
 }
 
 RS_FORGET_FRAMES(forget_small_frames, 512)
-RS_FORGET_FRAMES(forget_bulk_frames, 2048)
+RS_FORGET_FRAMES(forget_bulk_frames, 1536)
 
 /* n groups, from a whole block on. The frame is used in parts, and wiped in parts. */
 static __attribute__((noinline)) void bulk(const struct rs_vaes_key *key, struct rs_gcm_stream *s,
@@ -324,6 +324,15 @@ INLINE size_t text_into_block(const struct rs_vaes_key *key, struct rs_gcm_strea
     return n;
 }
 
+/* E(K, J0), which masks the tag. */
+INLINE void mask_tag(const struct rs_vaes_key *key, struct rs_gcm_stream *s)
+{
+    __m128i x = _mm_xor_si128(x_reverse(x_load(s->first)), x_load(key->enc[0]));
+    for (uint32_t r = 1; r < key->rounds; r++) x = _mm_aesenc_si128(x, x_load(key->enc[r]));
+    x_store(s->first, _mm_aesenclast_si128(x, x_load(key->enc[key->rounds])));
+    s->tag_ready = true;
+}
+
 INLINE void text(const struct rs_vaes_key *key, struct rs_gcm_stream *s, const uint8_t *in, uint8_t *out,
                  size_t len, bool decrypt)
 {
@@ -335,6 +344,8 @@ INLINE void text(const struct rs_vaes_key *key, struct rs_gcm_stream *s, const u
         out += n;
         len -= n;
     }
+    /* No lane will be idle in the end, or much else is to do meanwhile. */
+    if (!s->tag_ready && len > BATCH_BYTES - 16) mask_tag(key, s);
     if (len >= BULK_FROM) {
         n = len / GROUP_BYTES;
         bulk(key, s, in, out, n, decrypt);
@@ -429,18 +440,24 @@ void GCM_AAD(const struct rs_vaes_key *key, struct rs_gcm_stream *s, const uint8
     forget();
 }
 
-/* E(K, J0) */
-static __attribute__((noinline)) void mask_tag(const struct rs_vaes_key *key, struct rs_gcm_stream *s)
-{
-    __m128i x = _mm_xor_si128(x_reverse(x_load(s->first)), x_load(key->enc[0]));
-    for (uint32_t r = 1; r < key->rounds; r++) x = _mm_aesenc_si128(x, x_load(key->enc[r]));
-    x_store(s->first, _mm_aesenclast_si128(x, x_load(key->enc[key->rounds])));
-}
-
 void GCM_TAG(const struct rs_vaes_key *key, struct rs_gcm_stream *s, uint8_t tag[16])
 {
     if (!s->tag_ready) mask_tag(key, s);
     __m128i hash = _mm_xor_si128(x_load(s->hash), hash_lengths(key, s->aad_len, s->len));
     x_store(tag, _mm_xor_si128(x_reverse(hash), x_load(s->first)));
     forget();
+}
+
+void GCM_POWERS(struct rs_vaes_key *key)
+{
+    for (unsigned have = 4; have < RS_GHASH_POWERS; have *= 2) {
+        uint8_t *top = key->ghash[RS_GHASH_AT(have)];
+        V highest = v_bcast(top);
+        for (unsigned i = RS_MIN(have, RS_GHASH_POWERS - have); i > 0; i -= LANES) {
+            struct products t;
+            multiply_add(&t, v_load(top + 16 * (have - i)), highest, true);
+            v_store(top - 16 * i, ghash_reduce(t.lo, t.mid, t.hi));
+        }
+    }
+    v_forget();
 }

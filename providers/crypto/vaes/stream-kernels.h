@@ -7,7 +7,9 @@
 
 #include "providers/crypto/vaes/stream.h"
 
+/* gcm_powers: the rest of the powers of the hash key, when the first four are there. */
 #define RS_STREAM_KERNELS(isa)                                                                               \
+    void rs_stream_gcm_powers_##isa(struct rs_vaes_key *key);                                                \
     void rs_stream_gcm_start_##isa(const struct rs_vaes_key *key, struct rs_gcm_stream *s,                   \
                                    const uint8_t *iv, size_t iv_len);                                        \
     void rs_stream_gcm_aad_##isa(const struct rs_vaes_key *key, struct rs_gcm_stream *s, const uint8_t *aad, \

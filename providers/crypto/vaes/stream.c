@@ -37,11 +37,29 @@ const struct rs_stream *rs_stream_by_name(const char *name)
     return NULL;
 }
 
+typedef void powers_fn(struct rs_vaes_key *key);
+
+/* By the widest vectors; asked for once, as CPUID traps in a guest. Racing threads store the same. */
+static powers_fn *widest_powers(void)
+{
+    static powers_fn *known;
+    powers_fn *powers = __atomic_load_n(&known, __ATOMIC_RELAXED);
+    if (powers != NULL) return powers;
+    struct rs_cpu cpu = rs_cpu_probe();
+    powers = cpu.avx512 ? rs_stream_gcm_powers_avx512
+             : cpu.avx2 ? rs_stream_gcm_powers_avx2
+                        : rs_stream_gcm_powers_aesni;
+    __atomic_store_n(&known, powers, __ATOMIC_RELAXED);
+    return powers;
+}
+
 void rs_stream_prepare(struct rs_vaes_key *key, enum rs_stream_mode mode, const uint8_t *raw, unsigned bits)
 {
     bool xts = mode == RS_STREAM_XTS;
     key->rounds = bits / 32 + 6;
     rs_aes_expand(key->enc, xts ? key->dec : NULL, raw, bits);
     if (xts) rs_aes_expand(key->tweak, NULL, raw + bits / 8, bits);
-    if (mode == RS_STREAM_GCM) rs_ghash_powers(key);
+    if (mode != RS_STREAM_GCM) return;
+    rs_ghash_powers(key, 4);
+    widest_powers()(key);
 }
