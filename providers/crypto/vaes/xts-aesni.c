@@ -2,9 +2,12 @@
 
 /* XTS with AES-NI. */
 
+#include "providers/crypto/vaes/stream-kernels.h"
 #include "providers/crypto/vaes/xts-vectors.h"
 
-#define XTS_RUN rs_xts_run_aesni
+#define XTS_RUN      rs_xts_run_aesni
+#define UNIT_ENCRYPT rs_stream_xts_encrypt_aesni
+#define UNIT_DECRYPT rs_stream_xts_decrypt_aesni
 
 static inline __m128i v_numbers(uint64_t hi, uint64_t lo, uint64_t step)
 {

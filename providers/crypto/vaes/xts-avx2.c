@@ -2,9 +2,12 @@
 
 /* XTS with 256-bit VAES. */
 
+#include "providers/crypto/vaes/stream-kernels.h"
 #include "providers/crypto/vaes/xts-vectors.h"
 
-#define XTS_RUN rs_xts_run_avx2
+#define XTS_RUN      rs_xts_run_avx2
+#define UNIT_ENCRYPT rs_stream_xts_encrypt_avx2
+#define UNIT_DECRYPT rs_stream_xts_decrypt_avx2
 
 static inline __m256i v_numbers(uint64_t hi, uint64_t lo, uint64_t step)
 {

@@ -3,9 +3,12 @@
 /* XTS with 512-bit VAES. It has one port, so the vectors of eight states keep it busy for longer than they
  * wait. */
 
+#include "providers/crypto/vaes/stream-kernels.h"
 #include "providers/crypto/vaes/xts-vectors.h"
 
-#define XTS_RUN rs_xts_run_avx512
+#define XTS_RUN      rs_xts_run_avx512
+#define UNIT_ENCRYPT rs_stream_xts_encrypt_avx512
+#define UNIT_DECRYPT rs_stream_xts_decrypt_avx512
 
 static inline __m512i v_numbers(uint64_t hi, uint64_t lo, uint64_t step)
 {

@@ -3,7 +3,8 @@
 /*
  * The XTS kernel, written once for vectors of one, two or four blocks: plain
  * to XTS, XTS to plain, XTS to XTS. Included at the end of a source file that
- * defines LANES, vec, the v_ operations, fly_part() and the name XTS_RUN.
+ * includes xts-vectors.h and defines fly_part() and the names XTS_RUN,
+ * UNIT_ENCRYPT and UNIT_DECRYPT.
  *
  * Work goes in flights of eight vectors. The AES ports are the bound, so all
  * else must hide beneath them:
@@ -299,7 +300,20 @@ static void run_regular(struct pipe *p, const struct rs_run *run, const struct r
     if (bulk != run->len) steal(p, run, bulk, (bulk - whole) / 16);
 }
 
-/* Units that are no whole flights: tweaks one by one. */
+/* Units that are no whole flights, to or from plain: one by one. */
+static void run_units(const struct rs_run *run)
+{
+    const bool decrypt = kind_of(run) == DECRYPT;
+    const struct rs_side *side = decrypt ? &run->src : &run->dst;
+    for (size_t at = 0, unit = 0; at < run->len; at += side->unit, unit++) {
+        uint8_t tweak[16];
+        _mm_storeu_si128((__m128i *)(void *)tweak, rs_xts_tweak_number(side, unit));
+        (decrypt ? UNIT_DECRYPT : UNIT_ENCRYPT)(side->key, tweak, run->in + at, run->out + at,
+                                                RS_MIN(side->unit, run->len - at));
+    }
+}
+
+/* The same from XTS to XTS, where units of the two sides overlap: tweaks one by one. */
 static void run_irregular(struct pipe *p, const struct rs_run *run)
 {
     size_t bulk = rs_xts_bulk(run->len);
@@ -313,7 +327,7 @@ static void run_irregular(struct pipe *p, const struct rs_run *run)
             for (size_t i = 0; i < (len + 15) / 16; i++)
                 _mm_store_si128(t + i, rs_block_walk_next(&walk[side]));
         }
-        if (done != 0) fly_part(kind_of(run), run, at, done, p);
+        if (done != 0) fly_part(RESEAL, run, at, done, p);
         /* A tail that begins here may end in the next flight. */
         if (bulk != run->len && bulk - at < FLIGHT) {
             steal(p, run, bulk, (bulk - at) / 16);
@@ -353,8 +367,10 @@ static __attribute__((noinline)) size_t run_batch(struct rs_run *runs, size_t n,
             failed++;
         else if (regular(run))
             run_regular(&p, run, successor(run, runs + n), flags & RS_RUN_STREAM);
-        else
+        else if (kind_of(run) == RESEAL)
             run_irregular(&p, run);
+        else
+            run_units(run);
     }
     if (flags & RS_RUN_STREAM) _mm_sfence();
     /* Lets `p` be where it is until here; burn() wipes it with the rest of this frame. */
