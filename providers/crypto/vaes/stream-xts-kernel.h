@@ -2,13 +2,16 @@
 
 /*
  * One XTS data unit a call, of any length, written once for vectors of one,
- * two or four blocks. Included at the end of a source file that defines
- * v_load_some(), v_store_some() and the names XTS_ENCRYPT and XTS_DECRYPT.
+ * two or four blocks. Included at the end of a source file that includes
+ * xts-vectors.h and defines v_load_some() and v_store_some() (the first blocks
+ * of a vector, and no byte more), v_everywhere_at() (unaligned), v_lowest()
+ * (the first block) and the names XTS_ENCRYPT and XTS_DECRYPT.
  *
- * Work goes in flights of eight vectors, which make the tweaks of the next
- * flight within their rounds; the last one has as many vectors as are left.
- * Stealing is two blocks one after the other: it begins before the last
- * flight, beneath which it hides.
+ * Work goes in flights of eight vectors, each of which leaves the tweaks of
+ * the next; the last one has as many vectors as there are blocks for. Stealing
+ * is two blocks one after the other: it begins before the last flight, beneath
+ * which it hides. Nothing hides the encryption of the tweak, so nothing else
+ * is done before it.
  */
 
 #include "providers/crypto/vaes/stream-kernels.h"
@@ -76,7 +79,8 @@ INLINE __m128i one_block(bool decrypt, const struct rs_vaes_key *key, __m128i x,
 /*
  * The last whole block and the `part` bytes after it; t is the tweak of that
  * block by its place. The 16 bytes that end with the unit stand for the part:
- * they are read before and written beneath the whole block.
+ * they are read before and written beneath the whole block, and only the part
+ * of them is used.
  */
 INLINE void steal(bool decrypt, const struct rs_vaes_key *key, __m128i t, const uint8_t *in, uint8_t *out,
                   size_t part)
