@@ -82,7 +82,7 @@ static void on_own_stack(struct work *w)
     pthread_attr_destroy(&attr);
 }
 
-static void assert_absent(const uint8_t *block, const char *what, const struct work *w)
+static void assert_absent(const uint8_t block[16], const char *what, const struct work *w)
 {
     bool left = memmem(stack, STACK, block, 16) != NULL;
     if (!left && memmem(registers, sizeof(registers), block, 16) == NULL) return;
@@ -97,7 +97,7 @@ static void scan(const struct work *w)
         assert_absent(key.dec[r], "a decryption round key", w);
         assert_absent(key.tweak[r], "a tweak round key", w);
     }
-    for (size_t at = 0; at + 16 <= w->len; at += 16) assert_absent(plain + at, "plaintext", w);
+    for (size_t at = 0; at + 16 <= w->len; at += 16) assert_absent(&plain[at], "plaintext", w);
     for (size_t i = 0; i <= w->len / 16; i++) assert_absent(tweaks[i], "a tweak", w);
 }
 
