@@ -259,7 +259,7 @@ static void control(struct context *c, struct input *in)
         break;
     case 6: {
         int type = (int)take(in, 1) % 64;
-        bool other = type > EVP_CTRL_GCM_IV_GEN && type != EVP_CTRL_AEAD_TLS1_AAD &&
+        bool other = type > EVP_CTRL_CCM_SET_L && type != EVP_CTRL_AEAD_TLS1_AAD &&
                      type != EVP_CTRL_GCM_SET_IV_INV &&
                      (type < EVP_CTRL_TLS1_1_MULTIBLOCK_AAD || type > EVP_CTRL_TLS1_1_MULTIBLOCK_MAX_BUFSIZE);
         if (other || type < EVP_CTRL_AEAD_SET_IVLEN)
