@@ -27,6 +27,8 @@ static size_t extent(void)
     return rs_round_up((size_t)used * RS_GRANULE, rs_page_size());
 }
 
+/* A block that another thread is writing to is torn in the child, where that thread is not: as after any
+ * fork. */
 static void copy_blocks(uint8_t *to, const uint8_t *from)
 {
     size_t start, len;
