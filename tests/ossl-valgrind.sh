@@ -13,7 +13,7 @@ program=$(realpath "$RESEAL_BUILD/tests/test-ossl-load-unload")
 checked() {
     rm -f valgrind.*
     valgrind --quiet --error-exitcode=99 --leak-check=full --show-leak-kinds=definite,indirect \
-        --errors-for-leak-kinds=definite,indirect --trace-children=yes --track-origins=yes \
+        --errors-for-leak-kinds=definite,indirect --trace-children=yes \
         --log-file="$work/valgrind.%p" "$@" || fail "exit code $? of $*: $(cat valgrind.*)"
     ! grep -h 'definitely lost\|indirectly lost\|Invalid\|uninitialised' valgrind.* || fail "$*: $(cat valgrind.*)"
 }
