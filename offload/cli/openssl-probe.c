@@ -76,8 +76,13 @@ static json_t *why_not(STACK_OF(CONF_VALUE) * section)
     json_t *why = json_null();
     ERR_clear_error();
     if (ctx != NULL && conf != NULL && write_section(text, section) && NCONF_load_bio(conf, text, NULL) > 0 &&
-        CONF_modules_load(conf, NULL, 0) > 0 && OSSL_PROVIDER_try_load(ctx, "reseal", 1) == NULL)
-        why = first_error();
+        CONF_modules_load(conf, NULL, 0) > 0) {
+        OSSL_PROVIDER *provider = OSSL_PROVIDER_try_load(ctx, "reseal", 1);
+        if (provider == NULL)
+            why = first_error();
+        else
+            OSSL_PROVIDER_unload(provider);
+    }
     BIO_free(text);
     NCONF_free(conf);
     OSSL_LIB_CTX_free(ctx);
