@@ -12,6 +12,7 @@
 #define LONGEST 16384u
 #define ROUNDS  6u
 #define WARM_UP 4u
+#define HEATS   3u
 #define ENOUGH  0.95 /* of their speed, at any size */
 
 /* Bytes of a message, and messages in one sample: long enough for the clock, short enough to be in time. */
@@ -115,8 +116,8 @@ unsigned rs_ossl_race(const struct rs_stream *kernels, const OSSL_ALGORITHM *tab
     unsigned won = 0;
     RS_FREE uint8_t *data = calloc(1, LONGEST);
     if (data == NULL) return 0;
-    /* Those that lost are raced once more after the others: what disturbed them for a moment is over then. */
-    for (unsigned heat = 0; heat < 2; heat++) {
+    /* Those that lost are raced again after the others: what disturbed them for a moment is over then. */
+    for (unsigned heat = 0; heat < HEATS; heat++) {
         for (unsigned i = 0; i < RS_OSSL_ALGORITHMS;) {
             const struct rs_ossl_algorithm *a = &rs_ossl_algorithms[i];
             bool better = (won >> i & 1) != 0 || race(a, &p, rs_ossl_in_table(table, a->name), provctx, data);
