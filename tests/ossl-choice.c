@@ -173,9 +173,13 @@ static void delegated_ones_are_the_default_providers_own(void **state)
         const OSSL_DISPATCH *theirs = functions_of(usual, algorithms[i].name);
         assert_non_null(d);
         assert_non_null(theirs);
+        bool xts = strstr(algorithms[i].name, "XTS") != NULL;
         for (; theirs->function_id != 0; d++, theirs++) {
+            /* Equal halves of an XTS key are refused before theirs is asked. */
+            bool ours = d->function_id == OSSL_FUNC_CIPHER_NEWCTX ||
+                        (xts && d->function_id == OSSL_FUNC_CIPHER_DECRYPT_INIT);
             assert_int_equal(d->function_id, theirs->function_id);
-            assert_int_equal(d->function == theirs->function, d->function_id != OSSL_FUNC_CIPHER_NEWCTX);
+            assert_int_equal(d->function == theirs->function, !ours);
         }
         assert_int_equal(d->function_id, 0);
     }

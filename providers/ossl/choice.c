@@ -8,6 +8,7 @@
 #include "providers/ossl/choice.h"
 
 #include "offload/base/keymem.h"
+#include "providers/ossl/cipher.h"
 
 #include <dlfcn.h>
 #include <openssl/crypto.h>
@@ -56,6 +57,24 @@ NEWCTX(7)
 
 static OSSL_FUNC_cipher_newctx_fn *const our_newctx[RS_OSSL_ALGORITHMS] = {
     newctx_0, newctx_1, newctx_2, newctx_3, newctx_4, newctx_5, newctx_6, newctx_7};
+
+/* OpenSSL lets an XTS key with equal halves decrypt; from this module it is refused whoever decrypts. */
+static OSSL_FUNC_cipher_decrypt_init_fn *their_decrypt_init[RS_OSSL_ALGORITHMS];
+
+#define DECRYPT_INIT(i)                                                                                      \
+    static int decrypt_init_##i(void *ctx, const unsigned char *key, size_t key_len,                         \
+                                const unsigned char *iv, size_t iv_len, const OSSL_PARAM params[])           \
+    {                                                                                                        \
+        if (key != NULL && key_len == rs_ossl_algorithms[i].key_len &&                                       \
+            rs_equal_ct(key, key + key_len / 2, key_len / 2))                                                \
+            return RS_OSSL_FAIL(XTS_DUPLICATED_KEYS);                                                        \
+        return their_decrypt_init[i](ctx, key, key_len, iv, iv_len, params);                                 \
+    }
+DECRYPT_INIT(3)
+DECRYPT_INIT(4)
+
+static OSSL_FUNC_cipher_decrypt_init_fn *const our_decrypt_init[RS_OSSL_ALGORITHMS] = {
+    [3] = decrypt_init_3, [4] = decrypt_init_4};
 
 #ifdef RESEAL_X86
 #define OURS(dispatch) dispatch
@@ -114,7 +133,23 @@ static bool open_theirs(void)
     return process.table != NULL;
 }
 
-/* Their functions with newctx replaced; NULL when they have no such algorithm or memory is out. */
+/* One of their functions, or what stands before it. */
+static OSSL_DISPATCH stand_before(unsigned i, const OSSL_DISPATCH *theirs)
+{
+    OSSL_DISPATCH entry = *theirs;
+    if (entry.function_id == OSSL_FUNC_CIPHER_NEWCTX) {
+        their_newctx[i] = OSSL_FUNC_cipher_newctx(theirs);
+        entry.function = (void (*)(void))our_newctx[i];
+    }
+    if (entry.function_id == OSSL_FUNC_CIPHER_DECRYPT_INIT && our_decrypt_init[i] != NULL) {
+        their_decrypt_init[i] = OSSL_FUNC_cipher_decrypt_init(theirs);
+        entry.function = (void (*)(void))our_decrypt_init[i];
+    }
+    return entry;
+}
+
+/* Their functions, newctx and the decrypt_init of XTS replaced; NULL when they have no such algorithm or
+ * memory is out. */
 static const OSSL_DISPATCH *delegate(unsigned i)
 {
     if (!open_theirs()) return NULL;
@@ -125,12 +160,7 @@ static const OSSL_DISPATCH *delegate(unsigned i)
     while (theirs[n].function_id != 0) n++;
     OSSL_DISPATCH *copy = calloc(n + 1, sizeof(*copy));
     if (copy == NULL) return NULL;
-    for (size_t k = 0; k < n; k++) {
-        copy[k] = theirs[k];
-        if (copy[k].function_id != OSSL_FUNC_CIPHER_NEWCTX) continue;
-        their_newctx[i] = OSSL_FUNC_cipher_newctx(&theirs[k]);
-        copy[k].function = (void (*)(void))our_newctx[i];
-    }
+    for (size_t k = 0; k < n; k++) copy[k] = stand_before(i, &theirs[k]);
     /* IVs of GCM may be drawn at random: by generators that belong to the context and to each thread. */
     if (rs_ossl_algorithms[i].mode == RS_OSSL_GCM) process.rand_is_used = true;
     return process.delegated[i] = copy;
