@@ -51,7 +51,8 @@ extern const OSSL_DISPATCH rs_ossl_aes128ctr[], rs_ossl_aes192ctr[], rs_ossl_aes
  * libcrypto: raced once in a process, in under a millisecond. The
  * configuration's "engine", or RESEAL_OSSL_ENGINE in the environment (tests),
  * decides instead: "openssl" delegates all. Delegated algorithms are the
- * default provider's own functions, with nothing in between but newctx.
+ * default provider's own functions, with nothing in between but newctx and a
+ * look at the halves of XTS keys.
  * Cheap when it is done already. Threads: any, at once.
  */
 void rs_ossl_choose(struct rs_ossl *p);
