@@ -85,4 +85,38 @@ static inline int rs_ossl_give_size(OSSL_PARAM params[], const char *key, size_t
     return p == NULL || OSSL_PARAM_set_size_t(p, value) ? 1 : RS_OSSL_FAIL(FAILED_TO_SET_PARAMETER);
 }
 
+/*
+ * Defines the functions of one algorithm, as `symbol`, out of the including file's own: new_ctx(), update()
+ * and so on. `kind` is what a struct rs_ossl_kind begins with, in brackets.
+ */
+#define RS_OSSL_CIPHER(symbol, bits, kind, get, set, gettable, settable)                                     \
+    static int get_params_##bits(OSSL_PARAM params[])                                                        \
+    {                                                                                                        \
+        return rs_ossl_get_params(params, &(const struct rs_ossl_kind)RS_OSSL_KIND kind);                    \
+    }                                                                                                        \
+    static void *new_ctx_##bits(void *provctx)                                                               \
+    {                                                                                                        \
+        return new_ctx(provctx, bits);                                                                       \
+    }                                                                                                        \
+    const OSSL_DISPATCH symbol[] = {                                                                         \
+        {OSSL_FUNC_CIPHER_NEWCTX, (void (*)(void))new_ctx_##bits},                                           \
+        {OSSL_FUNC_CIPHER_FREECTX, (void (*)(void))free_ctx},                                                \
+        {OSSL_FUNC_CIPHER_DUPCTX, (void (*)(void))dup_ctx},                                                  \
+        {OSSL_FUNC_CIPHER_ENCRYPT_INIT, (void (*)(void))encrypt_init},                                       \
+        {OSSL_FUNC_CIPHER_DECRYPT_INIT, (void (*)(void))decrypt_init},                                       \
+        {OSSL_FUNC_CIPHER_UPDATE, (void (*)(void))update},                                                   \
+        {OSSL_FUNC_CIPHER_FINAL, (void (*)(void)) final},                                                    \
+        {OSSL_FUNC_CIPHER_CIPHER, (void (*)(void))cipher},                                                   \
+        {OSSL_FUNC_CIPHER_GET_PARAMS, (void (*)(void))get_params_##bits},                                    \
+        {OSSL_FUNC_CIPHER_GETTABLE_PARAMS, (void (*)(void))rs_ossl_gettable_params},                         \
+        {OSSL_FUNC_CIPHER_GET_CTX_PARAMS, (void (*)(void))get},                                              \
+        {OSSL_FUNC_CIPHER_SET_CTX_PARAMS, (void (*)(void))set},                                              \
+        {OSSL_FUNC_CIPHER_GETTABLE_CTX_PARAMS, (void (*)(void))gettable},                                    \
+        {OSSL_FUNC_CIPHER_SETTABLE_CTX_PARAMS, (void (*)(void))settable},                                    \
+        {0, NULL}}
+#define RS_OSSL_KIND(...)                                                                                    \
+    {                                                                                                        \
+        __VA_ARGS__                                                                                          \
+    }
+
 #endif

@@ -128,31 +128,8 @@ static const OSSL_PARAM *settable_ctx_params(RS_UNUSED void *ctx, RS_UNUSED void
 }
 
 #define XTS(bits)                                                                                            \
-    static int get_params_##bits(OSSL_PARAM params[])                                                        \
-    {                                                                                                        \
-        return rs_ossl_get_params(                                                                           \
-            params, &(const struct rs_ossl_kind){EVP_CIPH_XTS_MODE, false, true, 2 * bits / 8, BLOCK});      \
-    }                                                                                                        \
-    static void *new_ctx_##bits(void *provctx)                                                               \
-    {                                                                                                        \
-        return new_ctx(provctx, bits);                                                                       \
-    }                                                                                                        \
-    const OSSL_DISPATCH rs_ossl_aes##bits##xts[] = {                                                         \
-        {OSSL_FUNC_CIPHER_NEWCTX, (void (*)(void))new_ctx_##bits},                                           \
-        {OSSL_FUNC_CIPHER_FREECTX, (void (*)(void))free_ctx},                                                \
-        {OSSL_FUNC_CIPHER_DUPCTX, (void (*)(void))dup_ctx},                                                  \
-        {OSSL_FUNC_CIPHER_ENCRYPT_INIT, (void (*)(void))encrypt_init},                                       \
-        {OSSL_FUNC_CIPHER_DECRYPT_INIT, (void (*)(void))decrypt_init},                                       \
-        {OSSL_FUNC_CIPHER_UPDATE, (void (*)(void))update},                                                   \
-        {OSSL_FUNC_CIPHER_FINAL, (void (*)(void)) final},                                                    \
-        {OSSL_FUNC_CIPHER_CIPHER, (void (*)(void))cipher},                                                   \
-        {OSSL_FUNC_CIPHER_GET_PARAMS, (void (*)(void))get_params_##bits},                                    \
-        {OSSL_FUNC_CIPHER_GET_CTX_PARAMS, (void (*)(void))get_ctx_params},                                   \
-        {OSSL_FUNC_CIPHER_SET_CTX_PARAMS, (void (*)(void))set_ctx_params},                                   \
-        {OSSL_FUNC_CIPHER_GETTABLE_PARAMS, (void (*)(void))rs_ossl_gettable_params},                         \
-        {OSSL_FUNC_CIPHER_GETTABLE_CTX_PARAMS, (void (*)(void))rs_ossl_gettable_view},                       \
-        {OSSL_FUNC_CIPHER_SETTABLE_CTX_PARAMS, (void (*)(void))settable_ctx_params},                         \
-        {0, NULL}}
+    RS_OSSL_CIPHER(rs_ossl_aes##bits##xts, bits, (EVP_CIPH_XTS_MODE, false, true, 2 * bits / 8, BLOCK),      \
+                   get_ctx_params, set_ctx_params, rs_ossl_gettable_view, settable_ctx_params)
 
 XTS(128);
 XTS(256);
