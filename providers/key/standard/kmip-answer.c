@@ -102,7 +102,7 @@ int rs_kmip_answer(const uint8_t *message, size_t len, uint32_t batch_id, uint32
         found = true;
         *out = result;
     }
-    return found ? 0 : RESEAL_EPROTO;
+    return found ? 0 : RESEAL_ECANCELED;
 }
 
 const char *rs_kmip_reason_text(uint32_t reason)

@@ -29,7 +29,7 @@ struct rs_kmip_link {
     int fd;
     char host[RS_KMIP_HOST_MAX];
     uint8_t pin[RS_KMIP_PIN_LEN];
-    bool pinned, pin_differs;
+    bool pinned, pin_differs, has_cert;
 };
 
 /* ---- errors -------------------------------------------------------------------------- */
@@ -223,6 +223,7 @@ static int set_trust(struct rs_kmip_link *link, const struct rs_kmip_trust *trus
     }
     if (trust->cert != NULL && !use_cert(ctx, trust->cert))
         return fail(error, RS_KMIP_BAD_SETUP, "our client certificate is not PEM: import it again");
+    link->has_cert = trust->cert != NULL;
     if (trust->key != NULL && !use_key(ctx, trust->key))
         return fail(
             error, RS_KMIP_BAD_SETUP,
@@ -276,9 +277,11 @@ static int certificate_fault(const struct rs_kmip_link *link, long verdict, stru
 }
 
 /* Alerts by which a server says that it does not want our certificate. */
-static bool refused_us(int reason)
+static bool refused_us(const struct rs_kmip_link *link, int reason)
 {
     switch (reason) {
+    case SSL_R_SSLV3_ALERT_HANDSHAKE_FAILURE: /* how TLS 1.2 says that one is missing */
+        return !link->has_cert;
     case SSL_R_SSLV3_ALERT_BAD_CERTIFICATE:
     case SSL_R_SSLV3_ALERT_CERTIFICATE_EXPIRED:
     case SSL_R_SSLV3_ALERT_CERTIFICATE_REVOKED:
@@ -302,7 +305,7 @@ static int tls_fault(struct rs_kmip_link *link, int ssl_error, int saved_errno, 
     ERR_clear_error();
     if (link->pin_differs || (verdict != X509_V_OK && reason == SSL_R_CERTIFICATE_VERIFY_FAILED))
         return certificate_fault(link, verdict, error);
-    if (refused_us(reason))
+    if (refused_us(link, reason))
         return fail(error, RS_KMIP_REFUSED_US,
                     "key server %s does not accept our client certificate (%s): have it trusted there",
                     link->host, ERR_reason_error_string(e));

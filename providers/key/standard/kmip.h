@@ -102,9 +102,11 @@ struct rs_kmip_result {
 };
 
 /*
- * Finds the result of the item with this batch id and operation in a whole answer.
- * An answer of one failed item without batch id is that of every item asked
- * (parse failures are told so). RESEAL_EPROTO, also when the item is missing or the operation another one.
+ * Finds the result of the item with this batch id and operation in a whole
+ * answer. An answer of one failed item without batch id is that of every item
+ * asked (parse failures are told so). RESEAL_ECANCELED when nothing answers
+ * it: after a failure servers leave the rest of a batch out. RESEAL_EPROTO,
+ * also when the operation is another one.
  */
 RS_MUST_CHECK int rs_kmip_answer(const uint8_t *message, size_t len, uint32_t batch_id, uint32_t operation,
                                  struct rs_kmip_result *out);
