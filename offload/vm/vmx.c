@@ -1,0 +1,301 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "offload/vm/vmx.h"
+
+#include "reseal/reseal.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <strings.h>
+
+struct line {
+    char *name;  /* NULL: `value` is the whole line, a comment or blank */
+    char *value; /* unescaped */
+};
+
+struct rs_vmx {
+    struct line *lines;
+    size_t count, room;
+};
+
+struct rs_vmx *rs_vmx_new(void)
+{
+    return calloc(1, sizeof(struct rs_vmx));
+}
+
+static void drop_value(char *value)
+{
+    if (value != NULL) rs_wipe(value, strlen(value));
+    free(value);
+}
+
+void rs_vmx_free(struct rs_vmx *v)
+{
+    if (v == NULL) return;
+    for (size_t i = 0; i < v->count; i++) {
+        free(v->lines[i].name);
+        drop_value(v->lines[i].value);
+    }
+    free(v->lines);
+    free(v);
+}
+
+/* ---- parsing ------------------------------------------------------------------------ */
+
+/* Takes ownership of both texts. */
+static int append(struct rs_vmx *v, char *name, char *value)
+{
+    if (v->count == v->room && value != NULL) {
+        size_t room = v->room == 0 ? 64 : 2 * v->room;
+        struct line *lines = reallocarray(v->lines, room, sizeof(*lines));
+        if (lines != NULL) {
+            v->lines = lines;
+            v->room = room;
+        }
+    }
+    if (value == NULL || v->count == v->room) {
+        free(name);
+        drop_value(value);
+        return RESEAL_ENOMEM;
+    }
+    v->lines[v->count++] = (struct line){name, value};
+    return 0;
+}
+
+static bool is_blank(char c)
+{
+    return c == ' ' || c == '\t' || c == '\r';
+}
+
+static bool name_char(char c)
+{
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '.' ||
+           c == '_' || c == '-' || c == ':';
+}
+
+static int hex(char c)
+{
+    if (c >= '0' && c <= '9') return c - '0';
+    if (c >= 'a' && c <= 'f') return c - 'a' + 10;
+    return c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
+}
+
+/* A copy without escapes; NULL for a wrong one, a NUL, or when memory is out. */
+static char *unescape(const char *text, size_t len)
+{
+    char *copy = malloc(len + 1), *out = copy;
+    bool ok = copy != NULL;
+    for (size_t i = 0; ok && i < len; i++) {
+        char c = text[i];
+        if (c == '|') {
+            int high = i + 2 < len ? hex(text[i + 1]) : -1, low = high < 0 ? -1 : hex(text[i + 2]);
+            ok = low >= 0;
+            if (ok) c = (char)(high << 4 | low);
+            i += 2;
+        }
+        ok = ok && c != '\0';
+        *out++ = c;
+    }
+    if (!ok) {
+        free(copy);
+        return NULL;
+    }
+    *out = '\0';
+    return copy;
+}
+
+/* `name = "value"`, and nothing after it but blanks and a comment. Why it is none, or NULL. */
+static const char *parse_setting(struct rs_vmx *v, const char *at, const char *end, int *err)
+{
+    const char *name = at;
+    while (at < end && name_char(*at)) at++;
+    size_t name_len = (size_t)(at - name);
+    if (name_len == 0 || name_len >= RS_VMX_NAME_MAX) return "no name";
+    while (at < end && is_blank(*at)) at++;
+    if (at == end || *at++ != '=') return "no '=' after the name";
+    while (at < end && is_blank(*at)) at++;
+    if (at == end || *at++ != '"') return "the value is not in double quotes";
+    const char *close = memchr(at, '"', (size_t)(end - at));
+    if (close == NULL) return "the value has no end";
+    char *value = unescape(at, (size_t)(close - at));
+    if (value == NULL) return "a '|' in the value is not followed by two hex digits";
+    for (at = close + 1; at < end && is_blank(*at);) at++;
+    if (at < end && *at != '#') {
+        drop_value(value);
+        return "there is more after the value";
+    }
+    *err = append(v, strndup(name, name_len), value);
+    return NULL;
+}
+
+__attribute__((format(printf, 3, 4))) static int refuse(char *why, size_t why_len, const char *format, ...)
+{
+    va_list args;
+    va_start(args, format);
+    (void)vsnprintf(why, why_len, format, args);
+    va_end(args);
+    return RESEAL_EFORMAT;
+}
+
+static int parse_line(struct rs_vmx *v, const char *at, const char *end, size_t number, char *why,
+                      size_t why_len)
+{
+    const char *start = at;
+    int err = 0;
+    while (at < end && is_blank(*at)) at++;
+    if (memchr(start, '\0', (size_t)(end - start)) != NULL)
+        return refuse(why, why_len, "line %zu holds a NUL byte: this is no .vmx file, or a torn one", number);
+    if (at == end || *at == '#') return append(v, NULL, strndup(start, (size_t)(end - start)));
+    const char *wrong = parse_setting(v, at, end, &err);
+    if (wrong != NULL) return refuse(why, why_len, "line %zu: %s", number, wrong);
+    return err;
+}
+
+int rs_vmx_parse(const char *text, size_t len, struct rs_vmx **out, char *why, size_t why_len)
+{
+    const char *at = text, *end = text + len;
+    size_t number = 0, settings = 0;
+    int err = 0;
+    *out = NULL;
+    if (len == 0) return refuse(why, why_len, "the file is empty");
+    if (len > RS_VMX_MAX) return refuse(why, why_len, "the file is larger than %u MiB", RS_VMX_MAX >> 20);
+    struct rs_vmx *v = rs_vmx_new();
+    if (v == NULL) return RESEAL_ENOMEM;
+    while (err == 0 && at < end) {
+        const char *line_end = memchr(at, '\n', (size_t)(end - at));
+        if (line_end == NULL) line_end = end;
+        if (++number > RS_VMX_LINES_MAX)
+            err = refuse(why, why_len, "the file has more than %u lines", RS_VMX_LINES_MAX);
+        else
+            err = parse_line(v, at, line_end, number, why, why_len);
+        at = line_end == end ? end : line_end + 1;
+    }
+    for (size_t i = 0; i < v->count; i++) settings += v->lines[i].name != NULL;
+    if (err == 0 && settings == 0) err = refuse(why, why_len, "the file holds no setting");
+    if (err != 0) {
+        rs_vmx_free(v);
+        return err;
+    }
+    *out = v;
+    return 0;
+}
+
+/* ---- settings ----------------------------------------------------------------------- */
+
+static struct line *find(const struct rs_vmx *v, const char *name)
+{
+    for (size_t i = v->count; i-- > 0;)
+        if (v->lines[i].name != NULL && strcasecmp(v->lines[i].name, name) == 0) return &v->lines[i];
+    return NULL;
+}
+
+const char *rs_vmx_get(const struct rs_vmx *v, const char *name)
+{
+    const struct line *l = find(v, name);
+    return l == NULL ? NULL : l->value;
+}
+
+static bool name_ok(const char *name)
+{
+    size_t len = strlen(name);
+    for (size_t i = 0; i < len; i++)
+        if (!name_char(name[i])) return false;
+    return len > 0 && len < RS_VMX_NAME_MAX;
+}
+
+int rs_vmx_set(struct rs_vmx *v, const char *name, const char *value)
+{
+    struct line *l = find(v, name);
+    if (!name_ok(name)) return RESEAL_EINVAL;
+    char *copy = strdup(value);
+    if (copy == NULL) return RESEAL_ENOMEM;
+    if (l != NULL) {
+        drop_value(l->value);
+        l->value = copy;
+        return 0;
+    }
+    char *own = strdup(name);
+    if (own == NULL) {
+        drop_value(copy);
+        return RESEAL_ENOMEM;
+    }
+    return append(v, own, copy);
+}
+
+bool rs_vmx_remove(struct rs_vmx *v, const char *name)
+{
+    size_t kept = 0, count = v->count;
+    for (size_t i = 0; i < count; i++) {
+        struct line *l = &v->lines[i];
+        if (l->name != NULL && strcasecmp(l->name, name) == 0) {
+            free(l->name);
+            drop_value(l->value);
+        } else {
+            v->lines[kept++] = *l;
+        }
+    }
+    v->count = kept;
+    return kept != count;
+}
+
+int rs_vmx_each(const struct rs_vmx *v, int (*each)(const char *name, const char *value, void *arg),
+                void *arg)
+{
+    for (size_t i = 0; i < v->count; i++) {
+        int stop = v->lines[i].name == NULL ? 0 : each(v->lines[i].name, v->lines[i].value, arg);
+        if (stop != 0) return stop;
+    }
+    return 0;
+}
+
+/* ---- writing ------------------------------------------------------------------------ */
+
+static size_t escaped_len(const char *value)
+{
+    size_t n = 0;
+    for (; *value != '\0'; value++)
+        n += *value == '"' || *value == '|' || (unsigned char)*value < ' ' || *value == 0x7f ? 3 : 1;
+    return n;
+}
+
+static char *put_escaped(char *out, const char *value)
+{
+    static const char digits[] = "0123456789ABCDEF";
+    for (; *value != '\0'; value++) {
+        unsigned char c = (unsigned char)*value;
+        if (c == '"' || c == '|' || c < ' ' || c == 0x7f) {
+            *out++ = '|';
+            *out++ = digits[c >> 4];
+            *out++ = digits[c & 15];
+        } else {
+            *out++ = (char)c;
+        }
+    }
+    return out;
+}
+
+/* One block of the right size: a growing buffer would leave pieces of secrets behind. */
+char *rs_vmx_text(const struct rs_vmx *v, size_t *len)
+{
+    size_t room = 1;
+    for (size_t i = 0; i < v->count; i++) {
+        const struct line *l = &v->lines[i];
+        room += l->name == NULL ? strlen(l->value) + 1 : strlen(l->name) + escaped_len(l->value) + 6;
+    }
+    char *text = malloc(room), *at = text;
+    if (text == NULL) return NULL;
+    for (size_t i = 0; i < v->count; i++) {
+        const struct line *l = &v->lines[i];
+        if (l->name == NULL) {
+            at = stpcpy(at, l->value);
+        } else {
+            at = stpcpy(stpcpy(at, l->name), " = \"");
+            at = put_escaped(at, l->value);
+            *at++ = '"';
+        }
+        *at++ = '\n';
+    }
+    *at = '\0';
+    *len = (size_t)(at - text);
+    return text;
+}
