@@ -56,9 +56,13 @@ static int shroud(const struct rs_native_kdk *kdk, const char *password, uint8_t
 
 static void uuid_text(const uint8_t uuid[RS_NATIVE_UUID_LEN], char out[37])
 {
-    char *at = out;
-    for (unsigned i = 0; i < RS_NATIVE_UUID_LEN; i++)
-        at += sprintf(at, "%s%02x", i == 4 || i == 6 || i == 8 || i == 10 ? "-" : "", uuid[i]);
+    static const char digits[] = "0123456789abcdef";
+    for (unsigned i = 0; i < RS_NATIVE_UUID_LEN; i++) {
+        if (i == 4 || i == 6 || i == 8 || i == 10) *out++ = '-';
+        *out++ = digits[uuid[i] >> 4];
+        *out++ = digits[uuid[i] & 15];
+    }
+    *out = '\0';
 }
 
 static PKCS12 *assemble(const uint8_t *sealed, int sealed_len, const char *friendly, const char *password)
