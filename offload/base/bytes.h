@@ -78,6 +78,21 @@ static inline void rs_store_be32(void *p, uint32_t v)
     memcpy(p, &v, sizeof(v));
 }
 
+static inline uint64_t rs_load_be64(const void *p)
+{
+    return __builtin_bswap64(rs_load_le64(p));
+}
+
+static inline uint32_t rs_load_be32(const void *p)
+{
+    uint32_t v;
+    memcpy(&v, p, sizeof(v));
+#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+    v = __builtin_bswap32(v);
+#endif
+    return v;
+}
+
 /* Scope-bound clean-up: RS_FREE char *s = ...; RS_CLOSE int fd = ...; */
 void rs_cleanup_free(void *pp);
 void rs_cleanup_close(int *fd);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "offload/vm/locator.h"
 
+#include "offload/vm/escape.h"
 #include "reseal/reseal.h"
 
 #include <stdarg.h>
@@ -64,31 +65,6 @@ void rs_locator_add(struct rs_locator *to, struct rs_locator *child)
 
 /* ---- escapes ------------------------------------------------------------------------ */
 
-static int hex(char c)
-{
-    if (c >= '0' && c <= '9') return c - '0';
-    if (c >= 'a' && c <= 'f') return c - 'a' + 10;
-    return c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
-}
-
-/* Into out, which has room for len + 1 bytes. False for a wrong escape and for a NUL. */
-static bool unescape(const char *text, size_t len, char *out)
-{
-    for (size_t i = 0; i < len; i++) {
-        char c = text[i];
-        if (c == '%') {
-            int high = i + 2 < len ? hex(text[i + 1]) : -1, low = high < 0 ? -1 : hex(text[i + 2]);
-            if (low < 0) return false;
-            c = (char)(high << 4 | low);
-            i += 2;
-        }
-        if (c == '\0') return false;
-        *out++ = c;
-    }
-    *out = '\0';
-    return true;
-}
-
 static bool is_plain(char c)
 {
     return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
@@ -133,7 +109,7 @@ static int set_field(struct parser *p, struct rs_locator *l, unsigned i, const c
     if (len == sizeof(EMPTY) - 1 && memcmp(text, EMPTY, len) == 0) len = 0;
     l->fields[i] = malloc(len + 1);
     if (l->fields[i] == NULL) return refuse(p, RESEAL_ENOMEM, "memory is out");
-    return unescape(text, len, l->fields[i])
+    return rs_unescape(text, len, '%', l->fields[i])
                ? 0
                : refuse(p, RESEAL_EFORMAT, "key locator: a %% in a %s is not followed by two hex digits",
                         types[l->type].name);
@@ -319,7 +295,7 @@ int rs_dictionary_get(const char *dictionary, const char *name, char *out, size_
             strncasecmp(item, name, name_len) == 0) {
             const char *value = item + name_len + 1;
             size_t len = (size_t)(end - value);
-            return len < room && unescape(value, len, out) ? 0 : RESEAL_EFORMAT;
+            return len < room && rs_unescape(value, len, '%', out) ? 0 : RESEAL_EFORMAT;
         }
         item = colon == NULL ? NULL : colon + 1;
     }

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "offload/vm/vmx.h"
 
+#include "offload/vm/escape.h"
 #include "reseal/reseal.h"
 
 #include <stdarg.h>
@@ -73,35 +74,13 @@ static bool name_char(char c)
            c == '_' || c == '-' || c == ':';
 }
 
-static int hex(char c)
-{
-    if (c >= '0' && c <= '9') return c - '0';
-    if (c >= 'a' && c <= 'f') return c - 'a' + 10;
-    return c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
-}
-
 /* A copy without escapes; NULL for a wrong one, a NUL, or when memory is out. */
 static char *unescape(const char *text, size_t len)
 {
-    char *copy = malloc(len + 1), *out = copy;
-    bool ok = copy != NULL;
-    for (size_t i = 0; ok && i < len; i++) {
-        char c = text[i];
-        if (c == '|') {
-            int high = i + 2 < len ? hex(text[i + 1]) : -1, low = high < 0 ? -1 : hex(text[i + 2]);
-            ok = low >= 0;
-            if (ok) c = (char)(high << 4 | low);
-            i += 2;
-        }
-        ok = ok && c != '\0';
-        *out++ = c;
-    }
-    if (!ok) {
-        free(copy);
-        return NULL;
-    }
-    *out = '\0';
-    return copy;
+    char *copy = malloc(len + 1);
+    if (copy == NULL || rs_unescape(text, len, '|', copy)) return copy;
+    free(copy);
+    return NULL;
 }
 
 /* `name = "value"`, and nothing after it but blanks and a comment. Why it is none, or NULL. */

@@ -3,16 +3,6 @@
 
 #include "reseal/reseal.h"
 
-static uint32_t load_be32(const uint8_t *p)
-{
-    return (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | p[3];
-}
-
-static uint64_t load_be64(const uint8_t *p)
-{
-    return (uint64_t)load_be32(p) << 32 | load_be32(p + 4);
-}
-
 static size_t padded(size_t len)
 {
     return (size_t)rs_round_up(len, 8);
@@ -45,8 +35,8 @@ static bool length_fits(uint8_t type, uint32_t len)
 
 int rs_ttlv_message_len(const uint8_t header[RS_TTLV_HEADER], uint32_t tag, size_t *len)
 {
-    uint64_t value = load_be32(header + 4);
-    if (load_be32(header) != (tag << 8 | RS_TTLV_STRUCTURE) || value % 8 != 0) return RESEAL_EPROTO;
+    uint64_t value = rs_load_be32(header + 4);
+    if (rs_load_be32(header) != (tag << 8 | RS_TTLV_STRUCTURE) || value % 8 != 0) return RESEAL_EPROTO;
     if (value + RS_TTLV_HEADER > RS_TTLV_MESSAGE_MAX) return RESEAL_EPROTO;
     *len = (size_t)value + RS_TTLV_HEADER;
     return 0;
@@ -57,7 +47,7 @@ int rs_ttlv_next(struct rs_ttlv_reader *r, struct rs_ttlv *item)
     size_t left = (size_t)(r->end - r->at);
     if (left == 0) return 0;
     if (left < RS_TTLV_HEADER) return RESEAL_EPROTO;
-    uint32_t head = load_be32(r->at), len = load_be32(r->at + 4);
+    uint32_t head = rs_load_be32(r->at), len = rs_load_be32(r->at + 4);
     uint8_t type = (uint8_t)head;
     /* The padding lies inside the parent too; what is in it does not matter. */
     if (rs_round_up(len, 8) > left - RS_TTLV_HEADER || !length_fits(type, len)) return RESEAL_EPROTO;
@@ -93,28 +83,28 @@ int rs_ttlv_open(struct rs_ttlv_reader *r, const uint8_t *message, size_t len, u
 int rs_ttlv_integer(const struct rs_ttlv *item, int32_t *out)
 {
     if (item->type != RS_TTLV_INTEGER) return RESEAL_EPROTO;
-    *out = (int32_t)load_be32(item->value);
+    *out = (int32_t)rs_load_be32(item->value);
     return 0;
 }
 
 int rs_ttlv_enumeration(const struct rs_ttlv *item, uint32_t *out)
 {
     if (item->type != RS_TTLV_ENUMERATION) return RESEAL_EPROTO;
-    *out = load_be32(item->value);
+    *out = rs_load_be32(item->value);
     return 0;
 }
 
 int rs_ttlv_long(const struct rs_ttlv *item, int64_t *out)
 {
     if (item->type != RS_TTLV_LONG && item->type != RS_TTLV_DATE_TIME) return RESEAL_EPROTO;
-    *out = (int64_t)load_be64(item->value);
+    *out = (int64_t)rs_load_be64(item->value);
     return 0;
 }
 
 int rs_ttlv_boolean(const struct rs_ttlv *item, bool *out)
 {
-    if (item->type != RS_TTLV_BOOLEAN || load_be64(item->value) > 1) return RESEAL_EPROTO;
-    *out = load_be64(item->value) == 1;
+    if (item->type != RS_TTLV_BOOLEAN || rs_load_be64(item->value) > 1) return RESEAL_EPROTO;
+    *out = rs_load_be64(item->value) == 1;
     return 0;
 }
 
@@ -169,7 +159,7 @@ int rs_ttlv_check(const uint8_t *message, size_t len)
         }
         if (++items > RS_TTLV_ITEMS_MAX) return RESEAL_EPROTO;
         if (item.type == RS_TTLV_TEXT && !text_ok(&item)) return RESEAL_EPROTO;
-        if (item.type == RS_TTLV_BOOLEAN && load_be64(item.value) > 1) return RESEAL_EPROTO;
+        if (item.type == RS_TTLV_BOOLEAN && rs_load_be64(item.value) > 1) return RESEAL_EPROTO;
         if (item.type != RS_TTLV_STRUCTURE) continue;
         if (depth == RS_TTLV_DEPTH_MAX) return RESEAL_EPROTO;
         levels[++depth] = (struct rs_ttlv_reader){.at = item.value, .end = item.value + item.len};
