@@ -98,13 +98,26 @@ bool rs_subject_holds(const struct rs_policy *policy, const struct rs_subject *w
     return false;
 }
 
-bool rs_policy_may_access(const struct rs_policy *policy, uid_t uid, gid_t gid, size_t tenant)
+bool rs_policy_allows(const struct rs_policy *policy, uid_t uid, gid_t gid, size_t tenant,
+                      enum rs_privilege privilege)
 {
     for (size_t i = 0; i < policy->nallows; i++)
-        if ((policy->allows[i].privileges & RS_PRIVILEGE_ACCESS) != 0 &&
+        if ((policy->allows[i].privileges & 1u << privilege) != 0 &&
             rs_subject_holds(policy, &policy->allows[i].who, uid, gid, tenant))
             return true;
     return false;
+}
+
+bool rs_policy_has(const struct rs_policy *policy, uid_t uid, gid_t gid, const char *tenant,
+                   enum rs_privilege privilege)
+{
+    size_t index = SIZE_MAX;
+    if (privilege == RS_NO_PRIVILEGE) return true;
+    if ((unsigned)privilege >= RS_PRIVILEGES) return false;
+    if (policy->private) return uid == policy->private_uid;
+    for (size_t i = 0; tenant != NULL && i < policy->ntenants; i++)
+        if (strcmp(policy->tenants[i].name, tenant) == 0) index = i;
+    return rs_policy_allows(policy, uid, gid, index, privilege);
 }
 
 int rs_policy_tenant(const struct rs_policy *policy, uid_t uid, gid_t gid, const char *want,
@@ -143,7 +156,8 @@ int rs_policy_decide(const struct rs_policy *policy, const struct rs_policy_ques
     }
     if (!listed) return RESEAL_EPAIR;
     if ((need & ~have) != 0) return RESEAL_EPERM;
-    if (q->to_is_plain && !rs_policy_may_access(policy, q->uid, q->gid, tenant)) return RESEAL_EPERM;
+    if (q->to_is_plain && !rs_policy_allows(policy, q->uid, q->gid, tenant, RS_PRIV_ACCESS))
+        return RESEAL_EPERM;
     return 0;
 }
 

@@ -25,7 +25,24 @@ enum rs_grant {
     RS_GRANT_PLAIN_OUT = 16, /* into a destination whose plaintext the client can get */
 };
 
-/* The fourteen privileges; only ACCESS has a meaning for sessions. */
+/* The fourteen privileges, in the order of their names; only ACCESS has a meaning for sessions. */
+enum rs_privilege {
+    RS_PRIV_ACCESS,
+    RS_PRIV_ADD_DISK,
+    RS_PRIV_CLONE,
+    RS_PRIV_DECRYPT,
+    RS_PRIV_ENCRYPT,
+    RS_PRIV_ENCRYPT_NEW,
+    RS_PRIV_MANAGE_ENCRYPTION_POLICY,
+    RS_PRIV_MANAGE_KEYS,
+    RS_PRIV_MANAGE_KEY_SERVERS,
+    RS_PRIV_MIGRATE,
+    RS_PRIV_READ_KEY_SERVERS_INFO,
+    RS_PRIV_RECRYPT,
+    RS_PRIV_REGISTER_HOST,
+    RS_PRIV_REGISTER_VM,
+    RS_NO_PRIVILEGE = -1, /* none is needed */
+};
 #define RS_PRIVILEGES 14u
 extern const char *const rs_privilege_names[RS_PRIVILEGES];
 
@@ -71,6 +88,10 @@ void rs_policy_free(struct rs_policy *policy);
  */
 RS_MUST_CHECK int rs_policy_tenant(const struct rs_policy *policy, uid_t uid, gid_t gid, const char *want,
                                    const struct rs_tenant **out);
+
+/* True when the user has the privilege, by itself, a group or its tenant (NULL or "": none). */
+RS_MUST_CHECK bool rs_policy_has(const struct rs_policy *policy, uid_t uid, gid_t gid, const char *tenant,
+                                 enum rs_privilege privilege);
 
 struct rs_policy_question {
     uid_t uid;

@@ -48,7 +48,7 @@ static bool holds(const struct rs_policy *policy, const struct rs_subject *rule,
 static bool may_access(const struct rs_policy *policy, const struct identity *who)
 {
     for (size_t i = 0; i < policy->nallows; i++)
-        if ((policy->allows[i].privileges & RS_PRIVILEGE_ACCESS) != 0 &&
+        if ((policy->allows[i].privileges & 1u << RS_PRIV_ACCESS) != 0 &&
             holds(policy, &policy->allows[i].who, who))
             return true;
     return false;

@@ -46,15 +46,15 @@ struct rs_policy {
     size_t ntenants, nmembers, npairs, nallows, nin_groups;
 };
 
-#define RS_PRIVILEGE_ACCESS 1u /* bit of Cryptographer.Access */
-
 struct rs_identity;
 
 /* True when a rule for `who` holds for the user; `tenant` is an index, or SIZE_MAX. */
 bool rs_subject_holds(const struct rs_policy *policy, const struct rs_subject *who, uid_t uid, gid_t gid,
                       size_t tenant);
 
-bool rs_policy_may_access(const struct rs_policy *policy, uid_t uid, gid_t gid, size_t tenant);
+/* rs_policy_has() for the index of a tenant, SIZE_MAX: none. */
+bool rs_policy_allows(const struct rs_policy *policy, uid_t uid, gid_t gid, size_t tenant,
+                      enum rs_privilege privilege);
 
 /* Names of grants in bit order, NULL at the end. */
 extern const char *const rs_grant_names[];

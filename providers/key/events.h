@@ -1,0 +1,52 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef RS_KEY_EVENTS_H
+#define RS_KEY_EVENTS_H
+
+/*
+ * Events and audit of reseal-keyd: JSON lines in the state folder, "events.jsonl"
+ * and "audit.jsonl", a number and a time in each; followers (event.follow)
+ * and the webhook get events as they come. No secret is in one, ever; texts of others are cut
+ * to 256 bytes and control characters are replaced.
+ */
+
+#include "providers/key/kek.h"
+
+/* The ids that documents of the field know, and ours, which begin with "reseal.". */
+#define RS_EVENT_HOST_KEY_ERROR  "com.vmware.vc.host.Crypto.SendKeyError.HostError"
+#define RS_EVENT_KEY_MISSING     "com.vmware.vc.kms.crypto.SendKeyError.KeyMissingOnKMS"
+#define RS_EVENT_KMS_ERROR       "com.vmware.vc.kms.crypto.SendKeyError.KMSClusterError"
+#define RS_EVENT_KEY_GENERATE    "com.vmware.vc.kms.crypto.KeyGenerateFail"
+#define RS_EVENT_KMS_UNREACHABLE "com.vmware.vc.kms.crypto.Unreachable"
+#define RS_EVENT_NOT_BACKED_UP   "com.vmware.vc.kms.crypto.NotBackedUp"
+#define RS_EVENT_ALL_BACKED_UP   "com.vmware.vc.kms.crypto.AllBackedUp"
+#define RS_EVENT_CLIENT_CERT     "com.vmware.vc.vecs.KMSClientCertExpirationEvent"
+#define RS_EVENT_SERVER_CERT     "com.vmware.vc.vecs.KMSServerCertExpirationEvent"
+#define RS_EVENT_VM_LOCKED_HOST  "com.vmware.vc.vm.Crypto.VMLocked.KeyMissingOnHost"
+#define RS_EVENT_VM_LOCKED_KMS   "com.vmware.vc.vm.Crypto.VMLocked.KeyMissingOnKMS"
+#define RS_EVENT_VM_LOCKED_ERROR "com.vmware.vc.vm.Crypto.VMLocked.KMSClusterError"
+#define RS_EVENT_VM_UNLOCKED     "com.vmware.vc.vm.Crypto.VMUnlocked"
+#define RS_EVENT_REKEY_FAIL      "com.vmware.vc.vm.crypto.RekeyFail"
+#define RS_EVENT_NO_DISK_SPACE   "com.vmware.vc.vm.crypto.NoDiskSpace"
+#define RS_EVENT_MIXED_KEYS      "com.vmware.vc.vm.crypto.DiskchainUsingMixedKeys"
+#define RS_EVENT_OPERATION       "com.vmware.vc.crypto.Operation"
+#define RS_EVENT_INTEGRITY_FAIL  "com.vmware.vc.crypto.IntegrityCheckFailed"
+#define RS_EVENT_ATTEST_PASS     "com.vmware.vc.TaHostAttestPassEvent"
+#define RS_EVENT_ATTEST_FAIL     "com.vmware.vc.TaHostAttestFailEvent"
+#define RS_EVENT_HOST_ENABLED    "com.vmware.vc.host.Crypto.Enabled"
+#define RS_EVENT_HOST_KEY        "com.vmware.vc.crypto.HostKeyUpdatedEvent"
+#define RS_EVENT_CORE_DUMPED     "esx.problem.application.core.dumped.encrypted"
+
+/*
+ * Raises an event of a tenant ("": the service's own). Takes `details`, an object of texts and numbers or
+ * NULL. Where it cannot be written, stderr says so once: an event never makes an operation fail.
+ */
+void rs_event(struct rs_keyd *d, const char *tenant, const char *id, const char *message, json_t *details);
+
+/*
+ * One line for each use of a key and each administrative act, also for those that were refused. `object`:
+ * "kek:PROVIDER/ID", "provider:NAME", "luks:UUID". Takes `details`.
+ */
+void rs_audit(struct rs_keyd *d, const struct rs_who *who, const char *operation, const char *object,
+              int status, json_t *details);
+
+#endif

@@ -1,0 +1,56 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef RS_KEY_STORE_H
+#define RS_KEY_STORE_H
+
+/*
+ * The state folder of reseal-keyd (reseald --state-dir; by default
+ * /var/lib/reseal, or $XDG_STATE_HOME/reseal of a private service): providers,
+ * hosts, tenants, events, audit. Objects are named "providers/NAME.json". One is replaced as a
+ * whole: written beside it, flushed, renamed, the folder flushed; a crash leaves the old one or the new one.
+ *
+ * Secrets are sealed: AES-256-GCM under a key derived (HKDF-SHA-256, 256 fresh
+ * random bits for each write) from the host key, with the object's name as
+ * AAD. The host key is 32 random bytes, sealed by the TPM where there is one,
+ * else in the file host.key with mode 0600.
+ */
+
+#include "providers/key/secrets.h"
+
+#include <jansson.h>
+
+struct rs_store;
+
+#define RS_STORE_NAME_MAX 160u
+
+/* Opens or makes the folder, mode 0700; refuses one that others can write, and a second reseal-keyd on it.
+ * One line in `why`. */
+RS_MUST_CHECK int rs_store_open(const char *folder, struct rs_store **out, char *why, size_t why_len);
+void rs_store_close(struct rs_store *s);
+
+/* A descriptor of the folder, the store's. */
+int rs_store_folder(const struct rs_store *s);
+
+/* "tpm", "file": what keeps the host key. */
+const char *rs_store_seal(const struct rs_store *s);
+
+RS_MUST_CHECK int rs_store_put_json(struct rs_store *s, const char *name, const json_t *value);
+/* RESEAL_ENOKEY: no such object; RESEAL_EFORMAT. *out is the caller's. */
+RS_MUST_CHECK int rs_store_get_json(struct rs_store *s, const char *name, json_t **out);
+
+RS_MUST_CHECK int rs_store_put_secrets(struct rs_store *s, const char *name,
+                                       const struct rs_secrets *secrets);
+/* RESEAL_ENOKEY; RESEAL_EFORMAT; RESEAL_EAUTH: changed, moved from another name, or of another host. */
+RS_MUST_CHECK int rs_store_get_secrets(struct rs_store *s, const char *name, struct rs_secrets *out);
+
+/* One that is not there is no error. */
+RS_MUST_CHECK int rs_store_remove(struct rs_store *s, const char *name);
+
+/* Calls `each` with the full name of every object of a folder ("providers"), sorted, until it returns not 0.
+ */
+int rs_store_each(struct rs_store *s, const char *folder, int (*each)(const char *name, void *arg),
+                  void *arg);
+
+/* Appends one line to a file of lines ("events.jsonl"), whole or not at all. */
+RS_MUST_CHECK int rs_store_append(struct rs_store *s, const char *name, const char *line, size_t len);
+
+#endif
