@@ -16,6 +16,7 @@
 #define IV_LEN     16u
 #define SALT_MAX   64u
 #define ROUNDS_MAX 10000000ul
+#define KEY_TEXT   ((RS_LOCKED_KEY_MAX + 2) / 3 * 4 + 2 * 2 + 1) /* base64; in a dictionary each '=' is %3d */
 
 /* ---- names -------------------------------------------------------------------------- */
 
@@ -101,7 +102,7 @@ static int take_cipher(const char *dictionary, struct rs_locked_key *key)
 
 int rs_locked_key_parse(const char *dictionary, struct rs_locked_key *key)
 {
-    char type[8], text[(RS_LOCKED_KEY_MAX + 2) / 3 * 4 + 1];
+    char type[8], text[KEY_TEXT];
     uint8_t raw[RS_LOCKED_KEY_MAX + 3];
     size_t len = 0;
     memset(key, 0, sizeof(*key));
@@ -121,7 +122,7 @@ int rs_locked_key_parse(const char *dictionary, struct rs_locked_key *key)
 
 int rs_locked_key_text(const struct rs_locked_key *key, char *dictionary, size_t room)
 {
-    char text[(RS_LOCKED_KEY_MAX + 2) / 3 * 4 + 1];
+    char text[KEY_TEXT];
     if (room == 0) return RESEAL_ESPACE;
     dictionary[0] = '\0';
     int err = rs_base64_encode(key->key, key->len, text, sizeof(text));
