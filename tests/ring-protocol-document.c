@@ -150,7 +150,7 @@ static struct {
     T(17, RS_MSG_SESSION_CLOSE), T(18, RS_MSG_QUEUE_OPEN), T(19, RS_MSG_QUEUE_ATTACH),
     T(20, RS_MSG_QUEUE_CLOSE),   T(21, RS_MSG_REGION_ADD), T(32, RS_MSG_KEY_RAW),
     T(33, RS_MSG_KEY_RANDOM),    T(34, RS_MSG_KEY_LUKS),   T(35, RS_MSG_LUKS_FORMAT),
-    T(36, RS_MSG_KEY_CLOSE),     T(37, RS_MSG_POLICY),
+    T(36, RS_MSG_KEY_CLOSE),     T(37, RS_MSG_POLICY),      T(38, RS_MSG_RPC),
 };
 
 /* One row of a struct's table: "| offset | size | `field` | ...". */

@@ -13,8 +13,8 @@
 #include <time.h>
 #include <unistd.h>
 
-#define PAGE            4096u
-#define STATUS_TEXT_MAX (16u << 20)
+#define PAGE     4096u
+#define TEXT_MAX (16u << 20)
 
 uint64_t rs_client_now_ns(void)
 {
@@ -285,6 +285,24 @@ int rs_client_call_locked(struct reseal *r, bool again, uint16_t type, const voi
     return err;
 }
 
+/* ---- texts ---------------------------------------------------------------- */
+
+int rs_client_take_text(int fd, char **out)
+{
+    struct stat st;
+    if (fstat(fd, &st) != 0 || st.st_size < 0 || st.st_size > TEXT_MAX) return RESEAL_EPROTO;
+    size_t len = (size_t)st.st_size;
+    char *text = malloc(len + 1);
+    if (text == NULL) return RESEAL_ENOMEM;
+    if (rs_pread_full(fd, text, len, 0) != 0) {
+        free(text);
+        return RESEAL_EPROTO;
+    }
+    text[len] = '\0';
+    *out = text;
+    return 0;
+}
+
 /* ---- status -------------------------------------------------------------- */
 
 int reseal_status(reseal *r, char **json)
@@ -298,16 +316,5 @@ int reseal_status(reseal *r, char **json)
     err = rs_client_call_locked(r, true, RS_MSG_STATUS, NULL, 0, NULL, 0, NULL, 0, &fd, 1);
     pthread_mutex_unlock(&r->lock);
     if (err != 0) return err;
-    struct stat st;
-    if (fstat(fd, &st) != 0 || st.st_size < 0 || st.st_size > STATUS_TEXT_MAX) return RESEAL_EPROTO;
-    size_t len = (size_t)st.st_size;
-    char *text = malloc(len + 1);
-    if (text == NULL) return RESEAL_ENOMEM;
-    if (rs_pread_full(fd, text, len, 0) != 0) {
-        free(text);
-        return RESEAL_EPROTO;
-    }
-    text[len] = '\0';
-    *json = text;
-    return 0;
+    return rs_client_take_text(fd, json);
 }

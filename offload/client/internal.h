@@ -151,7 +151,20 @@ static inline bool rs_client_is_loss(int err)
     return err == RESEAL_ENOSERVICE || err == RESEAL_EPROTO;
 }
 
+/* A copy of the text in a sealed memfd that the service sent, freed by the caller. RESEAL_EPROTO,
+ * RESEAL_ENOMEM. */
+RS_MUST_CHECK int rs_client_take_text(int fd, char **out);
+
 uint64_t rs_client_now_ns(void);
+
+/* ---- keys.c -------------------------------------------------------------- */
+
+/*
+ * One request to reseal-keyd and its reply as it came, connecting first when need be. 0 or why there is no
+ * reply. Not repeated after a loss: a descriptor may have been read by then, and the keys are gone anyhow.
+ */
+RS_MUST_CHECK int rs_client_keys_ask(struct reseal *r, uint16_t type, const void *body, size_t len,
+                                     const int *fds, unsigned nfds, struct rs_msg *reply);
 
 /* ---- sessions.c ---------------------------------------------------------- */
 

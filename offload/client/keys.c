@@ -22,22 +22,34 @@ static bool is_stale(int sock)
     return n == 0 || (n < 0 && errno != EAGAIN && errno != EINTR);
 }
 
-/*
- * One call to reseal-keyd, connecting first when need be. Not repeated after a
- * loss: a descriptor may have been read by then, and the keys are gone anyhow.
- */
+/* Under the lock: the socket, connected anew when need be. */
+static int connect_keys(struct reseal *r)
+{
+    struct rs_msg_welcome welcome;
+    if (r->keys >= 0 && is_stale(r->keys)) rs_cleanup_close(&r->keys);
+    if (r->keys >= 0) return 0;
+    int sock = rs_client_connect(r, "keys.sock", r->reconnect_ms, &welcome);
+    r->keys = sock >= 0 ? sock : -1;
+    return sock >= 0 ? 0 : sock;
+}
+
+int rs_client_keys_ask(struct reseal *r, uint16_t type, const void *body, size_t len, const int *fds,
+                       unsigned nfds, struct rs_msg *reply)
+{
+    pthread_mutex_lock(&r->keys_lock);
+    int err = connect_keys(r);
+    if (err == 0) err = rs_msg_ask(r->keys, type, body, len, fds, nfds, reply);
+    if (rs_client_is_loss(err)) rs_cleanup_close(&r->keys);
+    pthread_mutex_unlock(&r->keys_lock);
+    return err;
+}
+
+/* The same for a request with a reply of fixed form. */
 static int keys_call(struct reseal *r, uint16_t type, const void *body, size_t len, const int *fds,
                      unsigned nfds, void *reply, size_t reply_len, int *reply_fds, unsigned reply_nfds)
 {
-    int err = 0;
     pthread_mutex_lock(&r->keys_lock);
-    if (r->keys >= 0 && is_stale(r->keys)) rs_cleanup_close(&r->keys);
-    if (r->keys < 0) {
-        struct rs_msg_welcome welcome;
-        int sock = rs_client_connect(r, "keys.sock", r->reconnect_ms, &welcome);
-        r->keys = sock >= 0 ? sock : -1;
-        err = sock >= 0 ? 0 : sock;
-    }
+    int err = connect_keys(r);
     if (err == 0)
         err = rs_msg_call(r->keys, type, body, len, fds, nfds, reply, reply_len, reply_fds, reply_nfds);
     if (rs_client_is_loss(err)) rs_cleanup_close(&r->keys);

@@ -128,12 +128,20 @@ int rs_msg_take_fd(struct rs_msg *msg, unsigned i)
     return fd;
 }
 
+int rs_msg_ask(int sock, uint16_t type, const void *body, size_t len, const int *fds, unsigned nfds,
+               struct rs_msg *reply)
+{
+    int err = rs_msg_send(sock, type, 0, body, len, fds, nfds, 0);
+    if (err == 0) err = rs_msg_recv(sock, reply, 0);
+    if (err != 0 || reply->header.type == (type | RS_MSG_REPLY)) return err;
+    rs_msg_close_fds(reply);
+    return RESEAL_EPROTO;
+}
+
 /* Checks a reply and moves its body and descriptors to the caller. */
-static int reply_take(struct rs_msg *msg, uint16_t type, void *reply, size_t reply_len, int *reply_fds,
-                      unsigned reply_nfds)
+static int reply_take(struct rs_msg *msg, void *reply, size_t reply_len, int *reply_fds, unsigned reply_nfds)
 {
     const struct rs_msg_header *h = &msg->header;
-    if (h->type != (type | RS_MSG_REPLY)) return RESEAL_EPROTO;
     if (h->status != 0) {
         /* Most refusals have no body; one that names a cipher has the usual one. */
         if (h->status > 0 || msg->nfds != 0) return RESEAL_EPROTO;
@@ -151,12 +159,10 @@ int rs_msg_call(int sock, uint16_t type, const void *body, size_t len, const int
                 void *reply, size_t reply_len, int *reply_fds, unsigned reply_nfds)
 {
     for (unsigned i = 0; i < reply_nfds; i++) reply_fds[i] = -1;
-    int err = rs_msg_send(sock, type, 0, body, len, fds, nfds, 0);
-    if (err != 0) return err;
     struct rs_msg msg;
-    err = rs_msg_recv(sock, &msg, 0);
+    int err = rs_msg_ask(sock, type, body, len, fds, nfds, &msg);
     if (err == 0) {
-        err = reply_take(&msg, type, reply, reply_len, reply_fds, reply_nfds);
+        err = reply_take(&msg, reply, reply_len, reply_fds, reply_nfds);
         rs_msg_close_fds(&msg);
     }
     /* Between the service's own programs this may have been a key. */

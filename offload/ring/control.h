@@ -11,7 +11,7 @@
  * up to RS_MSG_FDS descriptors (SCM_RIGHTS). Every request gets one reply of
  * the same type with RS_MSG_REPLY set, in order; a reply with a status other
  * than 0 has no body, except KEY_LUKS with RESEAL_ECIPHER: its rs_msg_luks
- * names the cipher. A message of an unknown type, another length, unknown
+ * names the cipher; and no descriptor, except RPC: its JSON text says why. A message of an unknown type, another length, unknown
  * flags or unexpected descriptors ends the connection.
  * docs/ring-protocol.md tells it to the byte.
  */
@@ -43,6 +43,8 @@ enum rs_msg_type {
     RS_MSG_LUKS_FORMAT = 35,   /* rs_msg_luks_format + pass phrase fd -> rs_msg_luks + memfd */
     RS_MSG_KEY_CLOSE = 36,     /* rs_msg_key -> none */
     RS_MSG_POLICY = 37,        /* none -> none + sealed memfd with JSON text: what this client can reach */
+    RS_MSG_RPC = 38,           /* none + sealed memfd with JSON text, up to 3 more
+                                  -> none + sealed memfd with JSON text, also when refused, perhaps one more */
     /* admin.sock, service-internal pairs: offload/service/internal.h, providers/key/internal.h */
     RS_MSG_INTERNAL = 128,
 };
@@ -190,7 +192,14 @@ void rs_msg_close_fds(struct rs_msg *msg);
 int rs_msg_take_fd(struct rs_msg *msg, unsigned i);
 
 /*
- * Request and reply in one: sends, receives, checks type and body length, copies
+ * Request and reply in one, as it came: sends, receives, checks the type. 0 whatever the status of the
+ * reply is; the caller closes what descriptors it has. RESEAL_EPROTO.
+ */
+RS_MUST_CHECK int rs_msg_ask(int sock, uint16_t type, const void *body, size_t len, const int *fds, unsigned nfds,
+                             struct rs_msg *reply);
+
+/*
+ * The same for a request with a reply of fixed form: sends, receives, checks type and body length, copies
  * the body to `reply`. The reply's status when not 0; RESEAL_EPROTO.
  */
 RS_MUST_CHECK int rs_msg_call(int sock, uint16_t type, const void *body, size_t len, const int *fds, unsigned nfds,

@@ -16,6 +16,7 @@
  *   6. Jobs and completions
  *   7. The simple call
  *   8. Status
+ *   9. Requests by name
  *
  * Every function that can fail returns 0 (or a count) or a negative
  * RESEAL_E... code; reseal_strerror() turns it into one line that says what is
@@ -326,6 +327,23 @@ RESEAL_API int64_t reseal_run(reseal_session *s, const struct reseal_job *job);
 
 /* The service's state as JSON text (see reseal-status(1)); the caller frees it with free(). */
 RESEAL_API int reseal_status(reseal *r, char **json);
+
+/* ==== 9. Requests by name ================================================= */
+
+#define RESEAL_CALL_FDS 3 /* descriptors that a request may carry */
+
+/*
+ * Asks the key service by name: providers of keys, keys that wrap keys, encrypted disks and VMs, tenants,
+ * events. `request` is JSON text, {"method": "provider.list", "args": {...}}, at most 64 KiB; descriptors
+ * (NULL, 0: none) carry what must not be in a text, and stay the caller's. *reply is JSON text that the caller
+ * frees with free(): the answer, or, when the service refused, {"error": "one line", ...}; NULL when there
+ * was no answer. *reply_fd is a descriptor that the caller closes, -1: none; NULL: it is not wanted.
+ *
+ * Waits for the answer, for minutes where a key server is slow; other calls about keys on this connection
+ * wait too. Not repeated when the service went away: RESEAL_ENOSERVICE, and nobody knows whether it was
+ * done. The methods are listed in docs/key-service.md.
+ */
+RESEAL_API int reseal_call(reseal *r, const char *request, const int *fds, unsigned nfds, char **reply, int *reply_fd);
 
 #ifdef __cplusplus
 }

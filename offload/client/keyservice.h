@@ -1,0 +1,26 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef RS_CLIENT_KEYSERVICE_H
+#define RS_CLIENT_KEYSERVICE_H
+
+/*
+ * Requests to the key service by name (docs/key-service.md), for our own commands: reseal_call() with the
+ * texts made and read.
+ */
+
+#include "offload/base/bytes.h"
+#include "reseal/reseal.h"
+
+#include <jansson.h>
+
+#define RS_KEYSERVICE_WHY 640u /* bytes that hold any line of the service's */
+
+/*
+ * `args` is taken (NULL: none). On success *result is an object that the caller drops (NULL: not wanted) and
+ * *out_fd a descriptor of the caller's, -1: none (NULL: not wanted). On failure `why` has one line: the
+ * service's own, which says what is wrong and what to do, or that of the code. A refusal's object
+ * ("event", "privilege") is in *result too, when the service sent one; otherwise *result is NULL.
+ */
+RS_MUST_CHECK int rs_keyservice_call(reseal *r, const char *method, json_t *args, const int *fds,
+                                     unsigned nfds, json_t **result, int *out_fd, char *why, size_t why_len);
+
+#endif
