@@ -9,6 +9,7 @@
  * to 256 bytes and control characters are replaced.
  */
 
+#include "providers/key/journal.h"
 #include "providers/key/kek.h"
 
 /* The ids that documents of the field know, and ours, which begin with "reseal.". */
@@ -48,5 +49,46 @@ void rs_event(struct rs_keyd *d, const char *tenant, const char *id, const char 
  */
 void rs_audit(struct rs_keyd *d, const struct rs_who *who, const char *operation, const char *object,
               int status, json_t *details);
+
+/* ---- reseal-keyd itself, and the methods event.* and audit.* ------------------------------ */
+
+struct rs_store;
+struct rs_follower; /* event-follow.c */
+
+/* d->events, which rs_events_open() makes. */
+struct rs_events {
+    struct rs_store *store; /* NULL: memory alone */
+    struct rs_journal events, audit;
+    struct rs_follower *followers;
+};
+
+/*
+ * Opens both journals: numbers go on where those in the store ended, and the last lines are in memory again.
+ * Until then events and audit lines go to stderr. RESEAL_ENOMEM.
+ */
+RS_MUST_CHECK int rs_events_open(struct rs_keyd *d, struct rs_store *store);
+void rs_events_close(struct rs_keyd *d);
+
+/* True when this client may read the line: its tenant's, those of no tenant with ManageKeys, all for
+ * root and the user of the service. Of the audit, without ManageKeys, only what it did itself. */
+RS_MUST_CHECK bool rs_events_visible(const struct rs_keyd *d, const struct rs_journal_line *line, bool audit,
+                                     const struct rs_who *who);
+
+/* True for root and the user that reseal-keyd runs as. */
+RS_MUST_CHECK bool rs_events_all_visible(uint32_t uid);
+
+/* ---- event-follow.c ---- */
+
+/*
+ * A new follower of lines after `since` whose id matches the pattern: *out becomes the client's end of a
+ * SOCK_SEQPACKET pair on which a message is a line. Lines wait in memory until the follower takes
+ * them; one that is slower than RS_JOURNAL_RING lines gets a last line {"lost": ...} and the end of file.
+ * RESEAL_ELIMIT, RESEAL_EIO, RESEAL_ENOMEM.
+ */
+RS_MUST_CHECK int rs_follow(struct rs_keyd *d, const struct rs_who *who, uint64_t since, const char *pattern,
+                            int *out);
+/* Sends what is new to all followers; never blocks. */
+void rs_followers_wake(struct rs_keyd *d);
+void rs_followers_end(struct rs_keyd *d);
 
 #endif

@@ -82,6 +82,7 @@ struct rs_keyd {
     uint32_t next_client;
     uint32_t deadline_s;
     uint64_t refused; /* session requests that the policy refused */
+    struct rs_events *events;
 };
 
 /* ---- server.c ---- */

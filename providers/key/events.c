@@ -1,0 +1,103 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "providers/key/events.h"
+
+#include "providers/key/keyd.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#define MESSAGE_MAX 512u
+
+int rs_events_open(struct rs_keyd *d, struct rs_store *store)
+{
+    struct rs_events *e = calloc(1, sizeof(*e));
+    if (e == NULL) return RESEAL_ENOMEM;
+    e->store = store;
+    e->events.name = "events.jsonl";
+    e->audit.name = "audit.jsonl";
+    rs_journal_empty(&e->events, 0);
+    rs_journal_empty(&e->audit, 0);
+    rs_journal_read(&e->events, store, "id");
+    rs_journal_read(&e->audit, store, "operation");
+    d->events = e;
+    return 0;
+}
+
+void rs_events_close(struct rs_keyd *d)
+{
+    if (d->events == NULL) return;
+    rs_followers_end(d);
+    rs_journal_empty(&d->events->events, 0);
+    rs_journal_empty(&d->events->audit, 0);
+    free(d->events);
+    d->events = NULL;
+}
+
+/* ---- who may read ---------------------------------------------------------------------- */
+
+bool rs_events_all_visible(uint32_t uid)
+{
+    return uid == 0 || uid == geteuid();
+}
+
+bool rs_events_visible(const struct rs_keyd *d, const struct rs_journal_line *line, bool audit,
+                       const struct rs_who *who)
+{
+    if (rs_events_all_visible(who->uid)) return true;
+    bool manager = rs_policy_has(d->policy, who->uid, who->gid, who->tenant, RS_PRIV_MANAGE_KEYS);
+    if (line->tenant[0] == '\0') return manager;
+    if (strcmp(line->tenant, who->tenant) != 0) return false;
+    return !audit || manager || line->uid == who->uid;
+}
+
+/* ---- writing --------------------------------------------------------------------------- */
+
+static void set_text(json_t *object, const char *name, const char *text, size_t max)
+{
+    (void)json_object_set_new(object, name, rs_journal_text(text, max));
+}
+
+static void set_details(json_t *object, json_t *details)
+{
+    if (details != NULL) (void)json_object_set_new(object, "details", rs_journal_details(details, 0));
+    json_decref(details);
+}
+
+void rs_event(struct rs_keyd *d, const char *tenant, const char *id, const char *message, json_t *details)
+{
+    struct rs_journal_line line = {0};
+    json_t *object = json_object();
+    (void)snprintf(line.tenant, sizeof(line.tenant), "%s", tenant != NULL ? tenant : "");
+    (void)snprintf(line.what, sizeof(line.what), "%s", id);
+    set_text(object, "id", line.what, sizeof(line.what));
+    set_text(object, "message", message, MESSAGE_MAX);
+    set_text(object, "tenant", line.tenant, sizeof(line.tenant));
+    set_details(object, details);
+    if (d->events == NULL) {
+        json_decref(object);
+        (void)fprintf(stderr, "reseal-keyd: event %s\n", line.what);
+        return;
+    }
+    if (rs_journal_write(&d->events->events, d->events->store, &line, object)) rs_followers_wake(d);
+}
+
+void rs_audit(struct rs_keyd *d, const struct rs_who *who, const char *operation, const char *object,
+              int status, json_t *details)
+{
+    struct rs_journal_line line = {.uid = who->uid};
+    json_t *members = json_pack("{s:I, s:I}", "uid", (json_int_t)who->uid, "pid", (json_int_t)who->pid);
+    (void)snprintf(line.tenant, sizeof(line.tenant), "%s", who->tenant);
+    (void)snprintf(line.what, sizeof(line.what), "%s", operation);
+    set_text(members, "tenant", line.tenant, sizeof(line.tenant));
+    set_text(members, "operation", line.what, sizeof(line.what));
+    /* A key's id is what the line is about: not cut as other texts are. */
+    set_text(members, "object", object, RS_KEY_ID_MAX + RS_PROVIDER_NAME_MAX);
+    (void)json_object_set_new(members, "status", json_integer(status));
+    if (status != 0) set_text(members, "error", reseal_strerror(status), RS_JOURNAL_TEXT);
+    set_details(members, details);
+    if (d->events == NULL)
+        json_decref(members);
+    else
+        (void)rs_journal_write(&d->events->audit, d->events->store, &line, members);
+}

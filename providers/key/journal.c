@@ -1,0 +1,229 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A journal: numbered lines of JSON in a file of the store, the last of them in memory. */
+#include "providers/key/journal.h"
+
+#include "providers/key/store.h"
+#include "reseal/reseal.h"
+
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#define NESTING 4u
+#define MEMBERS 32u
+
+/* ---- texts ------------------------------------------------------------------------- */
+
+/* Cuts at `max` bytes, not in the middle of a character; nothing in it for a terminal to obey. */
+json_t *rs_journal_text(const char *text, size_t max)
+{
+    size_t len = strnlen(text, max);
+    RS_FREE char *copy = strndup(text, len);
+    if (copy == NULL) return NULL;
+    if (text[len] != '\0')
+        while (len != 0 && ((unsigned char)text[len] & 0xc0) == 0x80) len--;
+    copy[len] = '\0';
+    for (char *c = copy; *c != '\0'; c++)
+        if ((unsigned char)*c < ' ' || *c == 0x7f) *c = '?';
+    json_t *string = json_string(copy);
+    if (string != NULL) return string;
+    for (char *c = copy; *c != '\0'; c++) /* not UTF-8 */
+        if ((unsigned char)*c > '~') *c = '?';
+    return json_string(copy);
+}
+
+/* A copy with every text cut and cleaned; deep and long ones are left out. */
+json_t *rs_journal_details(const json_t *value, unsigned depth)
+{
+    const char *name;
+    json_t *member, *out;
+    size_t i;
+    if (json_is_string(value)) return rs_journal_text(json_string_value(value), RS_JOURNAL_TEXT);
+    if (json_is_number(value) || json_is_boolean(value)) return json_deep_copy(value);
+    if (depth >= NESTING) return NULL;
+    if (json_is_array(value)) {
+        out = json_array();
+        json_array_foreach(value, i, member)
+        {
+            if (i < MEMBERS) (void)json_array_append_new(out, rs_journal_details(member, depth + 1));
+        }
+        return out;
+    }
+    if (!json_is_object(value)) return NULL;
+    out = json_object();
+    json_object_foreach((json_t *)(uintptr_t)value, name, member)
+    {
+        if (json_object_size(out) < MEMBERS && strlen(name) < 64)
+            (void)json_object_set_new(out, name, rs_journal_details(member, depth + 1));
+    }
+    return out;
+}
+
+/* "2026-11-22T00:11:47.123Z" */
+static void time_text(char out[32])
+{
+    struct timespec now;
+    struct tm tm;
+    (void)clock_gettime(CLOCK_REALTIME, &now);
+    (void)gmtime_r(&now.tv_sec, &tm);
+    size_t n = strftime(out, 32, "%Y-%m-%dT%H:%M:%S", &tm);
+    (void)snprintf(out + n, 32 - n, ".%03uZ", (unsigned)(now.tv_nsec / 1000000) % 1000u);
+}
+
+/* ---- files ------------------------------------------------------------------------- */
+
+static void name_of(const struct rs_journal *j, unsigned age, char out[64])
+{
+    if (age == 0)
+        (void)snprintf(out, 64, "%s", j->name);
+    else
+        (void)snprintf(out, 64, "%s.%u", j->name, age);
+}
+
+/* NAME becomes NAME.1, and so on; the oldest goes. */
+static void rotate(struct rs_journal *j, int folder)
+{
+    char from[64], to[64];
+    for (unsigned age = RS_JOURNAL_FILES - 1; age != 0; age--) {
+        name_of(j, age - 1, from);
+        name_of(j, age, to);
+        (void)renameat(folder, from, folder, to);
+    }
+    j->file_bytes = 0;
+}
+
+static void append(struct rs_journal *j, struct rs_store *store, const struct rs_journal_line *line)
+{
+    if (store == NULL) return;
+    if (j->file_bytes + line->len > RS_JOURNAL_FILE) rotate(j, rs_store_folder(store));
+    int r = rs_store_append(store, j->name, line->text, line->len);
+    if (r == 0) j->file_bytes += line->len;
+    if (r != 0 && !j->complained)
+        (void)fprintf(stderr,
+                      "reseal-keyd: %s cannot be written (%s): make room in its folder; lines stay in "
+                      "memory meanwhile\n",
+                      j->name, reseal_strerror(r));
+    j->complained = r != 0;
+}
+
+/* ---- lines -------------------------------------------------------------------------- */
+
+static void keep(struct rs_journal *j, struct rs_journal_line *line)
+{
+    struct rs_journal_line *at = &j->ring[++j->last % RS_JOURNAL_RING];
+    free(at->text);
+    *at = *line;
+    if (j->last - j->first >= RS_JOURNAL_RING) j->first = j->last - RS_JOURNAL_RING + 1;
+}
+
+static char *line_text(json_t *object, size_t *len)
+{
+    RS_FREE char *text = json_dumps(object, JSON_COMPACT);
+    if (text == NULL || (*len = strlen(text)) + 1 >= RS_JOURNAL_LINE) return NULL;
+    char *line = malloc(*len + 2);
+    if (line == NULL) return NULL;
+    memcpy(line, text, *len);
+    memcpy(line + *len, "\n", 2);
+    (*len)++;
+    return line;
+}
+
+bool rs_journal_write(struct rs_journal *j, struct rs_store *store, struct rs_journal_line *line,
+                      json_t *members)
+{
+    char when[32];
+    time_text(when);
+    json_t *object = json_pack("{s:I, s:s}", "n", (json_int_t)(j->last + 1), "time", when);
+    if (object != NULL && members != NULL) (void)json_object_update(object, members);
+    line->text = object != NULL ? line_text(object, &line->len) : NULL;
+    if (object != NULL && line->text == NULL) { /* too long: what happened counts more than its details */
+        (void)json_object_set_new(object, "details", json_pack("{s:b}", "left_out", 1));
+        line->text = line_text(object, &line->len);
+    }
+    json_decref(object);
+    json_decref(members);
+    if (line->text == NULL) return false;
+    append(j, store, line);
+    keep(j, line);
+    return true;
+}
+
+/* ---- what an earlier reseal-keyd wrote ------------------------------------------------- */
+
+static void copy_text(const json_t *object, const char *member, char *out, size_t room)
+{
+    const char *text = json_string_value(json_object_get(object, member));
+    (void)snprintf(out, room, "%s", text != NULL ? text : "");
+}
+
+/* Takes a line of the file, when it goes on from the one before it. */
+static void take(struct rs_journal *j, const char *text, size_t len, const char *what)
+{
+    struct rs_journal_line line = {.len = len + 1};
+    json_t *object = len + 1 < RS_JOURNAL_LINE ? json_loadb(text, len, 0, NULL) : NULL;
+    json_int_t n = json_integer_value(json_object_get(object, "n"));
+    if (n > 0 && (uint64_t)n > j->last) {
+        copy_text(object, "tenant", line.tenant, sizeof(line.tenant));
+        copy_text(object, what, line.what, sizeof(line.what));
+        line.uid = (uint32_t)json_integer_value(json_object_get(object, "uid"));
+        line.text = malloc(len + 2);
+    }
+    json_decref(object);
+    if (line.text == NULL) return;
+    memcpy(line.text, text, len);
+    memcpy(line.text + len, "\n", 2);
+    if ((uint64_t)n != j->last + 1) rs_journal_empty(j, (uint64_t)n - 1);
+    keep(j, &line);
+}
+
+/* The end of a file, from the beginning of a line. */
+static char *tail_of(int folder, const char *name, size_t *len, uint64_t *size)
+{
+    const uint64_t room = (uint64_t)RS_JOURNAL_RING * 512;
+    struct stat st;
+    RS_CLOSE int fd = openat(folder, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+    if (fd < 0 || fstat(fd, &st) != 0 || !S_ISREG(st.st_mode)) return NULL;
+    *size = (uint64_t)st.st_size;
+    *len = (size_t)RS_MIN(*size, room);
+    char *text = malloc(*len + 1);
+    if (text == NULL || rs_pread_full(fd, text, *len, *size - *len) != 0) {
+        free(text);
+        return NULL;
+    }
+    text[*len] = '\0';
+    return text;
+}
+
+static void read_file(struct rs_journal *j, int folder, unsigned age, const char *what)
+{
+    char name[64];
+    size_t len = 0;
+    uint64_t size = 0;
+    name_of(j, age, name);
+    RS_FREE char *text = tail_of(folder, name, &len, &size);
+    if (text == NULL) return;
+    if (age == 0) j->file_bytes = size;
+    for (char *at = text, *end;
+         at < text + len && (end = memchr(at, '\n', (size_t)(text + len - at))) != NULL; at = end + 1)
+        take(j, at, (size_t)(end - at), what);
+}
+
+void rs_journal_read(struct rs_journal *j, struct rs_store *store, const char *what)
+{
+    if (store == NULL) return;
+    read_file(j, rs_store_folder(store), 1, what);
+    read_file(j, rs_store_folder(store), 0, what);
+}
+
+void rs_journal_empty(struct rs_journal *j, uint64_t last)
+{
+    for (unsigned i = 0; i < RS_JOURNAL_RING; i++) {
+        free(j->ring[i].text);
+        j->ring[i] = (struct rs_journal_line){0};
+    }
+    j->last = last;
+    j->first = last + 1;
+}
