@@ -13,13 +13,13 @@
 
 #include "offload/base/bytes.h"
 
-#define RS_KMIP_PORT      5696u /* IANA */
-#define RS_KMIP_PIN_LEN   32u   /* SHA-256 of the certificate, DER */
-#define RS_KMIP_WHY_MAX   256u
-#define RS_KMIP_HOST_MAX  256u
-#define RS_KMIP_DIALS_MAX 8u /* addresses of one name that are tried */
+#define RS_KMIP_PORT     5696u /* IANA */
+#define RS_KMIP_PIN_LEN  32u   /* SHA-256 of the certificate, DER */
+#define RS_KMIP_WHY_MAX  256u
+#define RS_KMIP_HOST_MAX 256u
 
-/* What went wrong, as far as an administrator has to do something else for it. */
+/* What went wrong, as far as an administrator has to do something else for it: the faults of
+ * providers/key/wire/tls.h, and our own. */
 enum rs_kmip_fault {
     RS_KMIP_NO_FAULT,
     RS_KMIP_BAD_SETUP,      /* our own certificate, key or CA cannot be used */
