@@ -11,6 +11,7 @@
 #include <seccomp.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -53,9 +54,17 @@ struct ruleset {
 #define FS_REFER     (UINT64_C(1) << 13) /* ABI 2 */
 #define FS_TRUNCATE  (UINT64_C(1) << 14) /* ABI 3 */
 #define FS_IOCTL_DEV (UINT64_C(1) << 15) /* ABI 5 */
-#define NET_TCP      UINT64_C(3)         /* ABI 4 */
-#define SCOPE_UNIX   UINT64_C(1)         /* ABI 6 */
+#define NET_BIND     UINT64_C(1)         /* ABI 4 */
+#define NET_TCP      UINT64_C(3)
+#define SCOPE_UNIX   UINT64_C(1) /* ABI 6 */
 #define SCOPE_SIGNAL UINT64_C(2)
+
+/* What of TCP is refused. */
+static uint64_t net_of(unsigned flags)
+{
+    if ((flags & RS_SANDBOX_ALLOW_TCP) != 0) return 0;
+    return (flags & RS_SANDBOX_CONNECT_TCP) != 0 ? NET_BIND : NET_TCP;
+}
 
 static struct ruleset ruleset_of(int abi, unsigned flags, size_t *size)
 {
@@ -66,7 +75,7 @@ static struct ruleset ruleset_of(int abi, unsigned flags, size_t *size)
     if (abi >= 5) r.fs |= FS_IOCTL_DEV;
     if (abi >= 4) {
         *size = 2 * sizeof(uint64_t);
-        r.net = (flags & RS_SANDBOX_ALLOW_TCP) != 0 ? 0 : NET_TCP;
+        r.net = net_of(flags);
     }
     if (abi >= 6) {
         *size = sizeof(r);
@@ -82,6 +91,7 @@ static uint64_t rights_of(unsigned rights, bool folder, uint64_t handled)
     if ((rights & RS_PATH_WRITE) != 0) fs |= LANDLOCK_ACCESS_FS_WRITE_FILE | FS_TRUNCATE | FS_IOCTL_DEV;
     if ((rights & RS_PATH_MAKE) != 0)
         fs |= LANDLOCK_ACCESS_FS_MAKE_REG | LANDLOCK_ACCESS_FS_MAKE_SOCK | LANDLOCK_ACCESS_FS_REMOVE_FILE;
+    if ((rights & RS_PATH_FOLDERS) != 0) fs |= LANDLOCK_ACCESS_FS_MAKE_DIR | LANDLOCK_ACCESS_FS_REMOVE_DIR;
     if ((rights & RS_PATH_EXECUTE) != 0) fs |= LANDLOCK_ACCESS_FS_EXECUTE | LANDLOCK_ACCESS_FS_READ_FILE;
     if (!folder)
         fs &= LANDLOCK_ACCESS_FS_READ_FILE | LANDLOCK_ACCESS_FS_WRITE_FILE | LANDLOCK_ACCESS_FS_EXECUTE |
@@ -121,6 +131,18 @@ int rs_sandbox_files(struct rs_protections *p, const struct rs_path *paths, unsi
 
 /* ---- system calls ----------------------------------------------------------- */
 
+static int allow(scmp_filter_ctx filter, int call)
+{
+    static const unsigned families[] = {AF_UNIX, AF_INET, AF_INET6, AF_NETLINK};
+    if (call != SCMP_SYS(socket)) return seccomp_rule_add(filter, SCMP_ACT_ALLOW, call, 0);
+    int r = 0;
+    for (unsigned i = 0; i < RS_ARRAY_LEN(families) && r == 0; i++) {
+        const struct scmp_arg_cmp one = SCMP_A0(SCMP_CMP_EQ, families[i]);
+        r = seccomp_rule_add(filter, SCMP_ACT_ALLOW, call, 1, one);
+    }
+    return r;
+}
+
 int rs_sandbox_calls(struct rs_protections *p, const char *const *names)
 {
     if (RS_SANITIZED) return 0;
@@ -129,7 +151,7 @@ int rs_sandbox_calls(struct rs_protections *p, const char *const *names)
     int r = 0;
     for (; *names != NULL && r == 0; names++) {
         int call = seccomp_syscall_resolve_name(*names);
-        if (call != __NR_SCMP_ERROR) r = seccomp_rule_add(filter, SCMP_ACT_ALLOW, call, 0);
+        if (call != __NR_SCMP_ERROR) r = allow(filter, call);
     }
     /* Threads, no processes. The C library falls back from clone3, whose flags a filter cannot see. */
     const struct scmp_arg_cmp thread = SCMP_A0(SCMP_CMP_MASKED_EQ, CLONE_THREAD, CLONE_THREAD);

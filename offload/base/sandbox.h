@@ -51,6 +51,7 @@ enum rs_path_right {
     RS_PATH_WRITE = 2, /* open files that exist for writing */
     RS_PATH_MAKE = 4,  /* make and remove regular files and sockets */
     RS_PATH_EXECUTE = 8,
+    RS_PATH_FOLDERS = 16, /* make and remove folders */
 };
 
 struct rs_path {
@@ -62,6 +63,7 @@ struct rs_path {
 /* Flags of rs_sandbox_files() */
 #define RS_SANDBOX_SCOPE_SIGNALS 1u /* may not signal processes outside */
 #define RS_SANDBOX_ALLOW_TCP     2u /* may bind and connect TCP ports */
+#define RS_SANDBOX_CONNECT_TCP   4u /* may connect TCP ports */
 
 /*
  * Refuses every file not named, TCP and abstract sockets, where the kernel's ABI has it. What
@@ -71,9 +73,9 @@ struct rs_path {
 RS_MUST_CHECK int rs_sandbox_files(struct rs_protections *p, const struct rs_path *paths, unsigned flags);
 
 /*
- * Allows the named system calls only; clone only for threads; others answer EPERM (clone3: ENOSYS, so that
- * the C library takes clone). `names` ends with NULL; a name this kernel does not know is left out. 0, or
- * RESEAL_EIO.
+ * Allows the named system calls only; clone only for threads; socket only for local, internet and routing
+ * (netlink) sockets; others answer EPERM (clone3: ENOSYS, so that the C library takes clone). `names` ends
+ * with NULL; a name this kernel does not know is left out. 0, or RESEAL_EIO.
  */
 RS_MUST_CHECK int rs_sandbox_calls(struct rs_protections *p, const char *const *names);
 

@@ -4,8 +4,9 @@
 
 /*
  * The inside of reseal-keyd: one thread, one epoll loop. main.c starts it,
- * server.c accepts clients and answers requests, orders.c runs orders in
- * children, sessions.c answers reseald-work, status.c tells the state.
+ * server.c accepts clients and answers requests, orders.c and tasks.c run what
+ * is done in children, rpc.c hands named requests to who has them, sessions.c answers reseald-work, status.c
+ * tells the state.
  */
 
 #include "offload/base/sandbox.h"
@@ -14,15 +15,20 @@
 #include "providers/key/keys.h"
 #include "providers/key/nursery.h"
 #include "providers/key/policy.h"
+#include "providers/key/task.h"
 
 #define RS_KEYD_CLIENTS          1024u /* connections in all, */
 #define RS_KEYD_CLIENTS_OF_USER  256u  /* and of one user */
 #define RS_KEYD_KEYS_OF_USER     2048u /* key memory is shared: nobody takes all of it */
-#define RS_KEYD_CHILDREN         32u   /* orders that run at a time in all, */
+#define RS_KEYD_CHILDREN         32u   /* orders and tasks that run at a time in one place in all, */
 #define RS_KEYD_CHILDREN_OF_USER 4u    /* and of one user; others wait */
+#define RS_KEYD_TASKS            1024u /* that run or wait */
 #define RS_KEYD_DEADLINE_S       60u   /* for one order; RESEAL_KEYD_DEADLINE=SECONDS in tests */
 
 struct rs_keyd;
+struct rs_rpc;
+struct rs_store;
+struct rs_task_run;
 
 /* Something that epoll watches; the first member of what it is part of. */
 struct rs_watch {
@@ -33,7 +39,8 @@ struct rs_watch {
 struct rs_client {
     struct rs_watch watch;
     struct rs_client *next;
-    struct rs_running *order; /* what it waits for: no request is read meanwhile */
+    struct rs_running *order; /* what it waits for: no request is read meanwhile; */
+    struct rs_rpc *call;      /* neither while this is pending */
     uint32_t number;
     uint32_t uid, gid, pid;
     uint32_t keys;
@@ -66,15 +73,17 @@ struct rs_work {
 
 struct rs_keyd {
     int epoll;
-    bool ended;
-    struct rs_watch listener, supervisor, signals;
+    bool ended, failed; /* the loop ends; with exit code 1 */
+    struct rs_watch listener, supervisor, signals, nursery_end;
     struct rs_client *clients;
     struct rs_running *orders; /* oldest first */
+    struct rs_task_run *tasks; /* oldest first */
     struct rs_work *works;
     struct rs_keys keys;
     struct rs_policy *policy;
     const char *policy_path; /* NULL: private */
     struct rs_nursery nursery;
+    struct rs_store *store; /* NULL only in tests */
     struct rs_protections protections;
     struct rs_msg *msg;   /* key memory; the one being handled */
     uint8_t *digest_root; /* key memory, 32 bytes: digest keys of tenants without a file */
@@ -95,7 +104,10 @@ RS_MUST_CHECK int rs_keyd_watch(struct rs_keyd *d, struct rs_watch *w);
 void rs_keyd_interest(struct rs_keyd *d, struct rs_watch *w, uint32_t events);
 void rs_keyd_unwatch(struct rs_keyd *d, struct rs_watch *w);
 
-/* Handles what is ready, waiting for the first; until ended. 0 or RESEAL_EIO. */
+/* Handles one thing that is ready, waiting for it. 0 or RESEAL_EIO. */
+RS_MUST_CHECK int rs_keyd_step(struct rs_keyd *d);
+
+/* The same until ended. */
 RS_MUST_CHECK int rs_keyd_loop(struct rs_keyd *d);
 
 /* Takes over a connected socket; closes it when it cannot. NULL then. */
@@ -127,6 +139,21 @@ int rs_orders_tick(struct rs_keyd *d);
 /* Registers what a source gave as the client's key. The status of the reply; `luks` may be NULL. */
 RS_MUST_CHECK int rs_orders_mint(struct rs_keyd *d, struct rs_client *c, struct rs_key *form,
                                  const struct rs_source_yield *y, reseal_key *id);
+
+/* ---- tasks.c ---- */
+
+/* True when one more child of that user may run there. */
+RS_MUST_CHECK bool rs_tasks_may_start(const struct rs_keyd *d, uint32_t uid, enum rs_task_place place);
+unsigned rs_tasks_count(const struct rs_keyd *d);
+/* Starts what waits, ends what is overdue; milliseconds until it must be called again, -1: never. */
+int rs_tasks_tick(struct rs_keyd *d);
+
+/* ---- rpc.c ---- */
+
+/* Handles RS_MSG_RPC in `m`; false: the client must be dropped. It may be gone when this returns true. */
+RS_MUST_CHECK bool rs_rpc_request(struct rs_keyd *d, struct rs_client *c, struct rs_msg *m);
+/* Ends the call of a client that goes away. */
+void rs_rpc_cancel(struct rs_keyd *d, struct rs_client *c);
 
 /* ---- sessions.c ---- */
 

@@ -154,6 +154,14 @@ static void supervisor_ready(struct rs_keyd *d, struct rs_watch *w, uint32_t eve
     if (r == 0) rs_msg_close_fds(d->msg);
 }
 
+/* Without it nothing of others could be read any more; reseald starts us again, with a new one. */
+static void nursery_gone(struct rs_keyd *d, struct rs_watch *w, uint32_t events)
+{
+    (void)w, (void)events;
+    (void)fputs("reseal-keyd: the nursery of its children ended: ending too, to begin anew\n", stderr);
+    d->ended = d->failed = true;
+}
+
 /* A policy that does not parse leaves the old one in force. */
 static void reload(struct rs_keyd *d)
 {
@@ -202,6 +210,7 @@ static void watch_all(struct rs_keyd *d, const struct options *o)
     watch(d, &d->listener, o->listen_fd, listener_ready);
     watch(d, &d->supervisor, o->supervisor_fd, supervisor_ready);
     watch(d, &d->signals, signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK), signal_ready);
+    watch(d, &d->nursery_end, d->nursery.sock, nursery_gone);
     rs_sessions_add(d, o->work_fd);
 }
 
@@ -270,5 +279,5 @@ int main(int argc, char **argv)
     confine(&d, (char *)(uintptr_t)o.policy);
     int r = rs_keyd_loop(&d);
     rs_keyd_free(&d);
-    return r == 0 ? 0 : 1;
+    return r == 0 && !d.failed ? 0 : 1;
 }

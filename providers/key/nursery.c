@@ -83,7 +83,16 @@ static const char *const child_calls[] = {
     "rt_sigreturn",
     "restart_syscall",
     "sendmsg",
+    "recvmsg",
     NULL,
+};
+
+/* What a task in RS_TASK_NETWORK may do more: names and connections. */
+static const char *const network_calls[] = {
+    "socket",      "connect",  "bind",     "getsockopt", "setsockopt",    "getsockname",       "getpeername",
+    "sendto",      "recvfrom", "sendmmsg", "recvmmsg",   "shutdown",      "socketpair",        "ioctl",
+    "select",      "pselect6", "pipe2",    "eventfd2",   "epoll_create1", "epoll_ctl",         "epoll_wait",
+    "epoll_pwait", "dup",      "getppid",  "getdents64", "time",          "sched_setaffinity", NULL,
 };
 
 /*
@@ -97,10 +106,56 @@ static void volunteer(void)
     if (fd >= 0) (void)!write(fd, "1000", 4);
 }
 
-static int confine(unsigned deadline_s)
+#define RANDOM                                                                                               \
+    {"/dev/urandom", RS_PATH_READ},                                                                          \
+    {                                                                                                        \
+        "/dev/random", RS_PATH_READ                                                                          \
+    }
+
+static const struct rs_path closed_paths[] = {RANDOM, {NULL, 0}};
+
+/* How names are resolved is the machine's business: its files and modules; roots of trust; a TPM. */
+static const struct rs_path network_paths[] = {
+    RANDOM,
+    {"/etc/resolv.conf", RS_PATH_READ},
+    {"/run/systemd/resolve", RS_PATH_READ},
+    {"/run/NetworkManager", RS_PATH_READ},
+    {"/run/resolvconf", RS_PATH_READ},
+    {"/etc/hosts", RS_PATH_READ},
+    {"/etc/host.conf", RS_PATH_READ},
+    {"/etc/nsswitch.conf", RS_PATH_READ},
+    {"/etc/services", RS_PATH_READ},
+    {"/etc/protocols", RS_PATH_READ},
+    {"/etc/gai.conf", RS_PATH_READ},
+    {"/etc/ld.so.cache", RS_PATH_READ},
+    {"/etc/ssl/certs", RS_PATH_READ},
+    {"/etc/pki", RS_PATH_READ},
+    {"/usr/share/ca-certificates", RS_PATH_READ},
+    {"/usr/local/share/ca-certificates", RS_PATH_READ},
+    {"/usr/lib", RS_PATH_READ},
+    {"/usr/lib64", RS_PATH_READ},
+    {"/lib", RS_PATH_READ},
+    {"/lib64", RS_PATH_READ},
+    {"/dev/tpmrm0", RS_PATH_READ | RS_PATH_WRITE},
+    {"/dev/tpm0", RS_PATH_READ | RS_PATH_WRITE},
+    {NULL, 0},
+};
+
+static int confine_calls(struct rs_protections *p, enum rs_task_place place)
+{
+    const char *all[RS_ARRAY_LEN(child_calls) + RS_ARRAY_LEN(network_calls)];
+    unsigned n = 0;
+    for (unsigned i = 0; child_calls[i] != NULL; i++) all[n++] = child_calls[i];
+    for (unsigned i = 0; place == RS_TASK_NETWORK && network_calls[i] != NULL; i++)
+        all[n++] = network_calls[i];
+    all[n] = NULL;
+    return rs_sandbox_calls(p, all);
+}
+
+static int confine(unsigned deadline_s, enum rs_task_place place)
 {
     struct rs_protections p = {0};
-    const struct rs_path paths[] = {{"/dev/urandom", RS_PATH_READ}, {"/dev/random", RS_PATH_READ}, {NULL, 0}};
+    bool network = place == RS_TASK_NETWORK;
     const struct rlimit memory = {CHILD_MEMORY, CHILD_MEMORY}, files = {64, 64};
     const struct rlimit cpu = {deadline_s * (rlim_t)8,
                                deadline_s * (rlim_t)8}; /* argon2 uses several threads */
@@ -110,8 +165,9 @@ static int confine(unsigned deadline_s)
     (void)setrlimit(RLIMIT_NOFILE, &files);
     rs_sandbox_process(&p);
     rs_sandbox_capabilities(&p, 0);
-    int r = rs_sandbox_files(&p, paths, RS_SANDBOX_SCOPE_SIGNALS);
-    return r != 0 ? r : rs_sandbox_calls(&p, child_calls);
+    int r = rs_sandbox_files(&p, network ? network_paths : closed_paths,
+                             RS_SANDBOX_SCOPE_SIGNALS | (network ? RS_SANDBOX_CONNECT_TCP : 0));
+    return r != 0 ? r : confine_calls(&p, place);
 }
 
 static int send_birth(int op)
@@ -121,27 +177,54 @@ static int send_birth(int op)
     return rs_msg_send(op, RS_MSG_BORN, 0, NULL, 0, &pidfd, 1, 0);
 }
 
-static RS_NORETURN void child(struct rs_msg *order_msg, int nursery)
+/* What every child does first; it ends when it cannot. */
+static void grow_up(int op, unsigned deadline_s, enum rs_task_place place)
 {
-    struct rs_source_order order;
-    memcpy(&order, order_msg->body, sizeof(order));
-    int op = order_msg->fds[0], out_fd = -1;
-    const struct rs_source *source = rs_source_of(order.kind);
-    close(nursery);
     signal(SIGCHLD, SIG_DFL);
     (void)prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
-    (void)alarm(order.deadline_s);
-    if (source == NULL || order_msg->nfds - 1 != source->nfds) _exit(2);
+    (void)alarm(deadline_s);
     if (rs_keymem_init(0) != 0 || rs_keymem_hook_openssl() != 0) _exit(2);
     if (OPENSSL_init_crypto(OPENSSL_INIT_NO_LOAD_CONFIG, NULL) != 1) _exit(2);
-    if (send_birth(op) != 0 || confine(order.deadline_s) != 0) _exit(2);
+    if (send_birth(op) != 0 || confine(deadline_s, place) != 0) _exit(2);
+}
+
+static RS_NORETURN void child_of_order(const struct rs_msg *m)
+{
+    struct rs_source_order order;
+    memcpy(&order, m->body, sizeof(order));
+    int op = m->fds[0], out_fd = -1;
+    const struct rs_source *source = rs_source_of(order.kind);
+    if (source == NULL || m->nfds - 1 != source->nfds) _exit(2);
+    grow_up(op, order.deadline_s, RS_TASK_CLOSED);
     struct rs_source_yield *yield = rs_keymem_alloc(sizeof(*yield));
     if (yield == NULL) _exit(2);
-    yield->status = source->fetch(&order, order_msg->fds + 1, yield, &out_fd);
+    yield->status = source->fetch(&order, m->fds + 1, yield, &out_fd);
     if (yield->status != 0) rs_wipe(yield->key, sizeof(yield->key));
     int r = rs_msg_send(op, RS_MSG_YIELD, 0, yield, sizeof(*yield), &out_fd, out_fd >= 0 ? 1 : 0, 0);
     rs_keymem_free(yield);
     _exit(r == 0 ? 0 : 2);
+}
+
+static RS_NORETURN void child_of_task(const struct rs_msg *m)
+{
+    struct rs_task_order order;
+    memcpy(&order, m->body, sizeof(order));
+    grow_up(m->fds[0], order.deadline_s, rs_task_kinds[order.kind]->place);
+    _exit(rs_task_serve(&order, m->fds[0], m->fds + 1));
+}
+
+static RS_NORETURN void child(const struct rs_msg *m, int nursery)
+{
+    close(nursery);
+    if (m->header.type == RS_MSG_TASK) child_of_task(m);
+    child_of_order(m);
+}
+
+static bool is_order(const struct rs_msg *m)
+{
+    const struct rs_msg_header *h = &m->header;
+    return m->nfds >= 1 && ((h->type == RS_MSG_ORDER && h->length == sizeof(struct rs_source_order)) ||
+                            (h->type == RS_MSG_TASK && h->length == sizeof(struct rs_task_order)));
 }
 
 static RS_NORETURN void nursery(int sock)
@@ -158,8 +241,7 @@ static RS_NORETURN void nursery(int sock)
         int r = rs_msg_recv(sock, &msg, 0);
         if (r == RESEAL_EIO || r == RESEAL_ENOSERVICE) _exit(0);
         if (r != 0) continue;
-        bool ok = msg.header.type == RS_MSG_ORDER && msg.header.length == sizeof(struct rs_source_order);
-        if (ok && msg.nfds >= 1 && fork() == 0) child(&msg, sock);
+        if (is_order(&msg) && fork() == 0) child(&msg, sock);
         rs_msg_close_fds(&msg); /* a fork that failed shows as an end of file */
     }
 }
@@ -183,15 +265,15 @@ int rs_nursery_start(struct rs_nursery *n)
     return RESEAL_EIO;
 }
 
-int rs_nursery_order(const struct rs_nursery *n, const struct rs_source_order *order, const int *fds,
+/* One message with a new socket's far end before the descriptors; *op: the near end. */
+static int hand_over(const struct rs_nursery *n, uint16_t type, const void *body, size_t len, const int *fds,
                      unsigned nfds, int *op)
 {
     int pair[2], send[RS_MSG_FDS];
-    if (nfds > RS_SOURCE_FDS) return RESEAL_EINVAL;
     if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) != 0) return RESEAL_ELIMIT;
     send[0] = pair[1];
     for (unsigned i = 0; i < nfds; i++) send[i + 1] = fds[i];
-    int r = rs_msg_send(n->sock, RS_MSG_ORDER, 0, order, sizeof(*order), send, nfds + 1, MSG_DONTWAIT);
+    int r = rs_msg_send(n->sock, type, 0, body, len, send, nfds + 1, MSG_DONTWAIT);
     close(pair[1]);
     if (r != 0) {
         close(pair[0]);
@@ -199,4 +281,20 @@ int rs_nursery_order(const struct rs_nursery *n, const struct rs_source_order *o
     }
     *op = pair[0];
     return 0;
+}
+
+int rs_nursery_order(const struct rs_nursery *n, const struct rs_source_order *order, const int *fds,
+                     unsigned nfds, int *op)
+{
+    if (nfds > RS_SOURCE_FDS) return RESEAL_EINVAL;
+    return hand_over(n, RS_MSG_ORDER, order, sizeof(*order), fds, nfds, op);
+}
+
+int rs_nursery_task(const struct rs_nursery *n, const struct rs_task_order *order, const int *fds, int *op)
+{
+    int there[RS_TASK_FDS];
+    unsigned count = 0;
+    for (unsigned i = 0; i < RS_TASK_FDS; i++)
+        if ((order->fds & 1u << i) != 0) there[count++] = fds[i];
+    return hand_over(n, RS_MSG_TASK, order, sizeof(*order), there, count, op);
 }

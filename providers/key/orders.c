@@ -41,17 +41,6 @@ int rs_orders_mint(struct rs_keyd *d, struct rs_client *c, struct rs_key *form,
 
 static void order_ready(struct rs_keyd *d, struct rs_watch *w, uint32_t events);
 
-static bool may_start(const struct rs_keyd *d, const struct rs_running *o)
-{
-    unsigned all = 0, same = 0;
-    for (const struct rs_running *r = d->orders; r != NULL; r = r->next) {
-        if (r->watch.fd < 0) continue;
-        all++;
-        same += r->client->uid == o->client->uid;
-    }
-    return all < RS_KEYD_CHILDREN && same < RS_KEYD_CHILDREN_OF_USER;
-}
-
 static void close_fds(struct rs_running *o)
 {
     for (unsigned i = 0; i < RS_SOURCE_FDS; i++) rs_cleanup_close(&o->fds[i]);
@@ -102,7 +91,7 @@ static void start_waiting(struct rs_keyd *d)
 {
     struct rs_running *o = d->orders;
     while (o != NULL) {
-        if (o->watch.fd >= 0 || !may_start(d, o)) {
+        if (o->watch.fd >= 0 || !rs_tasks_may_start(d, o->client->uid, RS_TASK_CLOSED)) {
             o = o->next;
             continue;
         }

@@ -24,6 +24,7 @@ struct rs_rpc {
     struct rs_keyd *d;
     struct rs_client *client;
     const char *method;
+    json_t *request;     /* holds the two */
     json_t *args;        /* an object */
     int fds[RS_RPC_FDS]; /* the client's; closed with the call unless taken (set to -1) */
     unsigned nfds;
@@ -54,15 +55,21 @@ const char *rs_rpc_text(struct rs_rpc *call, const char *name, size_t max);
 const char *rs_rpc_need(struct rs_rpc *call, const char *name, size_t max);
 /* A number from 0 to max, `otherwise` when it is not there; -1: the call has failed. */
 int64_t rs_rpc_number(struct rs_rpc *call, const char *name, int64_t max, int64_t otherwise);
+/* 1: true; 0: false, or it is not there; -1: the call has failed. */
+int rs_rpc_flag(struct rs_rpc *call, const char *name);
+/* True when the call has no other arguments than these, "name provider key"; else it has failed. */
+bool rs_rpc_args(struct rs_rpc *call, const char *names);
 
-/* Tables of methods: one for each room, listed in rpc.c. Ended by a NULL name. */
-extern const struct rs_rpc_method rs_rpc_providers[]; /* providers.c: provider.* */
-extern const struct rs_rpc_method rs_rpc_keks[];      /* kek.c: kek.* */
-extern const struct rs_rpc_method rs_rpc_disks[];     /* vm-disks.c: disk.* */
-extern const struct rs_rpc_method rs_rpc_homes[];     /* vm-homes.c: home.* */
-extern const struct rs_rpc_method rs_rpc_envelopes[]; /* envelopes.c: file.* */
-extern const struct rs_rpc_method rs_rpc_hosts[];     /* hosts.c: host.* */
-extern const struct rs_rpc_method rs_rpc_trusted[];   /* trusted.c: trust.* */
-extern const struct rs_rpc_method rs_rpc_tenants[];   /* tenants.c: tenant.*, policy.*, event.* */
+/* Tables of methods: one for each room, listed in rpc-tables.c. Ended by a NULL name. */
+extern const struct rs_rpc_method *const rs_rpc_tables[]; /* ended by NULL */
+extern const struct rs_rpc_method rs_rpc_service[];       /* rpc.c: service.* */
+extern const struct rs_rpc_method rs_rpc_providers[];     /* providers.c: provider.* */
+extern const struct rs_rpc_method rs_rpc_keks[];          /* kek.c: kek.* */
+extern const struct rs_rpc_method rs_rpc_disks[];         /* vm-disks.c: disk.* */
+extern const struct rs_rpc_method rs_rpc_homes[];         /* vm-homes.c: home.* */
+extern const struct rs_rpc_method rs_rpc_envelopes[];     /* envelopes.c: file.* */
+extern const struct rs_rpc_method rs_rpc_hosts[];         /* hosts.c: host.* */
+extern const struct rs_rpc_method rs_rpc_trusted[];       /* trusted.c: trust.* */
+extern const struct rs_rpc_method rs_rpc_tenants[];       /* tenants.c: tenant.*, policy.*, event.* */
 
 #endif

@@ -16,7 +16,7 @@
 
 int rs_keyd_init(struct rs_keyd *d)
 {
-    d->listener.fd = d->supervisor.fd = d->signals.fd = -1;
+    d->listener.fd = d->supervisor.fd = d->signals.fd = d->nursery_end.fd = -1;
     d->epoll = epoll_create1(EPOLL_CLOEXEC);
     if (d->epoll < 0) return RESEAL_EIO;
     d->msg = rs_keymem_alloc(sizeof(*d->msg));
@@ -51,18 +51,39 @@ void rs_keyd_unwatch(struct rs_keyd *d, struct rs_watch *w)
     rs_cleanup_close(&w->fd);
 }
 
+/* What is to be done from time to time: milliseconds until it must be called again, -1: never. */
+static int (*const ticks[])(struct rs_keyd *d) = {
+    rs_orders_tick,
+    rs_tasks_tick,
+};
+
+static int tick(struct rs_keyd *d)
+{
+    int least = -1;
+    for (unsigned i = 0; i < RS_ARRAY_LEN(ticks); i++) {
+        int ms = ticks[i](d);
+        if (ms >= 0) least = least < 0 ? ms : RS_MIN(least, ms);
+    }
+    return least;
+}
+
+int rs_keyd_step(struct rs_keyd *d)
+{
+    /* One at a time: handling it may free what another would point to. */
+    struct epoll_event e;
+    int n = epoll_wait(d->epoll, &e, 1, tick(d));
+    if (n < 0 && errno != EINTR) return RESEAL_EIO;
+    if (n != 1) return 0;
+    struct rs_watch *w = e.data.ptr;
+    w->ready(d, w, e.events);
+    return 0;
+}
+
 int rs_keyd_loop(struct rs_keyd *d)
 {
-    while (!d->ended) {
-        /* One at a time: handling it may free what another would point to. */
-        struct epoll_event e;
-        int n = epoll_wait(d->epoll, &e, 1, rs_orders_tick(d));
-        if (n < 0 && errno != EINTR) return RESEAL_EIO;
-        if (n != 1) continue;
-        struct rs_watch *w = e.data.ptr;
-        w->ready(d, w, e.events);
-    }
-    return 0;
+    int r = 0;
+    while (r == 0 && !d->ended) r = rs_keyd_step(d);
+    return r;
 }
 
 void rs_keyd_free(struct rs_keyd *d)
@@ -81,7 +102,7 @@ void rs_keyd_free(struct rs_keyd *d)
 static void client_ready(struct rs_keyd *d, struct rs_watch *w, uint32_t events)
 {
     struct rs_client *c = (struct rs_client *)w;
-    if (c->order != NULL) { /* only its end can have come */
+    if (c->order != NULL || c->call != NULL) { /* only its end can have come */
         if ((events & (EPOLLHUP | EPOLLERR)) != 0) rs_keyd_drop(d, c);
         return;
     }
@@ -138,6 +159,7 @@ void rs_keyd_drop(struct rs_keyd *d, struct rs_client *c)
     while (*at != c) at = &(*at)->next;
     *at = c->next;
     rs_orders_cancel(d, c);
+    rs_rpc_cancel(d, c);
     while (c->keys != 0 && (key = rs_keys_of(&d->keys, c->number)) != NULL) {
         rs_keyd_revoke(d, key);
         c->keys--;
@@ -330,6 +352,7 @@ static const struct request {
     {RS_MSG_KEY_LUKS, sizeof(struct rs_msg_key_use), 1, 2, on_luks},
     {RS_MSG_LUKS_FORMAT, sizeof(struct rs_msg_luks_format), 1, 1, on_format},
     {RS_MSG_KEY_CLOSE, sizeof(struct rs_msg_key), 0, 0, on_close},
+    {RS_MSG_RPC, 0, 1, 1 + RS_TASK_FDS, rs_rpc_request},
 };
 
 bool rs_keyd_request(struct rs_keyd *d, struct rs_client *c)

@@ -28,11 +28,12 @@ char *rs_keyd_status(const struct rs_keyd *d)
     for (const struct rs_client *c = d->clients; c != NULL; c = c->next) clients++;
     for (const struct rs_running *o = d->orders; o != NULL; o = o->next) orders++;
     for (const struct rs_work *w = d->works; w != NULL; w = w->next) pairs++;
-    json_t *status = json_pack("{s:s, s:i, s:s, s:o, s:o, s:I, s:I, s:I, s:I, s:I}", "program", "reseal-keyd",
-                               "pid", getpid(), "policy", d->policy_path != NULL ? d->policy_path : "private",
-                               "key_memory", key_memory(), "protections", protections(&d->protections),
-                               "keys", (json_int_t)d->keys.count, "clients", clients, "orders", orders,
-                               "work_pairs", pairs, "refused", (json_int_t)d->refused);
+    json_t *status =
+        json_pack("{s:s, s:i, s:s, s:o, s:o, s:I, s:I, s:I, s:I, s:I, s:I}", "program", "reseal-keyd", "pid",
+                  getpid(), "policy", d->policy_path != NULL ? d->policy_path : "private", "key_memory",
+                  key_memory(), "protections", protections(&d->protections), "keys",
+                  (json_int_t)d->keys.count, "clients", clients, "orders", orders, "tasks",
+                  (json_int_t)rs_tasks_count(d), "work_pairs", pairs, "refused", (json_int_t)d->refused);
     char *text = status != NULL ? json_dumps(status, JSON_INDENT(2)) : NULL;
     json_decref(status);
     return text;

@@ -17,9 +17,10 @@
 
 #include <jansson.h>
 
-#define RS_TASK_FDS  3u           /* descriptors a task may be given */
-#define RS_TASK_TEXT (256u << 10) /* bytes of its JSON, either way */
-#define RS_TASK_WHY  512u         /* bytes of its error line */
+#define RS_TASK_FDS   3u           /* descriptors a task may be given */
+#define RS_TASK_TEXT  (256u << 10) /* bytes of its JSON, either way */
+#define RS_TASK_WHY   512u         /* bytes of its error line */
+#define RS_TASK_EVENT 96u          /* bytes of an event id */
 
 enum rs_task_place {
     RS_TASK_CLOSED,  /* no files, no sockets: parsers, formats, pass phrases */
@@ -33,11 +34,11 @@ struct rs_task {
     const struct rs_secrets *secrets;
     int fds[RS_TASK_FDS];
     unsigned nfds;
-    json_t *result;           /* an empty object at first; sent also when it fails */
-    struct rs_secrets yields; /* sent only with status 0 */
-    int out_fd;               /* -1; one that goes to the client */
-    char why[RS_TASK_WHY];    /* one line: what is wrong and what to do; empty: that of the code */
-    char event[96];           /* event id to raise when it fails (events.h), empty: none */
+    json_t *result;            /* an empty object at first; sent also when it fails */
+    struct rs_secrets yields;  /* sent only with status 0 */
+    int out_fd;                /* -1; one that goes to the client */
+    char why[RS_TASK_WHY];     /* one line: what is wrong and what to do; empty: that of the code */
+    char event[RS_TASK_EVENT]; /* event id to raise when it fails (events.h), empty: none */
 };
 
 struct rs_task_kind {
@@ -48,13 +49,16 @@ struct rs_task_kind {
     int (*run)(struct rs_task *task);
 };
 
-/* Every kind; a task is found in the child by its place in this table (tasks.c). */
+/* Every kind, ended by NULL; a task is found in the child by its place in this table (task-kinds.c). */
 extern const struct rs_task_kind *const rs_task_kinds[];
 
 /* Sets task->why and returns `status`: return rs_task_fail(t, RESEAL_EFORMAT, "..."). Never a secret in it.
  */
 __attribute__((format(printf, 3, 4))) int rs_task_fail(struct rs_task *task, int status, const char *format,
                                                        ...);
+
+/* Makes one line of a text that others wrote: control characters become blanks, and what is no UTF-8 '?'. */
+void rs_line_clean(char *line);
 
 /* ---- in reseal-keyd ------------------------------------------------------------------ */
 
@@ -73,10 +77,10 @@ struct rs_task_answer {
 typedef void rs_task_done(struct rs_keyd *d, void *arg, struct rs_task_answer *answer);
 
 /*
- * Starts a task, or queues it behind others of that user (at most
- * RS_KEYD_CHILDREN_OF_USER run at a time). `args` and `secrets` are copied,
- * descriptors are taken (-1: none), also when it fails. `done` is called once, from the
- * loop, never from within this call; not after rs_task_cancel(). RESEAL_ENOMEM, RESEAL_ELIMIT.
+ * Starts a task, or queues it behind others of that user (at most RS_KEYD_CHILDREN_OF_USER run at a time
+ * in each place, so that a key server that hangs keeps nobody from a header). `args` and `secrets` are
+ * copied, descriptors are taken (-1: none), also when it fails. `done` is called once, from the loop, never
+ * from within this call; not after rs_task_cancel(). RESEAL_ENOMEM, RESEAL_ELIMIT.
  */
 RS_MUST_CHECK int rs_task_start(struct rs_keyd *d, const struct rs_task_kind *kind, uint32_t uid,
                                 const json_t *args, const struct rs_secrets *secrets, int *fds, unsigned nfds,
@@ -94,5 +98,12 @@ struct rs_task_own {
 void rs_task_run_here(const struct rs_task_kind *kind, const json_t *args, const struct rs_secrets *secrets,
                       struct rs_task_own *own);
 void rs_task_own_free(struct rs_task_own *own);
+
+/*
+ * Runs a task in a child and waits for it: before reseal-keyd serves anybody. Fills `own` as above.
+ * RESEAL_ENOMEM, RESEAL_EIO when it could not be started; else what the task says, as in own->answer.
+ */
+RS_MUST_CHECK int rs_task_wait(struct rs_keyd *d, const struct rs_task_kind *kind, const json_t *args,
+                               const struct rs_secrets *secrets, struct rs_task_own *own);
 
 #endif

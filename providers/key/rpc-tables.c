@@ -1,0 +1,8 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "providers/key/rpc.h"
+
+/* A file of its own, so that a test can have other methods. */
+const struct rs_rpc_method *const rs_rpc_tables[] = {
+    rs_rpc_service,
+    NULL,
+};

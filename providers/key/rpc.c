@@ -1,0 +1,304 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "providers/key/rpc.h"
+
+#include <fcntl.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define METHOD_MAX 64u
+
+/* What may still be under way for a call, and is to be ended with it. */
+static void (*const cancels[])(struct rs_keyd *d, const void *arg) = {
+    rs_task_cancel,
+};
+
+/* ---- the end of a call --------------------------------------------------------- */
+
+/* Ends all that belongs to the call; its client is free for the next. */
+static void end_call(struct rs_rpc *call)
+{
+    if (call->client->call == call) call->client->call = NULL;
+    for (unsigned i = 0; i < RS_ARRAY_LEN(cancels); i++) cancels[i](call->d, call);
+    if (call->drop != NULL) call->drop(call);
+    for (unsigned i = 0; i < RS_RPC_FDS; i++) rs_cleanup_close(&call->fds[i]);
+    json_decref(call->request);
+    free(call);
+}
+
+/* Takes `reply` and fd. False: the client does not get it. */
+static bool send_reply(const struct rs_client *c, int status, json_t *reply, int fd)
+{
+    RS_CLOSE int beside = fd;
+    RS_FREE char *text = reply != NULL ? json_dumps(reply, JSON_COMPACT) : NULL;
+    json_decref(reply);
+    RS_CLOSE int text_fd = text != NULL ? rs_msg_text_fd(text, strlen(text)) : -1;
+    const int fds[2] = {text_fd, beside};
+    /* A client that does not read its replies is not waited for. */
+    return text_fd >= 0 && rs_msg_send(c->watch.fd, RS_MSG_RPC | RS_MSG_REPLY, status, NULL, 0, fds,
+                                       beside >= 0 ? 2 : 1, MSG_DONTWAIT) == 0;
+}
+
+static void finish(struct rs_rpc *call, int status, json_t *reply, int fd)
+{
+    struct rs_keyd *d = call->d;
+    struct rs_client *c = call->client;
+    end_call(call);
+    if (send_reply(c, status, reply, fd))
+        rs_keyd_interest(d, &c->watch, EPOLLIN);
+    else
+        rs_keyd_drop(d, c);
+}
+
+void rs_rpc_answer(struct rs_rpc *call, json_t *result, int fd)
+{
+    finish(call, 0, result != NULL ? result : json_object(), fd);
+}
+
+/* An object with the line; `line` is cleaned. */
+static json_t *error_of(char *line)
+{
+    rs_line_clean(line);
+    return json_pack("{s:s}", "error", line);
+}
+
+void rs_rpc_fail(struct rs_rpc *call, int status, const char *format, ...)
+{
+    char line[RS_TASK_WHY];
+    va_list args;
+    va_start(args, format);
+    if (format != NULL)
+        (void)vsnprintf(line, sizeof(line), format, args);
+    else
+        (void)snprintf(line, sizeof(line), "%s", reseal_strerror(status));
+    va_end(args);
+    finish(call, status, error_of(line), -1);
+}
+
+void rs_rpc_fail_as(struct rs_rpc *call, const struct rs_task_answer *answer)
+{
+    char line[RS_TASK_WHY];
+    (void)snprintf(line, sizeof(line), "%s", answer->why);
+    json_t *error = error_of(line);
+    /* What the task found before it failed helps to see why. */
+    json_t *reply = answer->result != NULL ? json_deep_copy(answer->result) : json_object();
+    (void)json_object_update(reply, error);
+    json_decref(error);
+    if (answer->event != NULL && answer->event[0] != '\0')
+        (void)json_object_set_new(reply, "event", json_string(answer->event));
+    finish(call, answer->status, reply, -1);
+}
+
+void rs_rpc_cancel(struct rs_keyd *d, struct rs_client *c)
+{
+    (void)d;
+    if (c->call != NULL) end_call(c->call);
+}
+
+/* ---- arguments -------------------------------------------------------------------- */
+
+static bool is_plain(const char *text)
+{
+    for (; *text != '\0'; text++)
+        if ((uint8_t)*text < 0x20 || *text == 0x7f) return false;
+    return true;
+}
+
+const char *rs_rpc_text(struct rs_rpc *call, const char *name, size_t max)
+{
+    const json_t *value = json_object_get(call->args, name);
+    const char *text = value == NULL ? "" : json_string_value(value);
+    if (text != NULL && strlen(text) < max && is_plain(text)) return text;
+    rs_rpc_fail(call, RESEAL_EINVAL, "%s: wants a text of at most %zu bytes without control characters", name,
+                max - 1);
+    return NULL;
+}
+
+const char *rs_rpc_need(struct rs_rpc *call, const char *name, size_t max)
+{
+    const char *text = rs_rpc_text(call, name, max);
+    if (text == NULL || *text != '\0') return text;
+    rs_rpc_fail(call, RESEAL_EINVAL, "%s: must be given", name);
+    return NULL;
+}
+
+int64_t rs_rpc_number(struct rs_rpc *call, const char *name, int64_t max, int64_t otherwise)
+{
+    const json_t *value = json_object_get(call->args, name);
+    if (value == NULL) return otherwise;
+    json_int_t n = json_integer_value(value);
+    if (json_is_integer(value) && n >= 0 && n <= max) return n;
+    rs_rpc_fail(call, RESEAL_EINVAL, "%s: wants a number from 0 to %lld", name, (long long)max);
+    return -1;
+}
+
+int rs_rpc_flag(struct rs_rpc *call, const char *name)
+{
+    const json_t *value = json_object_get(call->args, name);
+    if (value == NULL || json_is_boolean(value)) return json_is_true(value);
+    rs_rpc_fail(call, RESEAL_EINVAL, "%s: wants true or false", name);
+    return -1;
+}
+
+/* True when the name is one of the blank-separated ones. */
+static bool is_listed(const char *names, const char *name)
+{
+    size_t len = strlen(name);
+    for (const char *at = names; len != 0 && (at = strstr(at, name)) != NULL; at += len)
+        if ((at == names || at[-1] == ' ') && (at[len] == '\0' || at[len] == ' ') &&
+            strchr(name, ' ') == NULL)
+            return true;
+    return false;
+}
+
+bool rs_rpc_args(struct rs_rpc *call, const char *names)
+{
+    const char *name;
+    json_t *value;
+    json_object_foreach(call->args, name, value)
+    {
+        if (is_listed(names, name)) continue;
+        rs_rpc_fail(call, RESEAL_EINVAL, "%.64s: %s has no such argument%s%s", name, call->method,
+                    *names != '\0' ? ", only: " : "", names);
+        return false;
+    }
+    return true;
+}
+
+/* ---- a request ----------------------------------------------------------------------- */
+
+/* The text of a memfd that nobody can change or shorten, so that reading it neither waits nor faults. */
+static int read_text(int fd, char **out, size_t *len)
+{
+    struct stat st;
+    const int want = F_SEAL_WRITE | F_SEAL_SHRINK;
+    int seals = fcntl(fd, F_GET_SEALS);
+    if (seals < 0 || (seals & want) != want || fstat(fd, &st) != 0 || st.st_size <= 0) return RESEAL_EINVAL;
+    if (st.st_size > RS_RPC_TEXT_MAX) return RESEAL_ELIMIT;
+    *len = (size_t)st.st_size;
+    *out = malloc(*len);
+    if (*out == NULL) return RESEAL_ENOMEM;
+    return rs_pread_full(fd, *out, *len, 0) == 0 ? 0 : RESEAL_EIO;
+}
+
+/* False: the call has failed. */
+static bool parse(struct rs_rpc *call, int fd)
+{
+    RS_FREE char *text = NULL;
+    size_t len = 0;
+    json_error_t error;
+    const char *key;
+    json_t *value;
+    int r = read_text(fd, &text, &len);
+    if (r != 0) {
+        rs_rpc_fail(call, r,
+                    "a request is a text of 1 to %u bytes in a memfd with F_SEAL_WRITE and F_SEAL_SHRINK",
+                    RS_RPC_TEXT_MAX);
+        return false;
+    }
+    call->request = json_loadb(text, len, JSON_REJECT_DUPLICATES, &error);
+    if (call->request == NULL) {
+        rs_rpc_fail(call, RESEAL_EINVAL, "the request is no JSON: line %d: %s", error.line, error.text);
+        return false;
+    }
+    json_object_foreach(call->request, key, value)
+    {
+        if (strcmp(key, "method") == 0 && json_is_string(value))
+            call->method = json_string_value(value);
+        else if (strcmp(key, "args") == 0 && json_is_object(value))
+            call->args = value;
+        else
+            break;
+    }
+    bool whole = json_object_size(call->request) == (call->args != NULL ? 2u : 1u);
+    if (call->method == NULL || !whole) {
+        rs_rpc_fail(call, RESEAL_EINVAL,
+                    "a request is {\"method\": text, \"args\": object}, and nothing else");
+        return false;
+    }
+    if (call->args != NULL) return true;
+    value = json_object();
+    if (json_object_set_new(call->request, "args", value) == 0) call->args = value;
+    if (call->args == NULL) rs_rpc_fail(call, RESEAL_ENOMEM, NULL);
+    return call->args != NULL;
+}
+
+static const struct rs_rpc_method *find_method(const char *name)
+{
+    for (unsigned t = 0; rs_rpc_tables[t] != NULL; t++)
+        for (const struct rs_rpc_method *m = rs_rpc_tables[t]; m->name != NULL; m++)
+            if (strcmp(m->name, name) == 0) return m;
+    return NULL;
+}
+
+static void refuse_privilege(struct rs_rpc *call, int privilege)
+{
+    char line[RS_TASK_WHY];
+    const char *name = rs_privilege_names[privilege];
+    (void)snprintf(line, sizeof(line),
+                   "%s needs the privilege %s: the service's administrator can grant it in the policy, see "
+                   "reseal-policy(5)",
+                   call->method, name);
+    json_t *reply = error_of(line);
+    (void)json_object_set_new(reply, "privilege", json_string(name));
+    finish(call, RESEAL_EPERM, reply, -1);
+}
+
+static void dispatch(struct rs_rpc *call)
+{
+    const struct rs_client *c = call->client;
+    const struct rs_rpc_method *m = find_method(call->method);
+    if (m == NULL) {
+        rs_rpc_fail(call, RESEAL_ENOSUPPORT, "%.64s: this service has no such method", call->method);
+        return;
+    }
+    call->method = m->name;
+    if (m->privilege != RS_NO_PRIVILEGE &&
+        !rs_policy_has(call->d->policy, c->uid, c->gid, c->tenant, (enum rs_privilege)m->privilege)) {
+        refuse_privilege(call, m->privilege);
+        return;
+    }
+    if (call->nfds < m->min_fds || call->nfds > m->max_fds) {
+        rs_rpc_fail(call, RESEAL_EINVAL, "%s wants %u to %u descriptors, not %u", m->name, m->min_fds,
+                    m->max_fds, call->nfds);
+        return;
+    }
+    m->run(call);
+}
+
+bool rs_rpc_request(struct rs_keyd *d, struct rs_client *c, struct rs_msg *m)
+{
+    struct rs_rpc *call = calloc(1, sizeof(*call));
+    if (call == NULL) return false;
+    *call = (struct rs_rpc){.d = d, .client = c, .nfds = m->nfds - 1, .fds = {-1, -1, -1}};
+    RS_CLOSE int text = rs_msg_take_fd(m, 0);
+    for (unsigned i = 0; i < call->nfds; i++) call->fds[i] = rs_msg_take_fd(m, i + 1);
+    c->call = call;
+    rs_keyd_interest(d, &c->watch, 0);
+    if (parse(call, text)) dispatch(call);
+    return true;
+}
+
+/* ---- methods of the service itself ------------------------------------------------------ */
+
+static void list_methods(struct rs_rpc *call)
+{
+    if (!rs_rpc_args(call, "")) return;
+    json_t *list = json_array();
+    for (unsigned t = 0; rs_rpc_tables[t] != NULL; t++)
+        for (const struct rs_rpc_method *m = rs_rpc_tables[t]; m->name != NULL; m++) {
+            const char *privilege = m->privilege >= 0 ? rs_privilege_names[m->privilege] : "";
+            (void)json_array_append_new(list,
+                                        json_pack("{s:s, s:s}", "method", m->name, "privilege", privilege));
+        }
+    rs_rpc_answer(call, json_pack("{s:o}", "methods", list), -1);
+}
+
+const struct rs_rpc_method rs_rpc_service[] = {
+    {"service.methods", 0, 0, RS_NO_PRIVILEGE, list_methods},
+    {NULL, 0, 0, 0, NULL},
+};
