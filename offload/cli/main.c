@@ -18,6 +18,7 @@ static const struct command {
     {"status", "the running service: protections, workers, clients", reseal_cmd_status},
     {"top", "its rates, again and again", reseal_cmd_top},
     {"transcode", "re-encrypt a disk image, in place or into another", reseal_cmd_transcode},
+    {"vm", "the life of an encrypted VM: its home, its disks, its keys", reseal_cmd_vm},
     {"help", "this list, or the help of a command", reseal_cmd_help},
     {"policy", "who can reach what by a policy file, and where plaintext can come out", reseal_cmd_policy},
 };

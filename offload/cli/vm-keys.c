@@ -1,0 +1,343 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "offload/cli/vm-keys.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#define TEXT_MAX (16u << 20) /* of encryption.data, and of what is locked in it */
+
+void rs_vmc_seal_free(struct rs_vmc_seal *s)
+{
+    free(s->key_safe);
+    free(s->bundle);
+    free(s->data);
+    *s = (struct rs_vmc_seal){.key_safe = NULL};
+}
+
+/* ---- small things ------------------------------------------------------------------- */
+
+/* A descriptor of a text, to be read from its start; -errno. */
+static int text_fd(const char *text, size_t len)
+{
+    int fd = memfd_create("reseal-text", MFD_CLOEXEC);
+    if (fd < 0) return -errno;
+    int code = rs_pwrite_full(fd, text, len, 0);
+    if (code == 0) return fd;
+    close(fd);
+    return code;
+}
+
+/* What a descriptor holds, NUL-ended; NULL when it cannot be read. */
+static char *fd_text(int fd, size_t *len)
+{
+    off_t end = lseek(fd, 0, SEEK_END);
+    if (end < 0 || (uint64_t)end > TEXT_MAX) return NULL;
+    *len = (size_t)end;
+    char *text = calloc(1, *len + 1);
+    if (text == NULL || rs_pread_full(fd, text, *len, 0) == 0) return text;
+    free(text);
+    return NULL;
+}
+
+static json_t *details(const struct rs_vmc *c, const char *component)
+{
+    return json_pack("{s:s, s:s, s:s}", "x-Component", component, "x-Name", c->vm->name, "x-Identifier",
+                     c->vm->uuid);
+}
+
+/* Members that are left out where they are empty. */
+static void put_key(json_t *args, const struct rs_vmc_key *key)
+{
+    if (key == NULL) return;
+    if (key->provider[0] != '\0') json_object_set_new(args, "provider", json_string(key->provider));
+    if (key->key[0] != '\0') json_object_set_new(args, "key", json_string(key->key));
+}
+
+static bool take_key(const json_t *answer, struct rs_vmc_key *key)
+{
+    const char *provider = json_string_value(json_object_get(answer, "provider"));
+    const char *id = json_string_value(json_object_get(answer, "key"));
+    if (provider == NULL || id == NULL || strlen(provider) >= sizeof(key->provider) ||
+        strlen(id) >= sizeof(key->key))
+        return false;
+    (void)stpcpy(key->provider, provider);
+    (void)stpcpy(key->key, id);
+    return true;
+}
+
+static char *take_text(const json_t *answer, const char *name)
+{
+    const char *text = json_string_value(json_object_get(answer, name));
+    return text == NULL ? NULL : strdup(text);
+}
+
+/* A refusal's line, with the privilege that was missing where the line does not name it. */
+static int fail(struct rs_vmc *c, int err, const char *what, const char *why, const json_t *answer)
+{
+    const char *privilege = json_string_value(json_object_get(answer, "privilege"));
+    int exit_code = err == RESEAL_EAUTH ? RS_EXIT_FORMAT : rs_exit_of(err);
+    if (err == RESEAL_ETIMEDOUT) exit_code = RS_EXIT_KEY;
+    if (privilege != NULL && strstr(why, privilege) == NULL)
+        return rs_failure_set(&c->f, exit_code, "%s: %s (%s is missing)", what, why, privilege);
+    return rs_failure_set(&c->f, exit_code, "%s: %s", what, why);
+}
+
+static int broken(struct rs_vmc *c, const char *method)
+{
+    return rs_failure_set(&c->f, RS_EXIT_SERVICE, "the key service gave no proper answer to %s", method);
+}
+
+/* One request; on failure c->f says "WHAT: why". */
+static int call(struct rs_vmc *c, const char *method, json_t *args, const int *fds, unsigned nfds,
+                json_t **answer, int *fd, const char *what)
+{
+    char why[RS_KEYSERVICE_WHY];
+    json_t *got = NULL;
+    int err = rs_keyservice_call(c->service, method, args, fds, nfds, &got, fd, why, sizeof(why));
+    int code = err == 0 ? 0 : fail(c, err, what, why, got);
+    if (code == 0 && answer != NULL)
+        *answer = got;
+    else
+        json_decref(got);
+    return code;
+}
+
+/* ---- keys --------------------------------------------------------------------------- */
+
+void rs_vmc_key_state(struct rs_vmc *c, const struct rs_vmc_key *key, struct rs_vmc_state *out)
+{
+    *out = (struct rs_vmc_state){.known = false};
+    json_t *args = json_object(), *answer = NULL;
+    put_key(args, key);
+    int err = rs_keyservice_call(c->service, "kek.status", args, NULL, 0, &answer, NULL, out->why,
+                                 sizeof(out->why));
+    out->known = err == 0;
+    out->available = err == 0 && json_is_true(json_object_get(answer, "available"));
+    const char *reason = json_string_value(json_object_get(answer, "reason"));
+    if (!out->available && reason != NULL) (void)snprintf(out->reason, sizeof(out->reason), "%s", reason);
+    json_decref(answer);
+}
+
+/* ---- homes -------------------------------------------------------------------------- */
+
+static json_t *home_args(const struct rs_vmx *vmx)
+{
+    const char *safe = rs_vmx_get(vmx, "encryption.keySafe"), *bundle = rs_vmx_get(vmx, "encryption.bundle");
+    json_t *args = json_pack("{s:s}", "keySafe", safe != NULL ? safe : "");
+    if (args != NULL && bundle != NULL) json_object_set_new(args, "bundle", json_string(bundle));
+    return args;
+}
+
+/* The answer of home.open or home.check, and a descriptor. RESEAL_E... */
+static int ask_home(struct rs_vmc *c, const char *method, const struct rs_vmx *vmx, int *out, json_t **answer,
+                    char *why, size_t why_len)
+{
+    const char *data = rs_vmx_get(vmx, "encryption.data");
+    RS_CLOSE int fd = text_fd(data != NULL ? data : "", data != NULL ? strlen(data) : 0);
+    if (fd < 0) {
+        (void)snprintf(why, why_len, "%s", strerror(-fd));
+        return RESEAL_ENOMEM;
+    }
+    return rs_keyservice_call(c->service, method, home_args(vmx), &fd, 1, answer, out, why, why_len);
+}
+
+/* A key that cannot be had locks the VM; anything else is a fault of the file or of the caller. */
+static bool is_locked(int err)
+{
+    return err == RESEAL_ENOKEY || err == RESEAL_EKEYBAD || err == RESEAL_ENOSERVICE ||
+           err == RESEAL_ETIMEDOUT || err == RESEAL_EKEYGONE;
+}
+
+static int open_failed(struct rs_vmc *c, int err, const char *why, const json_t *answer)
+{
+    const struct rs_vm *vm = c->vm;
+    if (err == RESEAL_EAUTH || err == RESEAL_EFORMAT)
+        return rs_failure_set(&c->f, RS_EXIT_FORMAT,
+                              "%s is damaged or not of this VM: %s; reseal vm repair puts the safe copy back",
+                              vm->vmx_path, why);
+    if (is_locked(err) && vm->provider[0] != '\0')
+        return rs_failure_set(&c->f, RS_EXIT_KEY, "%s is locked: its key %s of provider %s cannot be had: %s",
+                              vm->name, vm->key, vm->provider, why);
+    return fail(c, err, vm->name, why, answer);
+}
+
+int rs_vmc_home_open(struct rs_vmc *c)
+{
+    char why[RS_VM_WHY];
+    json_t *answer = NULL;
+    RS_CLOSE int fd = -1;
+    int err = ask_home(c, "home.open", c->vm->outer, &fd, &answer, why, sizeof(why));
+    int code = err == 0 ? 0 : open_failed(c, err, why, answer);
+    json_decref(answer);
+    if (code != 0) return code;
+    size_t len = 0;
+    char *text = fd < 0 ? NULL : fd_text(fd, &len);
+    if (text == NULL) return broken(c, "home.open");
+    err = rs_vm_take_lines(c->vm, text, len, why, sizeof(why));
+    rs_wipe(text, len);
+    free(text);
+    return err == 0 ? 0 : rs_vmc_refuse(c, err, why);
+}
+
+int rs_vmc_home_check(struct rs_vmc *c, const struct rs_vmx *vmx, char *why, size_t why_len)
+{
+    json_t *answer = NULL;
+    int err = ask_home(c, "home.check", vmx, NULL, &answer, why, why_len);
+    json_decref(answer);
+    return err;
+}
+
+int rs_vmc_home_seal(struct rs_vmc *c, const struct rs_vmc_key *key, const char *bundle, bool fresh,
+                     const char *text, size_t len, struct rs_vmc_seal *out)
+{
+    *out = (struct rs_vmc_seal){.key_safe = NULL};
+    RS_CLOSE int fd = text_fd(text, len), got = -1;
+    if (fd < 0) return rs_failure_errno(&c->f, fd, "hand over the lines of", c->vm->vmx_path);
+    json_t *args = json_pack("{s:o}", "details", details(c, "VM")), *answer = NULL;
+    put_key(args, key);
+    if (bundle != NULL) json_object_set_new(args, "bundle", json_string(bundle));
+    if (fresh) json_object_set_new(args, "new", json_true());
+    int code = call(c, "home.seal", args, &fd, 1, &answer, &got, "cannot encrypt the VM's home");
+    if (code != 0) return code;
+    size_t data = 0;
+    out->key_safe = take_text(answer, "keySafe");
+    out->bundle = take_text(answer, "bundle");
+    out->data = got < 0 ? NULL : fd_text(got, &data);
+    bool ok = take_key(answer, &out->key) && out->key_safe != NULL && out->bundle != NULL &&
+              out->data != NULL && data != 0;
+    json_decref(answer);
+    return ok ? 0 : broken(c, "home.seal");
+}
+
+int rs_vmc_home_rewrap(struct rs_vmc *c, const struct rs_vmc_key *key, struct rs_vmc_seal *out)
+{
+    *out = (struct rs_vmc_seal){.key_safe = NULL};
+    json_t *args = home_args(c->vm->outer), *answer = NULL;
+    put_key(args, key);
+    json_object_set_new(args, "details", details(c, "VM"));
+    int code = call(c, "home.rewrap", args, NULL, 0, &answer, NULL, "cannot change the key of the VM's home");
+    if (code != 0) return code;
+    out->key_safe = take_text(answer, "keySafe");
+    out->bundle = take_text(answer, "bundle");
+    bool ok = take_key(answer, &out->key) && out->key_safe != NULL;
+    json_decref(answer);
+    return ok ? 0 : broken(c, "home.rewrap");
+}
+
+/* ---- disks -------------------------------------------------------------------------- */
+
+/* Handles are 32 hex digits. */
+static bool take_handle(const json_t *answer, reseal_key *out)
+{
+    const char *text = json_string_value(json_object_get(answer, "handle"));
+    unsigned long long a, b;
+    int end = 0;
+    if (text == NULL || sscanf(text, "%16llx%16llx%n", &a, &b, &end) != 2 || end != 32 || text[32] != '\0')
+        return false;
+    out->id[0] = a;
+    out->id[1] = b;
+    return true;
+}
+
+static uint64_t number(const json_t *answer, const char *name)
+{
+    json_int_t n = json_integer_value(json_object_get(answer, name));
+    return n > 0 ? (uint64_t)n : 0;
+}
+
+static void take_luks(const json_t *answer, struct reseal_luks *luks)
+{
+    *luks = (struct reseal_luks){.size = sizeof(*luks),
+                                 .version = (uint32_t)number(answer, "version"),
+                                 .unit = (uint32_t)number(answer, "unit"),
+                                 .key_bits = (uint32_t)number(answer, "key_bits"),
+                                 .step = number(answer, "step"),
+                                 .first_tweak = number(answer, "first_tweak"),
+                                 .data_offset = number(answer, "data_offset"),
+                                 .data_size = number(answer, "data_size"),
+                                 .header_size = number(answer, "header_size")};
+    const char *uuid = json_string_value(json_object_get(answer, "uuid"));
+    if (uuid != NULL) (void)snprintf(luks->uuid, sizeof(luks->uuid), "%s", uuid);
+}
+
+int rs_vmc_disk_open(reseal *service, int header, const struct rs_vmc_key *key, uint32_t use, reseal_key *out,
+                     struct reseal_luks *luks, char *why, size_t why_len)
+{
+    json_t *args = json_pack("{s:i}", "use", (int)use), *answer = NULL;
+    put_key(args, key);
+    int err = rs_keyservice_call(service, "disk.open", args, &header, 1, &answer, NULL, why, why_len);
+    if (err == 0) {
+        take_luks(answer, luks);
+        if (!take_handle(answer, out) || luks->unit == 0 || luks->step == 0) {
+            (void)snprintf(why, why_len, "the key service gave no proper answer to disk.open");
+            err = RESEAL_EPROTO;
+        }
+    }
+    json_decref(answer);
+    return err;
+}
+
+int rs_vmc_disk_format(struct rs_vmc *c, const struct rs_vmc_format *f, const char *name, int *header)
+{
+    char what[RS_DISK_NODE_MAX + 64];
+    (void)snprintf(what, sizeof(what), "cannot make a key for %s", name);
+    json_t *args = json_pack("{s:i, s:I, s:I, s:I, s:o}", "version", (int)f->version, "unit",
+                             (json_int_t)f->unit, "key_bits", (json_int_t)f->key_bits, "data_size",
+                             (json_int_t)f->size, "details", details(c, "VM"));
+    put_key(args, &f->key);
+    if (f->label != NULL && f->version == 2) json_object_set_new(args, "label", json_string(f->label));
+    if (f->existing) json_object_set_new(args, "existing", json_true());
+    json_object_set_new(args, "use", json_integer(RESEAL_USE_DESTINATION));
+    int code = call(c, "disk.format", args, NULL, 0, NULL, header, what);
+    return code != 0 ? code : *header >= 0 ? 0 : broken(c, "disk.format");
+}
+
+int rs_vmc_disk_rewrap(struct rs_vmc *c, int header, const struct rs_vmc_key *was,
+                       const struct rs_vmc_key *key, const char *name, int *fresh)
+{
+    char what[RS_DISK_NODE_MAX + 64];
+    (void)snprintf(what, sizeof(what), "cannot change the key of %s", name);
+    json_t *args = json_pack("{s:o}", "details", details(c, "VM"));
+    put_key(args, key);
+    if (was != NULL) {
+        json_object_set_new(args, "old_provider", json_string(was->provider));
+        json_object_set_new(args, "old_key", json_string(was->key));
+    }
+    int code = call(c, "disk.rewrap", args, &header, 1, NULL, fresh, what);
+    return code != 0 ? code : *fresh >= 0 ? 0 : broken(c, "disk.rewrap");
+}
+
+/* ---- files -------------------------------------------------------------------------- */
+
+static int file(struct rs_vmc *c, const char *method, const char *verb, const char *bundle, int from, int to,
+                const char *name)
+{
+    char what[PATH_MAX + 32];
+    (void)snprintf(what, sizeof(what), "cannot %s %s", verb, name);
+    int fds[2] = {from, to};
+    return call(c, method, json_pack("{s:s}", "bundle", bundle), fds, 2, NULL, NULL, what);
+}
+
+int rs_vmc_file_seal(struct rs_vmc *c, const char *bundle, int from, int to, const char *name)
+{
+    return file(c, "file.seal", "encrypt", bundle, from, to, name);
+}
+
+int rs_vmc_file_open(struct rs_vmc *c, const char *bundle, int from, int to, const char *name)
+{
+    return file(c, "file.open", "decrypt", bundle, from, to, name);
+}
+
+/* ---- events ------------------------------------------------------------------------- */
+
+void rs_vmc_event(struct rs_vmc *c, const char *id, const char *message)
+{
+    if (c->service == NULL && rs_vmc_connect(c) != 0) return;
+    char why[RS_KEYSERVICE_WHY];
+    json_t *args = json_pack("{s:s, s:s, s:s, s:s}", "id", id, "message", message, "vm", c->vm->name, "uuid",
+                             c->vm->uuid);
+    (void)!rs_keyservice_call(c->service, "vm.tell", args, NULL, 0, NULL, NULL, why, sizeof(why));
+}

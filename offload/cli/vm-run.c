@@ -1,0 +1,43 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "offload/cli/vm.h"
+
+#include "offload/cli/vm-keys.h"
+
+#include <stdlib.h>
+#include <unistd.h>
+
+int rs_vmc_connect(struct rs_vmc *c)
+{
+    if (c->service != NULL) return 0;
+    struct reseal_options options = {
+        .size = sizeof(options), .runtime_dir = c->o.runtime_dir, .tenant = c->o.tenant};
+    int code = reseal_open(&c->service, &options);
+    return code == 0 ? 0 : rs_failure_set(&c->f, rs_exit_of(code), "%s", reseal_strerror(code));
+}
+
+int rs_vmc_refuse(struct rs_vmc *c, int code, const char *why)
+{
+    int exit_code = code == RESEAL_EBUSY        ? RS_EXIT_REFUSED
+                    : code == RESEAL_ENOKEY     ? RS_EXIT_FAILED
+                    : code == RESEAL_ENOSUPPORT ? RS_EXIT_FORMAT
+                                                : rs_exit_of(code);
+    return rs_failure_set(&c->f, exit_code, "%s", why);
+}
+
+int rs_vmc_open(struct rs_vmc *c, bool lines)
+{
+    char why[RS_VM_WHY];
+    int code = rs_vm_open(c->o.vm, &c->vm, why, sizeof(why));
+    if (code != 0) return rs_vmc_refuse(c, code, why);
+    if (!lines || !c->vm->sealed) return 0;
+    code = rs_vmc_connect(c);
+    return code != 0 ? code : rs_vmc_home_open(c);
+}
+
+void rs_vmc_close(struct rs_vmc *c)
+{
+    rs_vm_close(c->vm);
+    if (c->service != NULL) reseal_close(c->service);
+    if (c->lock >= 0) close(c->lock);
+    json_decref(c->result);
+}

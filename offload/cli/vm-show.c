@@ -1,0 +1,180 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "offload/cli/progress.h"
+#include "offload/cli/vm-keys.h"
+#include "offload/vm/state.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+/* What a file of the home is: absent, plain, or an envelope. */
+static const char *file_state(const char *path)
+{
+    char start[21];
+    RS_FREE char *text = NULL;
+    size_t len = 0;
+    if (path[0] == '\0') return "none";
+    if (rs_vm_read_file(path, 256u << 20, &text, &len) != 0) return "missing";
+    if (len < sizeof(start)) return "not encrypted";
+    return memcmp(text, "DataTransformEnvelope", sizeof(start)) == 0 ? "encrypted" : "not encrypted";
+}
+
+/* "available", "KeyStateMissingInCache: ...", or that nobody can tell. */
+static json_t *key_json(struct rs_vmc *c, const struct rs_vmc_key *key)
+{
+    struct rs_vmc_state state = {.known = false};
+    json_t *o = json_pack("{s:s, s:s}", "provider", key->provider, "key", key->key);
+    if (c->service != NULL) rs_vmc_key_state(c, key, &state);
+    if (!state.known) {
+        json_object_set_new(o, "available", json_null());
+    } else {
+        json_object_set_new(o, "available", json_boolean(state.available));
+        if (!state.available) json_object_set_new(o, "reason", json_string(state.reason));
+    }
+    return o;
+}
+
+static json_t *disk_json(struct rs_vmc *c, const struct rs_vm_disk *v)
+{
+    const struct rs_disk *d = &v->disk;
+    json_t *o =
+        json_pack("{s:s, s:s, s:s, s:b, s:I}", "node", d->node, "path", d->path, "format",
+                  rs_disk_format_name(d->format), "encrypted", d->encrypted, "size", (json_int_t)d->size);
+    if (o == NULL) return NULL;
+    if (v->problem != 0) json_object_set_new(o, "problem", json_string(v->why));
+    if (!d->encrypted) return o;
+    json_object_set_new(o, "unit", json_integer((json_int_t)d->unit));
+    json_object_set_new(o, "uuid", json_string(d->uuid));
+    if (d->provider[0] == '\0') return o;
+    struct rs_vmc_key key;
+    memcpy(key.provider, d->provider, sizeof(key.provider));
+    memcpy(key.key, d->key, sizeof(key.key));
+    json_t *state = key_json(c, &key);
+    if (state != NULL) json_object_update_new(o, state);
+    if (json_is_false(json_object_get(o, "available")))
+        json_object_set_new(o, "problem",
+                            json_string("the disk is encrypted and a required key was not found"));
+    return o;
+}
+
+static void put_home(struct rs_vmc *c, json_t *o, const struct rs_failure *locked)
+{
+    const struct rs_vm *vm = c->vm;
+    json_object_set_new(o, "encrypted", json_boolean(vm->sealed));
+    if (vm->sealed) {
+        json_object_set_new(o, "locked", json_boolean(vm->lines == NULL));
+        if (vm->provider[0] != '\0') {
+            struct rs_vmc_key key;
+            memcpy(key.provider, vm->provider, sizeof(key.provider));
+            memcpy(key.key, vm->key, sizeof(key.key));
+            json_t *state = key_json(c, &key);
+            if (state != NULL) json_object_update_new(o, state);
+        }
+    }
+    if (vm->lines == NULL) {
+        json_object_set_new(o, "why", json_string(locked->text));
+        return;
+    }
+    const char *policy = rs_vmx_get(vm->lines, "reseal.policy");
+    if (policy != NULL) json_object_set_new(o, "policy", json_string(policy));
+    json_object_set_new(o, "vtpm", json_boolean(vm->has_vtpm));
+    json_object_set_new(o, "vtpm_state", json_string(file_state(vm->vtpm)));
+    json_object_set_new(o, "nvram", json_string(file_state(vm->nvram)));
+}
+
+static void put_state(struct rs_vmc *c, json_t *o)
+{
+    char why[RS_VM_WHY];
+    struct rs_vm_snapshots snapshots;
+    bool off = rs_vm_powered_off(c->vm, why, sizeof(why)) == 0;
+    json_object_set_new(o, "power", json_string(off ? "off" : "on"));
+    if (rs_vm_find_snapshots(c->vm, &snapshots, why, sizeof(why)) == 0)
+        json_object_set_new(o, "snapshots",
+                            json_string(snapshots.count == 0 ? "none"
+                                        : snapshots.tree     ? "tree"
+                                                             : "chain"));
+}
+
+static const char *text_of(const json_t *o, const char *name, const char *otherwise)
+{
+    const char *text = json_string_value(json_object_get(o, name));
+    return text != NULL ? text : otherwise;
+}
+
+static void print_key(const json_t *o)
+{
+    const char *provider = text_of(o, "provider", NULL);
+    const json_t *available = json_object_get(o, "available");
+    if (provider == NULL) {
+        printf(", its key is not of a provider");
+        return;
+    }
+    printf(", provider %s, key %s (%s)", provider, text_of(o, "key", ""),
+           json_is_true(available)    ? "available"
+           : json_is_false(available) ? text_of(o, "reason", "not available")
+                                      : "the service cannot tell");
+}
+
+static void print_disk(const json_t *d)
+{
+    char size[24];
+    rs_bytes_text((uint64_t)json_integer_value(json_object_get(d, "size")), size, sizeof(size));
+    printf("  %-10s %s, %s, %s", text_of(d, "node", ""), text_of(d, "path", ""), text_of(d, "format", ""),
+           size);
+    if (json_is_true(json_object_get(d, "encrypted")))
+        print_key(d);
+    else
+        printf(", not encrypted");
+    if (json_object_get(d, "problem") != NULL) printf(": %s", text_of(d, "problem", ""));
+    putchar('\n');
+}
+
+static void print(const struct rs_vmc *c)
+{
+    const json_t *o = c->result;
+    size_t i;
+    json_t *disk;
+    printf("%s (%s), power %s, snapshots: %s\n", c->vm->name, c->vm->vmx_path, text_of(o, "power", "unknown"),
+           text_of(o, "snapshots", "unknown"));
+    printf("  %-10s ", "home");
+    if (c->vm->sealed) {
+        printf("encrypted");
+        print_key(o);
+        printf(c->vm->lines == NULL ? ": locked: %s\n" : "\n", text_of(o, "why", ""));
+    } else {
+        printf("not encrypted\n");
+    }
+    if (c->vm->lines == NULL) return;
+    if (json_object_get(o, "policy") != NULL) printf("  %-10s %s\n", "policy", text_of(o, "policy", ""));
+    printf("  %-10s %s\n", "nvram", text_of(o, "nvram", ""));
+    if (c->vm->has_vtpm) printf("  %-10s state: %s\n", "vTPM", text_of(o, "vtpm_state", ""));
+    json_array_foreach(json_object_get(o, "disks"), i, disk) print_disk(disk);
+}
+
+static bool only_locked(const struct rs_failure *f)
+{
+    return f->exit == RS_EXIT_KEY || f->exit == RS_EXIT_SERVICE;
+}
+
+int rs_vmc_show(struct rs_vmc *c)
+{
+    int code = rs_vmc_open(c, false);
+    if (code != 0) return code;
+    /* A locked VM, and one that is looked at without a service, can still be shown. */
+    struct rs_failure locked = {.exit = 0};
+    code = rs_vmc_connect(c);
+    if (code == 0 && c->vm->sealed) code = rs_vmc_home_open(c);
+    if (code != 0) {
+        locked = c->f;
+        if (c->vm->sealed && !only_locked(&locked)) return code;
+        c->f = (struct rs_failure){.exit = 0};
+    }
+    c->result = json_pack("{s:s, s:s, s:s}", "vm", c->vm->name, "folder", c->vm->folder, "uuid", c->vm->uuid);
+    if (c->result == NULL) return rs_failure_set(&c->f, RS_EXIT_FAILED, "out of memory");
+    put_home(c, c->result, &locked);
+    put_state(c, c->result);
+    json_t *disks = json_array();
+    for (unsigned i = 0; i < c->vm->ndisks; i++) json_array_append_new(disks, disk_json(c, &c->vm->disks[i]));
+    json_object_set_new(c->result, "disks", disks);
+    if (!c->o.json) print(c);
+    return 0;
+}

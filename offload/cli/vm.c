@@ -1,0 +1,106 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "offload/cli/vm.h"
+
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+/* A command is a row; one with options of its own has `own` in place of `run` and prints its help by itself.
+ */
+const struct rs_vmc_command rs_vmc_commands[] = {
+    {.name = "show",
+     .summary = "what is encrypted, by which key, and whether it is locked",
+     .help = "usage: reseal vm show [OPTIONS] VM\n"
+             "  VM                      its folder, or its .vmx file\n"
+             "  --json                  as JSON on stdout\n"
+             "example: reseal vm show /vms/web\n",
+     .run = rs_vmc_show},
+};
+const unsigned rs_vmc_ncommands = RS_ARRAY_LEN(rs_vmc_commands);
+
+static const char common_help[] =
+    "with all of them:\n"
+    "  --runtime-dir PATH      the service's folder\n"
+    "  --tenant NAME           the tenant whose keys are meant\n"
+    "  -q, --quiet             no progress, no summary\n"
+    "  -h, --help              this help\n"
+    "exit codes: 0 done, 1 failed, 2 usage, 3 refused, 4 key missing or wrong: locked,\n"
+    "5 damaged or unknown format, 6 input/output or no space, 7 no service,\n"
+    "130 interrupted: run the same command again\n";
+
+static const struct rs_vmc_command *find(const char *name)
+{
+    for (unsigned i = 0; i < rs_vmc_ncommands; i++)
+        if (strcmp(rs_vmc_commands[i].name, name) == 0) return &rs_vmc_commands[i];
+    return NULL;
+}
+
+static void print_help(const struct rs_vmc_command *only)
+{
+    if (only == NULL)
+        printf(
+            "usage: reseal vm COMMAND [OPTIONS] VM\n\nThe life of an encrypted VM: its home, its disks, its "
+            "keys.\n\n");
+    for (unsigned i = 0; only == NULL && i < rs_vmc_ncommands; i++)
+        printf("  %-10s %s\n", rs_vmc_commands[i].name, rs_vmc_commands[i].summary);
+    for (unsigned i = 0; i < rs_vmc_ncommands; i++) {
+        const struct rs_vmc_command *c = &rs_vmc_commands[i];
+        if (only != NULL && only != c) continue;
+        if (only == NULL) putchar('\n');
+        if (c->help != NULL) printf("%s", c->help);
+    }
+    printf("%s%s", only == NULL ? "\n" : "", common_help);
+}
+
+static void report(const struct rs_vmc *c, const char *command)
+{
+    if (c->o.json) {
+        json_t *o = json_pack("{s:s, s:i}", "status",
+                              c->f.exit == 0                     ? "done"
+                              : c->f.exit == RS_EXIT_INTERRUPTED ? "interrupted"
+                                                                 : "failed",
+                              "exit", c->f.exit);
+        if (o == NULL) return;
+        if (c->f.exit != 0) json_object_set_new(o, "error", json_string(c->f.text));
+        if (c->result != NULL) json_object_update(o, c->result);
+        json_dumpf(o, stdout, JSON_COMPACT | JSON_ENSURE_ASCII);
+        putchar('\n');
+        json_decref(o);
+    } else if (c->f.exit != 0) {
+        char name[32];
+        (void)snprintf(name, sizeof(name), "vm %s", command);
+        (void)rs_cli_fail(c->f.exit, name, "%s", c->f.text);
+    }
+}
+
+static int run(const struct rs_vmc_command *command, int argc, char **argv)
+{
+    struct rs_vmc *c = calloc(1, sizeof(*c));
+    if (c == NULL) return rs_cli_fail(RS_EXIT_FAILED, "vm", "out of memory");
+    c->lock = -1;
+    int code = rs_vmc_parse(command, &c->o, argc, argv, &c->f);
+    if (code == 0 && c->o.help) {
+        print_help(command);
+    } else {
+        /* A file-size limit or a closed pipe is an error of the write, not the end of the program. */
+        (void)signal(SIGXFSZ, SIG_IGN);
+        (void)signal(SIGPIPE, SIG_IGN);
+        if (code == 0) code = command->run(c);
+        report(c, command->name);
+    }
+    rs_vmc_close(c);
+    free(c);
+    return code;
+}
+
+int reseal_cmd_vm(int argc, char **argv)
+{
+    if (argc < 2 || strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0) {
+        print_help(NULL);
+        return argc < 2 ? RS_CLI_USAGE : RS_CLI_OK;
+    }
+    const struct rs_vmc_command *command = find(argv[1]);
+    if (command == NULL)
+        return rs_cli_fail(RS_CLI_USAGE, "vm", "no command '%s': 'reseal vm --help' lists them", argv[1]);
+    return command->own != NULL ? command->own(argc - 1, argv + 1) : run(command, argc - 1, argv + 1);
+}

@@ -1,0 +1,99 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef RS_CLI_VM_H
+#define RS_CLI_VM_H
+
+/*
+ * reseal vm: the life of an encrypted VM. What its files are, offload/vm knows;
+ * what its keys are, the key service; here is what is done in which order.
+ *
+ *   vm.c           the table of commands
+ *   vm-options.c   command lines and help
+ *   vm-run.c       opening a VM and the service, telling what came of it
+ *   vm-keys.c      requests to the key service
+ *   vm-show.c      show, unlock
+ *   vm-create.c    create
+ *   vm-encrypt.c   encrypt, decrypt, recrypt --deep: new files beside the old ones, then the change of names
+ *   vm-recrypt.c   recrypt --shallow: new headers
+ *   vm-home.c      .vmx, NVRAM and vTPM state, sealed and opened
+ *   vm-copy.c      the data of a disk through the hot path
+ *   vm-repair.c    repair
+ *   vm-serve.c     serve
+ */
+
+#include "offload/cli/exit.h"
+#include "offload/client/keyservice.h"
+#include "offload/vm/vm.h"
+
+/* Options, as bits: which command takes which. */
+enum rs_vmc_option {
+    RS_VMC_PROVIDER = 1 << 0,
+    RS_VMC_POLICY = 1 << 1,
+    RS_VMC_DISK = 1 << 2,
+    RS_VMC_HOME = 1 << 3,
+    RS_VMC_VTPM = 1 << 4,
+    RS_VMC_REMOVE_VTPM = 1 << 5,
+    RS_VMC_SHALLOW = 1 << 6,
+    RS_VMC_DEEP = 1 << 7,
+    RS_VMC_FORMAT = 1 << 8,
+    RS_VMC_VERSION = 1 << 9,
+    RS_VMC_LIST = 1 << 10,
+    RS_VMC_ABANDON = 1 << 11,
+    RS_VMC_SAFE = 1 << 12,
+};
+
+struct rs_vmc_options {
+    const char *vm; /* folder or .vmx */
+    const char *provider, *policy, *policy_dir, *safe_dir, *runtime_dir, *tenant;
+    const char *format; /* of new encrypted disks: luks2, luks1, xts; NULL: by the disk */
+    const char *disks[RS_VM_DISKS_MAX];
+    unsigned ndisks;
+    uint64_t version; /* of a safe copy; 0: the newest */
+    bool home, vtpm, remove_vtpm, shallow, deep, list, abandon, json, quiet, help;
+};
+
+/* One run of a command. */
+struct rs_vmc {
+    struct rs_vmc_options o;
+    struct rs_failure f;
+    reseal *service; /* NULL until rs_vmc_connect() */
+    struct rs_vm *vm;
+    int lock;       /* -1 */
+    json_t *result; /* what --json prints besides the status */
+};
+
+struct rs_vmc_command {
+    const char *name;
+    const char *summary;
+    const char *help;                  /* usage, options, example */
+    unsigned options;                  /* enum rs_vmc_option, or-ed */
+    int (*run)(struct rs_vmc *c);      /* 0 or an exit code, with c->f set */
+    int (*own)(int argc, char **argv); /* or one with options of its own */
+};
+
+extern const struct rs_vmc_command rs_vmc_commands[];
+extern const unsigned rs_vmc_ncommands;
+
+/* ---- vm-options.c ---- */
+
+RS_MUST_CHECK int rs_vmc_parse(const struct rs_vmc_command *command, struct rs_vmc_options *o, int argc,
+                               char **argv, struct rs_failure *f);
+
+/* ---- vm-run.c ---- */
+
+/* Connects to the service. 0 or an exit code. */
+RS_MUST_CHECK int rs_vmc_connect(struct rs_vmc *c);
+
+/* Reads the VM; with `lines` an encrypted home is opened too. 0 or an exit code. */
+RS_MUST_CHECK int rs_vmc_open(struct rs_vmc *c, bool lines);
+
+/* Frees what a command has. */
+void rs_vmc_close(struct rs_vmc *c);
+
+/* rs_failure_set() for a code and line of offload/vm. */
+int rs_vmc_refuse(struct rs_vmc *c, int code, const char *why);
+
+/* ---- vm-show.c ---- */
+
+RS_MUST_CHECK int rs_vmc_show(struct rs_vmc *c);
+
+#endif

@@ -1,0 +1,219 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "offload/vm/disk.h"
+
+#include "offload/vm/disk-luks.h"
+#include "offload/vm/files.h"
+#include "offload/vm/locator.h"
+#include "offload/vm/vmdk.h"
+#include "reseal/reseal.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <libgen.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+const char *rs_disk_format_name(enum rs_disk_format format)
+{
+    static const char *const names[RS_DISK_FORMATS] = {"raw",  "luks1",    "luks2", "xts",
+                                                       "vmdk", "vmdk-xts", "qcow2", "qcow2-luks"};
+    return (unsigned)format < RS_DISK_FORMATS ? names[format] : "unknown";
+}
+
+/* ---- locators ----------------------------------------------------------------------- */
+
+static const struct rs_locator *find_fqid(const struct rs_locator *l)
+{
+    for (; l != NULL; l = l->next) {
+        const struct rs_locator *found = l->type == RS_LOCATOR_FQID ? l : find_fqid(l->child);
+        if (found != NULL) return found;
+    }
+    return NULL;
+}
+
+int rs_disk_take_locator(const char *text, char provider[RS_DISK_PROVIDER_MAX], char key[RS_DISK_KEY_MAX])
+{
+    struct rs_locator *l = NULL;
+    char why[128];
+    int err = rs_locator_parse(text, strlen(text), &l, why, sizeof(why));
+    const struct rs_locator *f = err == 0 ? find_fqid(l) : NULL;
+    if (err == 0 && (f == NULL || f->fields[RS_FQID_PROVIDER] == NULL || f->fields[RS_FQID_KEY] == NULL ||
+                     strlen(f->fields[RS_FQID_PROVIDER]) >= RS_DISK_PROVIDER_MAX ||
+                     strlen(f->fields[RS_FQID_KEY]) >= RS_DISK_KEY_MAX))
+        err = RESEAL_EFORMAT;
+    if (err == 0) {
+        (void)stpcpy(provider, f->fields[RS_FQID_PROVIDER]);
+        (void)stpcpy(key, f->fields[RS_FQID_KEY]);
+    }
+    rs_locator_free(l);
+    return err;
+}
+
+char *rs_disk_locator(const char *provider, const char *key)
+{
+    const char *fields[RS_LOCATOR_FIELDS] = {NULL, provider, key};
+    struct rs_locator *l = rs_locator_new(RS_LOCATOR_FQID, fields);
+    char *text = l == NULL ? NULL : rs_locator_text(l);
+    rs_locator_free(l);
+    return text;
+}
+
+/* ---- files -------------------------------------------------------------------------- */
+
+/* A file that another one names: beside it unless it is absolute. */
+static bool beside(const char *of, const char *name, char out[PATH_MAX])
+{
+    char copy[PATH_MAX];
+    (void)snprintf(copy, sizeof(copy), "%s", of);
+    return rs_vm_resolve(dirname(copy), name, out);
+}
+
+static int failed_errno(const char *path, char *why, size_t why_len)
+{
+    return rs_vm_refuse(RESEAL_EIO, why, why_len, "cannot read %s: %s", path, strerror(errno));
+}
+
+static bool side_header(struct rs_disk *d)
+{
+    struct stat st;
+    char path[PATH_MAX];
+    int n = snprintf(path, sizeof(path), "%s" RS_DISK_HEADER, d->path);
+    if (n <= 0 || (size_t)n >= sizeof(path) || stat(path, &st) != 0) return false;
+    memcpy(d->header_path, path, sizeof(path));
+    return true;
+}
+
+/* Ciphertext from byte 0 whose header is elsewhere. */
+static int look_side_header(struct rs_disk *d, char *why, size_t why_len)
+{
+    uint64_t size = d->size, offset = d->data_offset;
+    RS_CLOSE int fd = open(d->header_path, O_RDONLY | O_CLOEXEC);
+    struct stat st;
+    if (fd < 0 || fstat(fd, &st) != 0) return failed_errno(d->header_path, why, why_len);
+    int err = rs_disk_look_luks(fd, UINT64_MAX, d, why, why_len);
+    d->header_size = (uint64_t)st.st_size;
+    d->size = size;
+    d->data_offset = offset;
+    return err;
+}
+
+static int look_vmdk(struct rs_disk *d, const struct rs_vmdk *v, char *why, size_t why_len)
+{
+    struct rs_vmdk_extent extent;
+    int err = rs_vmdk_extent(v, &extent, why, why_len);
+    if (err != 0) return err;
+    if (!beside(d->path, extent.file, d->data_path))
+        return rs_vm_refuse(RESEAL_EFORMAT, why, why_len, "the name of its extent is too long");
+    struct stat st;
+    if (stat(d->data_path, &st) != 0) return failed_errno(d->data_path, why, why_len);
+    d->size = extent.sectors * 512;
+    d->data_offset = extent.first * 512;
+    if (!rs_range_ok(d->data_offset, d->size, (uint64_t)st.st_size))
+        return rs_vm_refuse(RESEAL_EFORMAT, why, why_len, "its extent %s is truncated", d->data_path);
+    const char *hint = rs_vmdk_get(v, "parentFileNameHint");
+    if (hint != NULL && !beside(d->path, hint, d->parent))
+        return rs_vm_refuse(RESEAL_EFORMAT, why, why_len, "the name of its parent is too long");
+    const char *keys = rs_vmdk_get(v, "encryptionKeys");
+    d->format = keys != NULL ? RS_DISK_VMDK_XTS : RS_DISK_VMDK;
+    if (keys == NULL) return 0;
+    d->encrypted = true;
+    if (rs_disk_take_locator(keys, d->provider, d->key) != 0)
+        return rs_vm_refuse(RESEAL_EFORMAT, why, why_len, "its encryptionKeys line is no key locator");
+    if (!side_header(d))
+        return rs_vm_refuse(RESEAL_ENOSUPPORT, why, why_len,
+                            "it is encrypted by another program (there is no %s" RS_DISK_HEADER
+                            "): only that "
+                            "program can read it",
+                            d->path);
+    return look_side_header(d, why, why_len);
+}
+
+/* ---- LUKS --------------------------------------------------------------------------- */
+
+static const uint8_t luks_magic[6] = {'L', 'U', 'K', 'S', 0xba, 0xbe};
+
+int rs_disk_look_luks(int fd, uint64_t file_size, struct rs_disk *d, char *why, size_t why_len)
+{
+    uint8_t start[512];
+    int code = rs_pread_full(fd, start, sizeof(start), 0);
+    if (code != 0 || memcmp(start, luks_magic, sizeof(luks_magic)) != 0)
+        return rs_vm_refuse(RESEAL_EFORMAT, why, why_len, "it holds no LUKS header, or a damaged one");
+    unsigned version = (unsigned)start[6] << 8 | start[7];
+    if (version != 1 && version != 2)
+        return rs_vm_refuse(RESEAL_EFORMAT, why, why_len, "its LUKS header is of version %u", version);
+    code = version == 1 ? rs_disk_luks1(start, d) : rs_disk_luks2(fd, start, d);
+    if (code == RESEAL_ENOMEM) return code;
+    if (code != 0) return rs_vm_refuse(code, why, why_len, "its LUKS%u header is damaged", version);
+    if (d->data_offset > file_size || (d->size != 0 && !rs_range_ok(d->data_offset, d->size, file_size)))
+        return rs_vm_refuse(RESEAL_EFORMAT, why, why_len, "it is truncated: its data begins at byte %llu",
+                            (unsigned long long)d->data_offset);
+    if (d->size == 0) d->size = file_size - d->data_offset;
+    d->encrypted = true;
+    return 0;
+}
+
+/* ---- all of it ---------------------------------------------------------------------- */
+
+static bool qcow2_luks(const uint8_t *start, size_t len)
+{
+    /* crypt_method, a 32-bit number at byte 32. */
+    return len >= 36 && start[32] == 0 && start[33] == 0 && start[34] == 0 && start[35] == 2;
+}
+
+static int look_image(struct rs_disk *d, int fd, uint64_t size, const uint8_t *start, size_t have, char *why,
+                      size_t why_len)
+{
+    memcpy(d->data_path, d->path, sizeof(d->data_path));
+    d->size = size;
+    if (have >= 4 && memcmp(start, "QFI\xfb", 4) == 0) {
+        d->encrypted = qcow2_luks(start, have);
+        d->format = d->encrypted ? RS_DISK_QCOW2_LUKS : RS_DISK_QCOW2;
+        return 0;
+    }
+    if (have >= 6 && memcmp(start, luks_magic, sizeof(luks_magic)) == 0) {
+        memcpy(d->header_path, d->path, sizeof(d->header_path));
+        d->size = 0;
+        int err = rs_disk_look_luks(fd, size, d, why, why_len);
+        d->format = have > 7 && start[7] == 1 ? RS_DISK_LUKS1 : RS_DISK_LUKS2;
+        return err;
+    }
+    if (have >= 4 && memcmp(start, "KDMV", 4) == 0)
+        return rs_vm_refuse(RESEAL_ENOSUPPORT, why, why_len,
+                            "it is a sparse VMDK: only descriptors with a flat extent are supported");
+    if (!side_header(d)) return 0;
+    d->format = RS_DISK_XTS;
+    d->encrypted = true;
+    return look_side_header(d, why, why_len);
+}
+
+static void clear(struct rs_disk *d)
+{
+    d->format = RS_DISK_RAW;
+    d->encrypted = false;
+    d->data_offset = d->size = d->header_size = d->unit = 0;
+    d->data_path[0] = d->header_path[0] = d->parent[0] = d->uuid[0] = d->label[0] = '\0';
+}
+
+int rs_disk_look(struct rs_disk *d, char *why, size_t why_len)
+{
+    clear(d);
+    RS_CLOSE int fd = open(d->path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    off_t size = fd < 0 ? -1 : lseek(fd, 0, SEEK_END);
+    uint8_t start[64];
+    ssize_t have = size < 0 ? -1 : pread(fd, start, sizeof(start), 0);
+    if (have < 0) return failed_errno(d->path, why, why_len);
+    if (!rs_vmdk_is(start, (size_t)have))
+        return look_image(d, fd, (uint64_t)size, start, (size_t)have, why, why_len);
+    size_t len = 0;
+    RS_FREE char *text = NULL;
+    int err = rs_vm_read_file(d->path, RS_VMDK_MAX, &text, &len);
+    if (err == RESEAL_EIO) return failed_errno(d->path, why, why_len);
+    if (err != 0) return rs_vm_refuse(RESEAL_EFORMAT, why, why_len, "it is too large for a VMDK descriptor");
+    struct rs_vmdk *v = NULL;
+    err = rs_vmdk_parse(text, len, &v, why, why_len);
+    if (err == 0) err = look_vmdk(d, v, why, why_len);
+    rs_vmdk_free(v);
+    return err;
+}

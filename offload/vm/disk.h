@@ -1,0 +1,86 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef RS_VM_DISK_H
+#define RS_VM_DISK_H
+
+/*
+ * What a disk of a VM is made of: one file, or a descriptor, an extent and a
+ * header of their own. Says where the data lies and which key it needs; opens
+ * no key.
+ *
+ *   raw        data from byte 0, not encrypted
+ *   luks1/2    header and data in one file
+ *   xts        ciphertext from byte 0, the LUKS header in FILE.reseal-header: the
+ *              size of the disk stays what it was
+ *   vmdk       descriptor and flat extent, not encrypted
+ *   vmdk-xts   the same with ciphertext in the extent and the header in
+ *              DESCRIPTOR.reseal-header; the descriptor names the key
+ *   qcow2      recognised and named; `reseal vm` does not convert it
+ *
+ * The key's provider and id are in the LUKS2 token; a LUKS1 header has no room
+ * for them: they are in the .vmx or the descriptor, as a key locator.
+ */
+
+#include "offload/base/bytes.h"
+
+#include <limits.h>
+
+#define RS_DISK_NODE_MAX     32u
+#define RS_DISK_PROVIDER_MAX 64u  /* with NUL, as in provider.h */
+#define RS_DISK_KEY_MAX      512u /* with NUL */
+#define RS_DISK_HEADER       ".reseal-header"
+
+enum rs_disk_format {
+    RS_DISK_RAW,
+    RS_DISK_LUKS1,
+    RS_DISK_LUKS2,
+    RS_DISK_XTS,
+    RS_DISK_VMDK,
+    RS_DISK_VMDK_XTS,
+    RS_DISK_QCOW2,
+    RS_DISK_QCOW2_LUKS,
+    RS_DISK_FORMATS
+};
+
+struct rs_disk {
+    char node[RS_DISK_NODE_MAX]; /* "scsi0:0" */
+    char path[PATH_MAX];         /* what the .vmx names, absolute or below the folder */
+    char data_path[PATH_MAX];    /* where the data is */
+    char header_path[PATH_MAX];  /* where the LUKS header is; empty: none */
+    char parent[PATH_MAX];       /* of a chain of VMDK descriptors; empty: none */
+    enum rs_disk_format format;
+    bool encrypted;
+    uint64_t data_offset; /* bytes of data_path before the data */
+    uint64_t size;        /* bytes of data */
+    uint64_t header_size; /* bytes of header_path that are the header */
+    uint32_t unit;        /* bytes; 0: not encrypted */
+    char uuid[40];        /* of the header */
+    char label[48];       /* of a LUKS2 header */
+    char provider[RS_DISK_PROVIDER_MAX];
+    char key[RS_DISK_KEY_MAX]; /* both empty: no provider's key opens it, or the .vmx names it */
+};
+
+/* "raw", "luks1", ... */
+const char *rs_disk_format_name(enum rs_disk_format format);
+
+/*
+ * Looks at the files of a disk whose `path` is set, and fills in the rest but `node`. A provider and key
+ * that are set stay where the files name none. 0, RESEAL_EIO (errno says why), RESEAL_EFORMAT,
+ * RESEAL_ENOSUPPORT: with one line in `why`.
+ */
+RS_MUST_CHECK int rs_disk_look(struct rs_disk *disk, char *why, size_t why_len);
+
+/*
+ * The same for the LUKS header in a descriptor alone: version, offsets, unit,
+ * uuid, label, provider and key. `file_size` limits what the header may claim.
+ */
+RS_MUST_CHECK int rs_disk_look_luks(int fd, uint64_t file_size, struct rs_disk *disk, char *why,
+                                    size_t why_len);
+
+/* Provider and key of a key locator with one fqid in it. RESEAL_EFORMAT. */
+RS_MUST_CHECK int rs_disk_take_locator(const char *text, char provider[RS_DISK_PROVIDER_MAX],
+                                       char key[RS_DISK_KEY_MAX]);
+
+/* The locator of a key; the caller's to free(3). NULL: no memory. */
+char *rs_disk_locator(const char *provider, const char *key);
+
+#endif

@@ -1,0 +1,163 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "offload/vm/state.h"
+
+#include "reseal/reseal.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <strings.h>
+#include <unistd.h>
+
+/* ---- locks -------------------------------------------------------------------------- */
+
+#define LOCK_SUFFIX ".reseal-lock"
+enum { BYTE_RUN, BYTE_CHANGE };
+
+static bool lock_byte(int fd, short type, off_t byte)
+{
+    struct flock l = {.l_type = type, .l_whence = SEEK_SET, .l_start = byte, .l_len = 1};
+    return fcntl(fd, F_OFD_SETLK, &l) == 0;
+}
+
+int rs_vm_lock(const struct rs_vm *vm, enum rs_vm_lock kind, int *out, char *why, size_t why_len)
+{
+    char path[PATH_MAX];
+    *out = -1;
+    if (!rs_vm_path(vm, LOCK_SUFFIX, path))
+        return rs_vm_refuse(RESEAL_EIO, why, why_len, "the name of %s is too long", vm->vmx_path);
+    int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+    if (fd < 0) return rs_vm_refuse(RESEAL_EIO, why, why_len, "cannot open %s: %s", path, strerror(errno));
+    bool changing = kind != RS_VM_RUN;
+    if (!lock_byte(fd, changing ? F_WRLCK : F_RDLCK, BYTE_CHANGE)) {
+        close(fd);
+        return rs_vm_refuse(RESEAL_EBUSY, why, why_len,
+                            "another command is changing %s: wait until it is done", vm->name);
+    }
+    /* A VM that runs may be changed online: it only must not start in the middle of an offline change. */
+    bool ok = kind == RS_VM_ONLINE || lock_byte(fd, changing ? F_WRLCK : F_RDLCK, BYTE_RUN);
+    if (ok && kind == RS_VM_RUN) ok = lock_byte(fd, F_UNLCK, BYTE_CHANGE);
+    if (!ok) {
+        close(fd);
+        return rs_vm_refuse(RESEAL_EBUSY, why, why_len, "%s is powered on: shut it down first", vm->name);
+    }
+    *out = fd;
+    return 0;
+}
+
+/* ---- power -------------------------------------------------------------------------- */
+
+/* The first file of the folder with that suffix. */
+static bool find_file(const struct rs_vm *vm, const char *suffix, char *out, size_t room)
+{
+    DIR *dir = opendir(vm->folder);
+    bool found = false;
+    for (const struct dirent *e; dir != NULL && !found && (e = readdir(dir)) != NULL;) {
+        found = rs_vm_has_suffix(e->d_name, suffix);
+        if (found) (void)snprintf(out, room, "%s", e->d_name);
+    }
+    if (dir != NULL) closedir(dir);
+    return found;
+}
+
+#define QEMU_WRITES 101 /* the byte that QEMU locks of an image that it writes */
+
+static bool byte_is_locked(const char *path, off_t byte)
+{
+    RS_CLOSE int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    struct flock probe = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = byte, .l_len = 1};
+    return fd >= 0 && fcntl(fd, F_OFD_GETLK, &probe) == 0 && probe.l_type != F_UNLCK;
+}
+
+int rs_vm_powered_off(const struct rs_vm *vm, char *why, size_t why_len)
+{
+    char file[NAME_MAX + 1], path[PATH_MAX];
+    if (rs_vm_path(vm, LOCK_SUFFIX, path) && byte_is_locked(path, BYTE_RUN))
+        return rs_vm_refuse(RESEAL_EBUSY, why, why_len, "%s is powered on: shut it down first", vm->name);
+    if (find_file(vm, ".lck", file, sizeof(file)))
+        return rs_vm_refuse(RESEAL_EBUSY, why, why_len,
+                            "%s is powered on (%s is there): shut it down first; if its host died, remove %s",
+                            vm->name, file, file);
+    for (unsigned i = 0; i < vm->ndisks; i++)
+        if (byte_is_locked(vm->disks[i].disk.data_path, QEMU_WRITES))
+            return rs_vm_refuse(RESEAL_EBUSY, why, why_len,
+                                "%s is powered on (%s is in use by another program): shut it down first",
+                                vm->name, vm->disks[i].disk.node);
+    return 0;
+}
+
+/* ---- snapshots ---------------------------------------------------------------------- */
+
+/* NAME-000001.vmdk */
+static bool is_delta(const char *path)
+{
+    size_t n = strlen(path);
+    if (n < 12 || strcasecmp(path + n - 5, ".vmdk") != 0 || path[n - 12] != '-') return false;
+    for (size_t i = n - 11; i < n - 5; i++)
+        if (path[i] < '0' || path[i] > '9') return false;
+    return true;
+}
+
+static const char *snapshot_member(const struct rs_vmx *v, unsigned i, const char *name)
+{
+    char full[64];
+    (void)snprintf(full, sizeof(full), "snapshot%u.%s", i, name);
+    return rs_vmx_get(v, full);
+}
+
+static bool is_tree(const struct rs_vmx *v, unsigned count)
+{
+    for (unsigned i = 0; i < count; i++)
+        for (unsigned k = 0; k < i; k++) {
+            const char *a = snapshot_member(v, i, "parent"), *b = snapshot_member(v, k, "parent");
+            if (a == NULL ? b == NULL : b != NULL && strcmp(a, b) == 0) return true;
+        }
+    return false;
+}
+
+static int read_vmsd(const struct rs_vm *vm, struct rs_vm_snapshots *out, char *why, size_t why_len)
+{
+    char path[PATH_MAX], *text = NULL, wrong[256];
+    size_t len = 0;
+    struct rs_vmx *v = NULL;
+    if (!rs_vm_path(vm, ".vmsd", path) || rs_vm_read_file(path, RS_VMX_MAX, &text, &len) != 0 || len == 0) {
+        free(text);
+        return 0;
+    }
+    int code = rs_vmx_parse(text, len, &v, wrong, sizeof(wrong));
+    free(text);
+    if (code != 0)
+        return rs_vm_refuse(RESEAL_EFORMAT, why, why_len, "%s: %s: cannot tell whether there are snapshots",
+                            path, wrong);
+    const char *n = rs_vmx_get(v, "snapshot.numSnapshots");
+    unsigned long count = n == NULL ? 0 : strtoul(n, NULL, 10);
+    out->count = (unsigned)RS_MIN(count, 1024ul);
+    out->tree = is_tree(v, out->count);
+    rs_vmx_free(v);
+    if (out->count != 0) memcpy(out->shown_by, path, sizeof(path));
+    return 0;
+}
+
+int rs_vm_find_snapshots(const struct rs_vm *vm, struct rs_vm_snapshots *out, char *why, size_t why_len)
+{
+    *out = (struct rs_vm_snapshots){.count = 0};
+    const char *said = vm->lines == NULL ? NULL : rs_vmx_get(vm->lines, "reseal.snapshots");
+    if (said != NULL) {
+        out->tree = strcmp(said, "tree") == 0;
+        out->count = strcmp(said, "none") == 0 ? 0 : 1;
+        (void)snprintf(out->shown_by, sizeof(out->shown_by), "reseal.snapshots in the .vmx");
+        return 0;
+    }
+    int code = read_vmsd(vm, out, why, why_len);
+    if (code != 0 || out->count != 0) return code;
+    for (unsigned i = 0; i < vm->ndisks && out->count == 0; i++) {
+        const struct rs_disk *d = &vm->disks[i].disk;
+        if (!is_delta(d->path) && d->parent[0] == '\0') continue;
+        out->count = 1;
+        memcpy(out->shown_by, d->path, sizeof(d->path));
+    }
+    if (out->count == 0 && find_file(vm, ".vmsn", out->shown_by, sizeof(out->shown_by))) out->count = 1;
+    return 0;
+}

@@ -1,0 +1,42 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef RS_VM_STATE_H
+#define RS_VM_STATE_H
+
+/*
+ * What stands in the way of changing a VM: that it runs, that it has
+ * snapshots, that another command is at it.
+ *
+ * NAME.reseal-lock in the VM's folder has two bytes that processes lock (OFD
+ * locks, gone with their descriptor): byte 0 by whoever runs the VM (shared;
+ * `vm serve`), byte 1 by a command that changes it (exclusive). A change that
+ * needs the VM powered off takes byte 0 exclusively too.
+ */
+
+#include "offload/vm/vm.h"
+
+enum rs_vm_lock {
+    RS_VM_RUN,    /* runs it: refused while a command changes it */
+    RS_VM_ONLINE, /* changes it, it may run */
+    RS_VM_OFFLINE /* changes it, it must not run */
+};
+
+/* A descriptor that holds the lock until it is closed. RESEAL_EBUSY, RESEAL_EIO, with one line in `why`. */
+RS_MUST_CHECK int rs_vm_lock(const struct rs_vm *vm, enum rs_vm_lock kind, int *fd, char *why,
+                             size_t why_len);
+
+/* RESEAL_EBUSY when the VM is powered on, by a *.lck file or a program that has a disk open as QEMU does;
+ * `why` says what shows it. */
+RS_MUST_CHECK int rs_vm_powered_off(const struct rs_vm *vm, char *why, size_t why_len);
+
+struct rs_vm_snapshots {
+    unsigned count;
+    bool tree; /* one has two children, or there are two without a parent */
+    char shown_by[PATH_MAX];
+};
+
+/* From NAME.vmsd, disks named NAME-000001.vmdk, *.vmsn files, and the line reseal.snapshots ("none", "chain",
+ * "tree"), which goes before the others. RESEAL_EFORMAT: the .vmsd cannot be read. */
+RS_MUST_CHECK int rs_vm_find_snapshots(const struct rs_vm *vm, struct rs_vm_snapshots *out, char *why,
+                                       size_t why_len);
+
+#endif
