@@ -26,7 +26,8 @@ refused "a service runs here already" reseald --runtime-dir "$dir"
 [ -S "$dir/control.sock" ] || fail "the refused one removed the socket of the other"
 
 service_stop
-[ -z "$(ls -A "$dir")" ] || fail "left behind: $(ls -A "$dir")"
+[ "$(ls -A "$dir")" = state ] || fail "left behind: $(ls -A "$dir")"
+[ "$(stat -c %a "$dir/state")" = 700 ] || fail "state folder mode"
 
 # A service that was killed leaves its sockets; the next one takes their place, and its programs are gone.
 service_start

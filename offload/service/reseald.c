@@ -7,9 +7,11 @@
 #include <getopt.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
-#define SYSTEM_DIR "/run/reseal"
+#define SYSTEM_DIR   "/run/reseal"
+#define SYSTEM_STATE "/var/lib/reseal"
 
 static const char help[] =
     "usage: reseald [options]\n\n"
@@ -17,6 +19,9 @@ static const char help[] =
     "foreground.\n\n"
     "  --runtime-dir DIR  sockets live here (default " SYSTEM_DIR "); made when it is not there.\n"
     "                     Without --policy the service is private: all for the own user, nothing for others\n"
+    "  --state-dir DIR    providers of keys, events and audit are kept here (default " SYSTEM_STATE "; with\n"
+    "                     --runtime-dir DIR its folder state; for $XDG_RUNTIME_DIR/reseal\n"
+    "                     $XDG_STATE_HOME/reseal or ~/.local/state/reseal)\n"
     "  --policy FILE      who may do what\n"
     "  --workers N        worker threads, each on a core of its own (default: all cores but one)\n"
     "  --cpus LIST        the processors of the workers, as 1,3-5\n"
@@ -51,18 +56,54 @@ static int check(const struct rs_supervisor_options *o)
     return 0;
 }
 
+/* A name in a folder, in `room`; NULL when it is too long. */
+static const char *in_folder(char *room, size_t len, const char *folder, const char *name)
+{
+    int n = snprintf(room, len, "%s/%s", folder, name);
+    return n > 0 && (size_t)n < len ? room : NULL;
+}
+
+/*
+ * Where state is kept when nobody says it. The folder that clients of a user look into goes with the session
+ * of that user; what a private service must keep longer is then in the user's own place. A folder of any
+ * other name is a service of its own, and shares nothing.
+ */
+static const char *default_state(const char *runtime, char *room, size_t len)
+{
+    char own[PATH_MAX];
+    if (runtime == NULL) return SYSTEM_STATE;
+    const char *session = secure_getenv("XDG_RUNTIME_DIR"), *state = secure_getenv("XDG_STATE_HOME");
+    const char *home = secure_getenv("HOME");
+    if (session == NULL || in_folder(own, sizeof(own), session, "reseal") == NULL ||
+        strcmp(own, runtime) != 0)
+        return in_folder(room, len, runtime, "state");
+    if (state != NULL && state[0] == '/') return in_folder(room, len, state, "reseal");
+    return home != NULL && home[0] == '/' ? in_folder(room, len, home, ".local/state/reseal")
+                                          : in_folder(room, len, runtime, "state");
+}
+
 int main(int argc, char **argv)
 {
-    static const struct option table[] = {{"runtime-dir", 1, NULL, 'd'}, {"policy", 1, NULL, 'p'},
-                                          {"workers", 1, NULL, 'w'},     {"cpus", 1, NULL, 'c'},
-                                          {"user", 1, NULL, 'u'},        {"ready-fd", 1, NULL, 'r'},
-                                          {"takeover", 0, NULL, 't'},    {"foreground", 0, NULL, 'f'},
-                                          {"help", 0, NULL, 'h'},        {NULL, 0, NULL, 0}};
+    static const struct option table[] = {{"state-dir", 1, NULL, 's'},
+                                          {"runtime-dir", 1, NULL, 'd'},
+                                          {"policy", 1, NULL, 'p'},
+                                          {"workers", 1, NULL, 'w'},
+                                          {"cpus", 1, NULL, 'c'},
+                                          {"user", 1, NULL, 'u'},
+                                          {"ready-fd", 1, NULL, 'r'},
+                                          {"takeover", 0, NULL, 't'},
+                                          {"foreground", 0, NULL, 'f'},
+                                          {"help", 0, NULL, 'h'},
+                                          {NULL, 0, NULL, 0}};
     struct rs_supervisor_options o = {.ready_fd = -1};
+    char room[PATH_MAX];
     for (int c; (c = getopt_long(argc, argv, "h", table, NULL)) != -1;) {
         switch (c) {
         case 'd':
             o.runtime_dir = optarg;
+            break;
+        case 's':
+            o.state_dir = optarg;
             break;
         case 'p':
             o.policy = optarg;
@@ -95,6 +136,8 @@ int main(int argc, char **argv)
     if (optind != argc) return wrong("takes options only");
     int e = check(&o);
     if (e != 0) return e;
+    if (o.state_dir == NULL) o.state_dir = default_state(o.runtime_dir, room, sizeof(room));
+    if (o.state_dir == NULL) return wrong("--runtime-dir: too long");
     if (o.runtime_dir == NULL) o.runtime_dir = SYSTEM_DIR;
     return rs_supervisor_run(&o);
 }

@@ -153,6 +153,8 @@ static int start_keyd(struct rs_supervisor *s, int work)
     snprintf(uid, sizeof(uid), "%u", (unsigned)geteuid());
     add(&a, s->options->policy != NULL ? "--policy" : "--private-uid");
     add(&a, s->options->policy != NULL ? s->options->policy : uid);
+    add(&a, "--state-dir");
+    add(&a, s->options->state_dir);
     e = start_child(s, &s->keyd, "reseal-keyd", &a);
     close(pair[1]);
     rs_cleanup_close(&s->keyd.socket);

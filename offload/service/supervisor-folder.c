@@ -20,12 +20,15 @@ static int complain(const char *what, const char *why)
     return RESEAL_EIO;
 }
 
-/* Becomes `user` for good; the folder is made before, since only root may make one in /run. */
-static int become(const char *user, const char *dir)
+/* Becomes `user` for good; the folders are made before, since only root may make one in /run or /var/lib. */
+static int become(const char *user, const char *dir, const char *state)
 {
     struct passwd *p = getpwnam(user);
     if (p == NULL) return complain(user, "no such user");
     if (chown(dir, p->pw_uid, p->pw_gid) != 0) return complain(dir, strerror(errno));
+    /* One that is there already must be the user's, which reseal-keyd looks at. */
+    if (mkdir(state, 0700) == 0 && chown(state, p->pw_uid, p->pw_gid) != 0)
+        return complain(state, strerror(errno));
     if (initgroups(user, p->pw_gid) != 0 || setgid(p->pw_gid) != 0 || setuid(p->pw_uid) != 0)
         return complain(user, "cannot become this user: start as root, or leave --user out");
     return 0;
@@ -37,7 +40,8 @@ static int open_folder(struct rs_supervisor *s)
     mode_t mode = s->options->policy != NULL ? 0755 : 0700;
     struct stat st;
     if (mkdir(dir, mode) != 0 && errno != EEXIST) return complain(dir, strerror(errno));
-    if (s->options->user != NULL && become(s->options->user, dir) != 0) return RESEAL_EIO;
+    if (s->options->user != NULL && become(s->options->user, dir, s->options->state_dir) != 0)
+        return RESEAL_EIO;
     s->folder = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
     if (s->folder < 0 || fstat(s->folder, &st) != 0) return complain(dir, strerror(errno));
     if (st.st_uid != geteuid()) return complain(dir, "belongs to another user: choose another --runtime-dir");

@@ -84,6 +84,7 @@ struct rs_keyd {
     const char *policy_path; /* NULL: private */
     struct rs_nursery nursery;
     struct rs_store *store; /* NULL only in tests */
+    const char *state_folder;
     struct rs_protections protections;
     struct rs_msg *msg;   /* key memory; the one being handled */
     uint8_t *digest_root; /* key memory, 32 bytes: digest keys of tenants without a file */

@@ -5,6 +5,7 @@
 #include "offload/base/keymem.h"
 #include "providers/crypto/derive.h"
 #include "providers/crypto/openssl_memory.h"
+#include "providers/key/store.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -27,7 +28,7 @@
 
 struct options {
     int listen_fd, work_fd, supervisor_fd;
-    const char *policy;
+    const char *policy, *state;
     bool private;
     uid_t private_uid;
 };
@@ -82,6 +83,18 @@ static const char *const keyd_calls[] = {
     "poll",
     "ppoll",
     "tgkill",
+    "sendto",
+    "recvfrom",
+    "pipe2",
+    "gettimeofday",
+    /* The state folder: */
+    "renameat",
+    "renameat2",
+    "unlinkat",
+    "mkdirat",
+    "fsync",
+    "fdatasync",
+    "getdents64",
     NULL,
 };
 
@@ -94,7 +107,8 @@ static RS_NORETURN void die(const char *what, const char *why)
 static RS_NORETURN void usage(void)
 {
     (void)fputs(
-        "usage: reseal-keyd --listen-fd N --work-fd N --supervisor-fd N (--policy FILE | --private-uid UID)\n"
+        "usage: reseal-keyd --listen-fd N --work-fd N --supervisor-fd N --state-dir DIR (--policy FILE | "
+        "--private-uid UID)\n"
         "It is started by reseald.\n",
         stderr);
     exit(EXIT_USAGE);
@@ -112,9 +126,13 @@ static unsigned long number_of(const char *text, unsigned long max)
 static struct options options_of(int argc, char **argv)
 {
     static const struct option names[] = {
-        {"listen-fd", required_argument, NULL, 'l'},     {"work-fd", required_argument, NULL, 'w'},
-        {"supervisor-fd", required_argument, NULL, 's'}, {"policy", required_argument, NULL, 'p'},
-        {"private-uid", required_argument, NULL, 'u'},   {NULL, 0, NULL, 0},
+        {"listen-fd", required_argument, NULL, 'l'},
+        {"work-fd", required_argument, NULL, 'w'},
+        {"supervisor-fd", required_argument, NULL, 's'},
+        {"policy", required_argument, NULL, 'p'},
+        {"private-uid", required_argument, NULL, 'u'},
+        {"state-dir", required_argument, NULL, 'd'},
+        {NULL, 0, NULL, 0},
     };
     struct options o = {.listen_fd = -1, .work_fd = -1, .supervisor_fd = -1};
     for (int c; (c = getopt_long(argc, argv, "", names, NULL)) != -1;) {
@@ -122,6 +140,7 @@ static struct options options_of(int argc, char **argv)
         if (c == 'w') o.work_fd = (int)number_of(optarg, 1 << 20);
         if (c == 's') o.supervisor_fd = (int)number_of(optarg, 1 << 20);
         if (c == 'p') o.policy = optarg;
+        if (c == 'd') o.state = optarg;
         if (c == 'u') {
             o.private = true;
             o.private_uid = (uid_t)number_of(optarg, UINT32_MAX - 1u);
@@ -129,7 +148,7 @@ static struct options options_of(int argc, char **argv)
         if (c == '?') usage();
     }
     bool fds = o.listen_fd >= 0 && o.work_fd >= 0 && o.supervisor_fd >= 0;
-    if (!fds || optind != argc || (o.policy != NULL) == o.private) usage();
+    if (!fds || o.state == NULL || optind != argc || (o.policy != NULL) == o.private) usage();
     return o;
 }
 
@@ -226,16 +245,25 @@ static void warm_libcrypto(void)
     if (!works) die("libcrypto", "does not work");
 }
 
-static void confine(struct rs_keyd *d, char *policy)
+static void confine(struct rs_keyd *d, const struct options *o)
 {
-    RS_FREE char *copy = policy != NULL ? strdup(policy) : NULL;
-    /* To read the policy again, with the names of users and groups. */
-    const struct rs_path paths[] = {
-        {copy != NULL ? dirname(copy) : NULL, RS_PATH_READ}, {"/etc", RS_PATH_READ}, {NULL, 0}};
+    RS_FREE char *copy = o->policy != NULL ? strdup(o->policy) : NULL;
+    const struct rs_path paths[] = {{o->state, RS_PATH_READ | RS_PATH_WRITE | RS_PATH_MAKE | RS_PATH_FOLDERS},
+                                    /* To read the policy again, with the names of users and groups. */
+                                    {copy != NULL ? dirname(copy) : NULL, RS_PATH_READ},
+                                    {"/etc", RS_PATH_READ},
+                                    {NULL, 0}};
     rs_sandbox_capabilities(&d->protections, 0);
     if (rs_sandbox_files(&d->protections, paths, 0) != 0 ||
         rs_sandbox_calls(&d->protections, keyd_calls) != 0)
         die("cannot confine itself", "the kernel refused its Landlock or seccomp rules");
+}
+
+static void open_state(struct rs_keyd *d, const struct options *o)
+{
+    char why[512];
+    d->state_folder = o->state;
+    if (rs_store_open(o->state, NULL, &d->store, why, sizeof(why)) != 0) die("state folder", why);
 }
 
 static struct rs_policy *first_policy(const struct options *o)
@@ -275,8 +303,9 @@ int main(int argc, char **argv)
     d.policy = first_policy(&o);
     d.policy_path = o.policy;
     if (rs_keyd_init(&d) != 0) die("cannot start", reseal_strerror(RESEAL_ENOMEM));
+    open_state(&d, &o);
     watch_all(&d, &o);
-    confine(&d, (char *)(uintptr_t)o.policy);
+    confine(&d, &o);
     int r = rs_keyd_loop(&d);
     rs_keyd_free(&d);
     return r == 0 && !d.failed ? 0 : 1;

@@ -2,6 +2,7 @@
 #include "providers/key/keyd.h"
 
 #include "offload/base/keymem.h"
+#include "providers/key/store.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -94,6 +95,7 @@ void rs_keyd_free(struct rs_keyd *d)
     rs_policy_free(d->policy);
     rs_keymem_free(d->msg);
     rs_keymem_free(d->digest_root);
+    rs_store_close(d->store);
     rs_cleanup_close(&d->epoll);
 }
 

@@ -2,6 +2,7 @@
 #include "providers/key/keyd.h"
 
 #include "offload/base/keymem.h"
+#include "providers/key/store.h"
 
 #include <unistd.h>
 
@@ -22,18 +23,24 @@ static json_t *key_memory(void)
                      rs_keymem_kind() == RS_KEYMEM_PLAIN, "size", (json_int_t)size, "used", (json_int_t)used);
 }
 
+static json_t *state(const struct rs_keyd *d)
+{
+    if (d->store == NULL) return json_null();
+    return json_pack("{s:s, s:s}", "folder", d->state_folder, "host_key", rs_store_seal(d->store));
+}
+
 char *rs_keyd_status(const struct rs_keyd *d)
 {
     json_int_t clients = 0, orders = 0, pairs = 0;
     for (const struct rs_client *c = d->clients; c != NULL; c = c->next) clients++;
     for (const struct rs_running *o = d->orders; o != NULL; o = o->next) orders++;
     for (const struct rs_work *w = d->works; w != NULL; w = w->next) pairs++;
-    json_t *status =
-        json_pack("{s:s, s:i, s:s, s:o, s:o, s:I, s:I, s:I, s:I, s:I, s:I}", "program", "reseal-keyd", "pid",
-                  getpid(), "policy", d->policy_path != NULL ? d->policy_path : "private", "key_memory",
-                  key_memory(), "protections", protections(&d->protections), "keys",
-                  (json_int_t)d->keys.count, "clients", clients, "orders", orders, "tasks",
-                  (json_int_t)rs_tasks_count(d), "work_pairs", pairs, "refused", (json_int_t)d->refused);
+    json_t *status = json_pack(
+        "{s:s, s:i, s:s, s:o, s:o, s:I, s:I, s:I, s:I, s:I, s:I, s:o}", "program", "reseal-keyd", "pid",
+        getpid(), "policy", d->policy_path != NULL ? d->policy_path : "private", "key_memory", key_memory(),
+        "protections", protections(&d->protections), "keys", (json_int_t)d->keys.count, "clients", clients,
+        "orders", orders, "tasks", (json_int_t)rs_tasks_count(d), "work_pairs", pairs, "refused",
+        (json_int_t)d->refused, "state", state(d));
     char *text = status != NULL ? json_dumps(status, JSON_INDENT(2)) : NULL;
     json_decref(status);
     return text;

@@ -22,15 +22,32 @@ struct rs_store;
 
 #define RS_STORE_NAME_MAX 160u
 
+#define RS_HOST_KEY_LEN 32u
+
+/*
+ * What keeps the host key instead of a file: a TPM. Called from rs_store_open() alone, before reseal-keyd is
+ * confined and serves anybody; main.c makes one of rs_task_wait() and a task in RS_TASK_NETWORK, so
+ * that what a TPM answers is parsed in a child. `sealed` is a JSON value that only this keeper understands;
+ * it is kept in host.key.json. A store that was begun with a file stays with it.
+ */
+struct rs_store_keeper {
+    const char *name; /* "tpm" */
+    void *arg;
+    /* *sealed is the caller's. RESEAL_ENOSUPPORT: there is none on this machine; else one line in `why`. */
+    int (*seal)(void *arg, const uint8_t key[RS_HOST_KEY_LEN], json_t **sealed, char *why, size_t why_len);
+    int (*unseal)(void *arg, const json_t *sealed, uint8_t key[RS_HOST_KEY_LEN], char *why, size_t why_len);
+};
+
 /* Opens or makes the folder, mode 0700; refuses one that others can write, and a second reseal-keyd on it.
- * One line in `why`. */
-RS_MUST_CHECK int rs_store_open(const char *folder, struct rs_store **out, char *why, size_t why_len);
+ * `keeper` may be NULL: the host key is in a file. One line in `why`. */
+RS_MUST_CHECK int rs_store_open(const char *folder, const struct rs_store_keeper *keeper,
+                                struct rs_store **out, char *why, size_t why_len);
 void rs_store_close(struct rs_store *s);
 
 /* A descriptor of the folder, the store's. */
 int rs_store_folder(const struct rs_store *s);
 
-/* "tpm", "file": what keeps the host key. */
+/* "file", or the keeper's name: what keeps the host key. */
 const char *rs_store_seal(const struct rs_store *s);
 
 RS_MUST_CHECK int rs_store_put_json(struct rs_store *s, const char *name, const json_t *value);
@@ -45,12 +62,17 @@ RS_MUST_CHECK int rs_store_get_secrets(struct rs_store *s, const char *name, str
 /* One that is not there is no error. */
 RS_MUST_CHECK int rs_store_remove(struct rs_store *s, const char *name);
 
+/* Gives an object another name in its folder; one that has it is replaced. Sealed ones do not open under
+ * another name. */
+RS_MUST_CHECK int rs_store_rename(struct rs_store *s, const char *from, const char *to);
+
 /* Calls `each` with the full name of every object of a folder ("providers"), sorted, until it returns not 0.
  */
 int rs_store_each(struct rs_store *s, const char *folder, int (*each)(const char *name, void *arg),
                   void *arg);
 
-/* Appends one line to a file of lines ("events.jsonl"), whole or not at all. */
+/* Appends one line to a file of lines ("events.jsonl"), whole or not at all; a line feed is added where it
+ * has none. It survives the end of the process, but is not flushed to the disk. */
 RS_MUST_CHECK int rs_store_append(struct rs_store *s, const char *name, const char *line, size_t len);
 
 #endif

@@ -28,19 +28,21 @@ static void spawn(struct keyd *k, const char *policy)
 {
     int work[2], supervisor[2];
     const char *build = getenv("RESEAL_BUILD");
-    char program[512], numbers[3][16], uid[16];
+    char program[512], numbers[3][16], uid[16], state[80];
     (void)snprintf(program, sizeof(program), "%s/bin/reseal-keyd", build != NULL ? build : "build/release");
     must(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, work) == 0, "socketpair");
     must(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, supervisor) == 0, "socketpair");
     const int fds[3] = {k->listener, work[1], supervisor[1]};
     for (int i = 0; i < 3; i++) (void)snprintf(numbers[i], sizeof(numbers[i]), "%d", fds[i]);
     (void)snprintf(uid, sizeof(uid), "%u", getuid());
+    (void)snprintf(state, sizeof(state), "%s/state", k->dir);
     k->pid = fork();
     must(k->pid >= 0, "fork");
     if (k->pid == 0) {
         for (int i = 0; i < 3; i++) (void)fcntl(fds[i], F_SETFD, 0);
         execl(program, program, "--listen-fd", numbers[0], "--work-fd", numbers[1], "--supervisor-fd",
-              numbers[2], policy != NULL ? "--policy" : "--private-uid", policy != NULL ? policy : uid, NULL);
+              numbers[2], "--state-dir", state, policy != NULL ? "--policy" : "--private-uid",
+              policy != NULL ? policy : uid, NULL);
         _exit(127);
     }
     close(work[1]);
