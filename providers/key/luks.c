@@ -13,10 +13,11 @@
 
 #include <jansson.h>
 
-#define CHUNK        ((size_t)1 << 20)
-#define HEADER_FIRST ((uint64_t)8 << 20)   /* two LUKS2 headers of the largest size */
-#define HEADER_MAX   ((uint64_t)137 << 20) /* and the largest key slot area, 128 MiB */
-#define DEVICE_MAX   ((uint64_t)1 << 62)
+#define CHUNK          ((size_t)1 << 20)
+#define METADATA_LUKS1 ((uint64_t)4 << 10)
+#define METADATA_MAX   ((uint64_t)8 << 20)   /* two LUKS2 headers of the largest size */
+#define HEADER_MAX     ((uint64_t)137 << 20) /* and the largest key slot area, 128 MiB */
+#define DEVICE_MAX     ((uint64_t)1 << 62)
 
 void rs_memfd_path(int fd, struct rs_memfd_path *out)
 {
@@ -33,6 +34,8 @@ void rs_luks_quiet(void)
     crypt_set_log_callback(NULL, no_log, NULL);
     /* The copy is ours alone: no lock files. Without locks libcryptsetup does not repair it either. */
     (void)crypt_metadata_locking(NULL, 0);
+    /* Tokens are read here, by ourselves. */
+    crypt_token_external_disable();
 }
 
 int rs_luks_error(int r, int otherwise)
@@ -163,20 +166,10 @@ static int copy_range(int from, int to, uint64_t at, uint64_t end)
     return r;
 }
 
-struct header_copy {
-    int from;
-    int memfd;
-    uint64_t size; /* of the device */
-    uint64_t copied;
-};
-
-static int copy_to(struct header_copy *h, uint64_t end)
+static int copy_to(struct rs_luks_copy *h, uint64_t from, uint64_t to)
 {
-    end = RS_MIN(end, h->size);
-    if (end <= h->copied) return 0;
-    int r = copy_range(h->from, h->memfd, h->copied, end);
-    h->copied = end;
-    return r;
+    to = RS_MIN(to, h->size);
+    return from < to ? copy_range(h->from, h->memfd, from, to) : 0;
 }
 
 /* Leaves the position as it was: the descriptor shares it with the client's. */
@@ -190,31 +183,69 @@ static off_t device_size(int fd)
     return S_ISBLK(st.st_mode) ? end : -1;
 }
 
-/* As large as the device, so that its size is checked as on the device; only the beginning has contents. */
-static int copy_start(struct header_copy *h)
+/* Bytes that hold all metadata, as the first header says; where it says nothing, as much as there can be. */
+static uint64_t metadata_end(int fd)
+{
+    static const uint8_t magic[] = {'L', 'U', 'K', 'S', 0xba, 0xbe, 0};
+    uint8_t first[16];
+    if (rs_pread_full(fd, first, sizeof(first), 0) != 0 || memcmp(first, magic, sizeof(magic)) != 0)
+        return METADATA_MAX;
+    if (first[7] == 1) return METADATA_LUKS1;
+    uint64_t len = rs_load_be64(first + 8);
+    return first[7] == 2 && rs_is_pow2(len) && len <= METADATA_MAX / 2 ? 2 * len : METADATA_MAX;
+}
+
+/* As large as the device, so that its size is checked as on the device; only what is needed has contents. */
+static int copy_start(struct rs_luks_copy *h)
 {
     off_t size = device_size(h->from);
     if (size < 0) return RESEAL_EINVAL;
     h->size = (uint64_t)size;
     if (h->size > DEVICE_MAX) return RESEAL_EFORMAT;
-    h->memfd = memfd_create("luks-header", MFD_CLOEXEC);
+    h->memfd = memfd_create("luks-header", MFD_CLOEXEC | MFD_ALLOW_SEALING);
     if (h->memfd < 0 || ftruncate(h->memfd, size) != 0) return RESEAL_ENOMEM;
-    return copy_to(h, HEADER_FIRST);
+    return copy_to(h, 0, metadata_end(h->from));
 }
 
-static int get_key(struct crypt_device *cd, int passphrase_fd, struct rs_source_yield *out)
+int rs_luks_copy_load(int from, struct rs_luks_copy *h, struct rs_msg_luks *info)
 {
-    struct rs_secret_text pass;
-    int r = rs_secret_read(passphrase_fd, RS_PASSPHRASE_MAX, &pass);
+    struct rs_memfd_path path;
+    *h = (struct rs_luks_copy){.from = from, .memfd = -1};
+    int r = copy_start(h);
     if (r != 0) return r;
-    if (pass.len == 0) {
-        rs_secret_free(&pass);
-        return RESEAL_EPASS;
+    rs_memfd_path(h->memfd, &path);
+    if (crypt_init(&h->cd, path.text) != 0) return RESEAL_EFORMAT;
+    r = crypt_load(h->cd, CRYPT_LUKS, NULL);
+    r = r != 0 ? (r == -ENOMEM ? RESEAL_ENOMEM : RESEAL_EFORMAT) : rs_luks_info(h->cd, info);
+    return (r == 0 || r == RESEAL_ECIPHER) && info->header_size > HEADER_MAX ? RESEAL_EFORMAT : r;
+}
+
+int rs_luks_copy_slots(struct rs_luks_copy *h)
+{
+    int r = 0, max = crypt_keyslot_max(crypt_get_type(h->cd));
+    for (int slot = 0; slot < max && r == 0; slot++) {
+        uint64_t at, len;
+        crypt_keyslot_info state = crypt_keyslot_status(h->cd, slot);
+        if (state == CRYPT_SLOT_INACTIVE || state == CRYPT_SLOT_INVALID) continue;
+        if (crypt_keyslot_area(h->cd, slot, &at, &len) != 0 || !rs_range_ok(at, len, HEADER_MAX)) continue;
+        r = copy_to(h, at, at + len);
     }
+    return r;
+}
+
+void rs_luks_copy_free(struct rs_luks_copy *h)
+{
+    crypt_free(h->cd);
+    h->cd = NULL;
+    rs_cleanup_close(&h->memfd);
+}
+
+int rs_luks_volume_key(struct crypt_device *cd, int slot, const void *pass, size_t pass_len,
+                       struct rs_source_yield *out)
+{
     size_t len = sizeof(out->key);
-    int slot =
-        crypt_volume_key_get(cd, CRYPT_ANY_SLOT, (char *)out->key, &len, (const char *)pass.bytes, pass.len);
-    rs_secret_free(&pass);
+    if (pass_len == 0) return RESEAL_EPASS;
+    slot = crypt_volume_key_get(cd, slot, (char *)out->key, &len, pass, pass_len);
     if (slot < 0) return rs_luks_error(slot, RESEAL_EFORMAT);
     if (len * 4 != out->luks.key_bits || !rs_raw_key_ok(RESEAL_XTS, out->key, len)) return RESEAL_EKEYBAD;
     out->luks.keyslot = slot;
@@ -222,22 +253,13 @@ static int get_key(struct crypt_device *cd, int passphrase_fd, struct rs_source_
     return 0;
 }
 
-static int open_header(struct header_copy *h, const struct rs_source_order *order, const int *fds,
-                       struct rs_source_yield *out)
+static int get_key(struct crypt_device *cd, int passphrase_fd, struct rs_source_yield *out)
 {
-    struct crypt_device *cd = NULL;
-    struct rs_memfd_path path;
-    rs_memfd_path(h->memfd, &path);
-    if (crypt_init(&cd, path.text) != 0) return RESEAL_EFORMAT;
-    int r = crypt_load(cd, CRYPT_LUKS, NULL);
-    r = r != 0 ? (r == -ENOMEM ? RESEAL_ENOMEM : RESEAL_EFORMAT) : rs_luks_info(cd, &out->luks);
-    if (r == RESEAL_ECIPHER && order->want_key == 0) r = 0;
-    if (r == 0 && out->luks.header_size > HEADER_MAX) r = RESEAL_EFORMAT;
-    if (r == 0 && order->want_key != 0) {
-        r = copy_to(h, out->luks.header_size);
-        if (r == 0) r = get_key(cd, fds[1], out);
-    }
-    crypt_free(cd);
+    struct rs_secret_text pass;
+    int r = rs_secret_read(passphrase_fd, RS_PASSPHRASE_MAX, &pass);
+    if (r != 0) return r;
+    r = rs_luks_volume_key(cd, CRYPT_ANY_SLOT, pass.bytes, pass.len, out);
+    rs_secret_free(&pass);
     return r;
 }
 
@@ -245,11 +267,15 @@ static int fetch_luks(const struct rs_source_order *order, const int *fds, struc
                       int *out_fd)
 {
     (void)out_fd;
-    struct header_copy h = {.from = fds[0], .memfd = -1};
+    struct rs_luks_copy h;
     rs_luks_quiet();
-    int r = copy_start(&h);
-    if (r == 0) r = open_header(&h, order, fds, out);
-    rs_cleanup_close(&h.memfd);
+    int r = rs_luks_copy_load(fds[0], &h, &out->luks);
+    if (r == RESEAL_ECIPHER && order->want_key == 0) r = 0;
+    if (r == 0 && order->want_key != 0) {
+        r = rs_luks_copy_slots(&h);
+        if (r == 0) r = get_key(h.cd, fds[1], out);
+    }
+    rs_luks_copy_free(&h);
     return r;
 }
 

@@ -21,8 +21,7 @@
 #define ITERATIONS_MIN UINT64_C(1000) /* what the formats demand */
 #define ITERATIONS_MAX UINT64_C(0x7fffffff)
 
-/* Fills in the defaults; RESEAL_EINVAL. */
-static int settle(struct rs_msg_luks_format *f)
+int rs_luks_settle(struct rs_msg_luks_format *f)
 {
     if (f->version == 0) f->version = 2;
     if (f->version > 2) return RESEAL_EINVAL;
@@ -54,41 +53,61 @@ static uint32_t pbkdf2_iterations(uint32_t ms)
     return (uint32_t)RS_MIN(RS_MAX(n, ITERATIONS_MIN), ITERATIONS_MAX);
 }
 
-static int set_pbkdf(struct crypt_device *cd, const struct rs_msg_luks_format *f)
+int rs_luks_set_pbkdf(struct crypt_device *cd, uint32_t version, uint32_t pbkdf, uint32_t ms)
 {
-    if (f->pbkdf == 0 && f->pbkdf_ms == 0) return 0;
-    const struct crypt_pbkdf_type *usual =
-        crypt_get_pbkdf_default(f->version == 2 ? CRYPT_LUKS2 : CRYPT_LUKS1);
+    if (pbkdf == 0 && ms == 0) return crypt_set_pbkdf_type(cd, NULL) == 0 ? 0 : RESEAL_EINVAL;
+    const struct crypt_pbkdf_type *usual = crypt_get_pbkdf_default(version == 2 ? CRYPT_LUKS2 : CRYPT_LUKS1);
     if (usual == NULL) return RESEAL_ENOSUPPORT;
     struct crypt_pbkdf_type p = *usual;
-    bool argon = f->pbkdf == 2 || (f->pbkdf == 0 && f->version == 2);
+    bool argon = pbkdf == 2 || (pbkdf == 0 && version == 2);
     p.type = argon ? CRYPT_KDF_ARGON2ID : CRYPT_KDF_PBKDF2;
     p.hash = "sha256";
-    if (f->pbkdf_ms != 0) p.time_ms = f->pbkdf_ms;
+    if (ms != 0) p.time_ms = ms;
     p.max_memory_kb = argon ? RS_MIN(RS_MAX(p.max_memory_kb, 65536u), PBKDF_MEM_KIB) : 0;
     p.parallel_threads = argon ? RS_MAX(p.parallel_threads, 1u) : 0;
-    if (!argon && f->pbkdf_ms != 0) {
-        p.iterations = pbkdf2_iterations(f->pbkdf_ms);
+    if (!argon && ms != 0) {
+        p.iterations = pbkdf2_iterations(ms);
         p.flags |= CRYPT_PBKDF_NO_BENCHMARK;
     }
     return crypt_set_pbkdf_type(cd, &p) == 0 ? 0 : RESEAL_EINVAL;
 }
 
-static int make_header(struct crypt_device *cd, const struct rs_msg_luks_format *f,
-                       const struct rs_secret_text *pass, struct rs_source_yield *out)
+int rs_luks_format(struct crypt_device *cd, const struct rs_msg_luks_format *f, const char *uuid,
+                   const uint8_t *key, size_t key_len)
 {
     struct crypt_params_luks2 two = {.sector_size = f->unit, .label = f->label[0] != '\0' ? f->label : NULL};
     struct crypt_params_luks1 one = {.hash = "sha256"};
-    const char *key = (const char *)out->key;
-    size_t len = out->key_len;
     void *params = f->version == 2 ? (void *)&two : (void *)&one;
     if (f->data_offset != 0 && crypt_set_data_offset(cd, f->data_offset / SECTOR) != 0) return RESEAL_EINVAL;
-    int r = set_pbkdf(cd, f);
+    int r = crypt_format(cd, f->version == 2 ? CRYPT_LUKS2 : CRYPT_LUKS1, "aes", "xts-plain64", uuid,
+                         (const char *)key, key_len, params);
+    return r < 0 ? rs_luks_error(r, RESEAL_EINVAL) : 0;
+}
+
+int rs_luks_device(const struct rs_msg_luks_format *f)
+{
+    uint64_t size = f->data_offset + f->data_size;
+    int fd = memfd_create("luks-header", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    if (fd < 0) return RESEAL_ENOMEM;
+    if (ftruncate(fd, (off_t)RS_MAX(size, LEAST_DEVICE)) == 0) return fd;
+    close(fd);
+    return RESEAL_EINVAL;
+}
+
+int rs_luks_seal(int fd, uint64_t header_size)
+{
+    const int seals = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE | F_SEAL_SEAL;
+    return ftruncate(fd, (off_t)header_size) == 0 && fcntl(fd, F_ADD_SEALS, seals) == 0 ? 0 : RESEAL_EIO;
+}
+
+static int make_header(struct crypt_device *cd, const struct rs_msg_luks_format *f,
+                       const struct rs_secret_text *pass, struct rs_source_yield *out)
+{
+    int r = rs_luks_set_pbkdf(cd, f->version, f->pbkdf, f->pbkdf_ms);
+    if (r == 0) r = rs_luks_format(cd, f, NULL, out->key, out->key_len);
     if (r != 0) return r;
-    r = crypt_format(cd, f->version == 2 ? CRYPT_LUKS2 : CRYPT_LUKS1, "aes", "xts-plain64", NULL, key, len,
-                     params);
-    if (r < 0) return rs_luks_error(r, RESEAL_EINVAL);
-    int slot = crypt_keyslot_add_by_volume_key(cd, 0, key, len, (const char *)pass->bytes, pass->len);
+    int slot = crypt_keyslot_add_by_volume_key(cd, 0, (const char *)out->key, out->key_len,
+                                               (const char *)pass->bytes, pass->len);
     if (slot < 0) return rs_luks_error(slot, RESEAL_EINVAL);
     r = rs_luks_info(cd, &out->luks);
     out->luks.keyslot = slot;
@@ -100,18 +119,11 @@ static int format_memfd(int fd, const struct rs_msg_luks_format *f, const struct
 {
     struct crypt_device *cd = NULL;
     struct rs_memfd_path path;
-    uint64_t size = f->data_offset + f->data_size;
-    if (ftruncate(fd, (off_t)RS_MAX(size, LEAST_DEVICE)) != 0) return RESEAL_EINVAL;
     rs_memfd_path(fd, &path);
     if (crypt_init(&cd, path.text) != 0) return RESEAL_EIO;
     int r = make_header(cd, f, pass, out);
     crypt_free(cd);
-    if (r != 0) return r;
-    /* What goes to the client is the header alone, and nobody changes it any more. */
-    const int seals = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE | F_SEAL_SEAL;
-    if (ftruncate(fd, (off_t)out->luks.header_size) != 0 || fcntl(fd, F_ADD_SEALS, seals) != 0)
-        return RESEAL_EIO;
-    return 0;
+    return r == 0 ? rs_luks_seal(fd, out->luks.header_size) : r;
 }
 
 static int fetch_luks_format(const struct rs_source_order *order, const int *fds, struct rs_source_yield *out,
@@ -119,7 +131,7 @@ static int fetch_luks_format(const struct rs_source_order *order, const int *fds
 {
     struct rs_msg_luks_format f = order->format;
     struct rs_secret_text pass;
-    int r = settle(&f);
+    int r = rs_luks_settle(&f);
     if (r != 0) return r;
     rs_luks_quiet();
     out->key_len = f.key_bits / 4;
@@ -127,8 +139,8 @@ static int fetch_luks_format(const struct rs_source_order *order, const int *fds
     if (!rs_raw_key_ok(RESEAL_XTS, out->key, out->key_len)) return RESEAL_ENOMEM;
     r = rs_secret_read(fds[0], RS_PASSPHRASE_MAX, &pass);
     if (r != 0) return r;
-    int fd = memfd_create("luks-header", MFD_CLOEXEC | MFD_ALLOW_SEALING);
-    r = fd < 0 ? RESEAL_ENOMEM : pass.len == 0 ? RESEAL_EPASS : format_memfd(fd, &f, &pass, out);
+    int fd = rs_luks_device(&f);
+    r = fd < 0 ? fd : pass.len == 0 ? RESEAL_EPASS : format_memfd(fd, &f, &pass, out);
     rs_secret_free(&pass);
     if (r == 0)
         *out_fd = fd;
