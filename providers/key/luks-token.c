@@ -1,8 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "providers/key/luks-token.h"
 
-#include "providers/crypto/derive.h"
-#include "providers/key/locked.h"
 #include "reseal/reseal.h"
 
 #include <ctype.h>
@@ -12,9 +10,7 @@
 
 #include <jansson.h>
 
-#define INFO          "reseal disk slot v1"
-#define INFO_RECOVERY "reseal disk slot v1 recovery"
-#define TOKEN_MAX     8192u /* bytes of a token's text; ours have 700 */
+#define TOKEN_MAX 8192u /* bytes of a token's text; ours have 700 */
 
 __attribute__((format(printf, 3, 4))) static int refuse(char *why, size_t why_len, const char *format, ...)
 {
@@ -24,38 +20,6 @@ __attribute__((format(printf, 3, 4))) static int refuse(char *why, size_t why_le
     va_end(args);
     return RESEAL_EFORMAT;
 }
-
-bool rs_luks_uuid(const char *text, uint8_t out[16])
-{
-    static const char form[] = "xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx";
-    unsigned n = 0;
-    memset(out, 0, 16);
-    for (size_t i = 0; i < sizeof(form) - 1; i++) {
-        unsigned char c = (unsigned char)text[i];
-        if (form[i] == '-') {
-            if (c != '-') return false;
-            continue;
-        }
-        if (isxdigit(c) == 0) return false;
-        unsigned digit = isdigit(c) != 0 ? c - (unsigned)'0' : (c | 0x20u) - (unsigned)'a' + 10;
-        out[n / 2] = (uint8_t)(out[n / 2] << 4 | digit);
-        n++;
-    }
-    return text[sizeof(form) - 1] == '\0';
-}
-
-int rs_luks_phrase(const uint8_t kek[32], const char *uuid, bool recovery,
-                   char phrase[RS_LUKS_PHRASE_LEN + 1])
-{
-    uint8_t salt[16], key[32];
-    if (!rs_luks_uuid(uuid, salt)) return RESEAL_EFORMAT;
-    int r = rs_hkdf(kek, 32, salt, sizeof(salt), recovery ? INFO_RECOVERY : INFO, key, sizeof(key));
-    if (r == 0) r = rs_base64_encode(key, sizeof(key), phrase, RS_LUKS_PHRASE_LEN + 1);
-    rs_wipe(key, sizeof(key));
-    return r;
-}
-
-/* ---- tokens ------------------------------------------------------------------------- */
 
 char *rs_luks_token_text(const struct rs_luks_token *t)
 {

@@ -33,6 +33,9 @@ struct rs_luks_token {
 /* The 16 bytes of a UUID's canonical text, either case; false for anything else. */
 RS_MUST_CHECK bool rs_luks_uuid(const char *text, uint8_t out[16]);
 
+/* A random one. RESEAL_EIO. */
+RS_MUST_CHECK int rs_luks_uuid_new(char text[37]);
+
 /* The pass phrase, NUL-ended; `phrase` lies in key memory. RESEAL_EFORMAT: no UUID; RESEAL_ENOMEM. */
 RS_MUST_CHECK int rs_luks_phrase(const uint8_t kek[32], const char *uuid, bool recovery,
                                  char phrase[RS_LUKS_PHRASE_LEN + 1]);

@@ -1,7 +1,24 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "providers/key/task.h"
 
+#include "providers/key/luks-tasks.h"
+#include "providers/key/vm-home-tasks.h"
+#include "providers/key/vm-home.h"
+
 /* A file of its own, so that a test can have other kinds. */
 const struct rs_task_kind *const rs_task_kinds[] = {
+    &rs_task_luks_read,
+    &rs_task_luks_open,
+    &rs_task_luks_make,
+    &rs_task_luks_rewrap,
+    &rs_task_luks_adopt,
+    &rs_task_luks_release,
+    &rs_task_luks_tell,
+    &rs_task_home_lock,
+    &rs_task_home_read,
+    &rs_task_home_open,
+    &rs_task_home_phrase,
+    &rs_task_home_seal,
+    &rs_task_home_rewrap,
     NULL,
 };
