@@ -248,20 +248,23 @@ static void refuse_privilege(struct rs_rpc *call, int privilege)
     finish(call, RESEAL_EPERM, reply, -1);
 }
 
-static void dispatch(struct rs_rpc *call)
+bool rs_rpc_may(struct rs_rpc *call, enum rs_privilege privilege)
 {
     const struct rs_client *c = call->client;
+    if (rs_policy_has(call->d->policy, c->uid, c->gid, c->tenant, privilege)) return true;
+    refuse_privilege(call, privilege);
+    return false;
+}
+
+static void dispatch(struct rs_rpc *call)
+{
     const struct rs_rpc_method *m = find_method(call->method);
     if (m == NULL) {
         rs_rpc_fail(call, RESEAL_ENOSUPPORT, "%.64s: this service has no such method", call->method);
         return;
     }
     call->method = m->name;
-    if (m->privilege != RS_NO_PRIVILEGE &&
-        !rs_policy_has(call->d->policy, c->uid, c->gid, c->tenant, (enum rs_privilege)m->privilege)) {
-        refuse_privilege(call, m->privilege);
-        return;
-    }
+    if (m->privilege != RS_NO_PRIVILEGE && !rs_rpc_may(call, (enum rs_privilege)m->privilege)) return;
     if (call->nfds < m->min_fds || call->nfds > m->max_fds) {
         rs_rpc_fail(call, RESEAL_EINVAL, "%s wants %u to %u descriptors, not %u", m->name, m->min_fds,
                     m->max_fds, call->nfds);

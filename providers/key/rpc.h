@@ -57,6 +57,9 @@ const char *rs_rpc_need(struct rs_rpc *call, const char *name, size_t max);
 int64_t rs_rpc_number(struct rs_rpc *call, const char *name, int64_t max, int64_t otherwise);
 /* 1: true; 0: false, or it is not there; -1: the call has failed. */
 int rs_rpc_flag(struct rs_rpc *call, const char *name);
+/* True when the client has the privilege, for methods whose arguments decide which is needed; else the call
+ * has failed. */
+bool rs_rpc_may(struct rs_rpc *call, enum rs_privilege privilege);
 /* True when the call has no other arguments than these, "name provider key"; else it has failed. */
 bool rs_rpc_args(struct rs_rpc *call, const char *names);
 
