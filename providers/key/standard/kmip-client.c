@@ -13,11 +13,6 @@
 #define BACK_OFF_MIN 1000u       /* milliseconds a failed server is left alone, doubled each time */
 #define BACK_OFF_MAX 60000u
 
-struct server_state {
-    uint64_t not_before; /* rs_now_ns(): left alone until then */
-    unsigned back_off;   /* milliseconds, the last one */
-};
-
 /* Key memory: answers hold keys. */
 struct buffers {
     uint8_t request[RS_KMIP_REQUEST_MAX];
@@ -26,7 +21,8 @@ struct buffers {
 
 struct rs_kmip_client {
     struct rs_kmip_config config;
-    struct server_state servers[RS_KMIP_SERVERS_MAX];
+    struct rs_kmip_server_state servers[RS_KMIP_SERVERS_MAX];
+    int64_t expires;           /* of the last server's certificate */
     struct rs_kmip_link *link; /* NULL: none */
     unsigned at;               /* the server it leads to */
     struct rs_kmip_version version;
@@ -77,6 +73,16 @@ const struct rs_kmip_error *rs_kmip_client_error(const struct rs_kmip_client *c)
     return &c->error;
 }
 
+struct rs_kmip_server_state *rs_kmip_client_server(struct rs_kmip_client *c, unsigned i)
+{
+    return &c->servers[i];
+}
+
+int64_t rs_kmip_client_expires(const struct rs_kmip_client *c)
+{
+    return c->expires;
+}
+
 /* ---- servers --------------------------------------------------------------------------- */
 
 static void drop_link(struct rs_kmip_client *c)
@@ -88,7 +94,8 @@ static void drop_link(struct rs_kmip_client *c)
 /* The server is left alone for a while, longer each time. */
 static void back_off(struct rs_kmip_client *c, unsigned i)
 {
-    struct server_state *s = &c->servers[i];
+    struct rs_kmip_server_state *s = &c->servers[i];
+    s->error = c->error;
     s->back_off = s->back_off == 0 ? BACK_OFF_MIN : RS_MIN(2 * s->back_off, BACK_OFF_MAX);
     s->not_before = rs_now_ns() + (uint64_t)s->back_off * 1000000u;
 }
@@ -136,8 +143,10 @@ static int connect_to(struct rs_kmip_client *c, unsigned i)
         rs_kmip_connect(&c->link, &c->config.servers[i], &c->config.trust, c->config.connect_ms, &c->error);
     c->at = i;
     if (err == 0) err = settle_version(c);
+    if (c->link != NULL) c->expires = rs_kmip_link_expires(c->link);
     if (err == 0) {
         c->servers[i].back_off = 0;
+        c->servers[i].answered = true;
     } else {
         drop_link(c);
         back_off(c, i);
@@ -434,6 +443,69 @@ int rs_kmip_detail_of(struct rs_kmip_client *c, const char *id, const char *name
     err = rs_kmip_payload_asi(&q.results[0], RS_KMIP_NAMESPACE, folded);
     if (err != 0) return err;
     return unfold_detail(folded, name, value) ? 0 : RESEAL_ENOKEY;
+}
+
+static void write_asi(struct rs_kmip_request *q, const void *arg)
+{
+    const struct rs_kmip_detail *asi = arg; /* name: the key's id */
+    rs_kmip_modify_asi(q, asi->name, RS_KMIP_NAMESPACE, asi->value);
+}
+
+/* The details, and the lines of `text` that they say nothing about. */
+static bool refold(const char *text, const struct rs_kmip_detail *details, unsigned n,
+                   char out[RS_KMIP_TEXT_MAX])
+{
+    if (!fold_details(details, n, out)) return false;
+    size_t used = strlen(out);
+    for (const char *line = text; *line != '\0';) {
+        size_t len = strcspn(line, "\n"), name = strcspn(line, "=\n");
+        bool ours = false;
+        for (unsigned i = 0; i < n; i++)
+            ours = ours || (strlen(details[i].name) == name && strncmp(details[i].name, line, name) == 0);
+        if (!ours && len > 0) {
+            int more = snprintf(out + used, RS_KMIP_TEXT_MAX - used, "\n%.*s", (int)len, line);
+            if (more < 0 || (size_t)more >= RS_KMIP_TEXT_MAX - used) return false;
+            used += (size_t)more;
+        }
+        line += len + (line[len] == '\n');
+    }
+    return true;
+}
+
+/* Into the namespace of ours that the key has from its creation. */
+static bool note_in_namespace(struct rs_kmip_client *c, const char *id, const struct rs_kmip_detail *details,
+                              unsigned n)
+{
+    struct question get = {
+        .n = 1, .operations = {RS_KMIP_GET_ATTRIBUTES}, .write = write_all_attributes, .arg = id};
+    char text[RS_KMIP_TEXT_MAX], fresh[RS_KMIP_TEXT_MAX];
+    if (ask_one(c, &get, "asking for the key's attributes") != 0 ||
+        rs_kmip_payload_asi(&get.results[0], RS_KMIP_NAMESPACE, text) != 0 ||
+        !refold(text, details, n, fresh))
+        return false;
+    const struct rs_kmip_detail asi = {id, fresh};
+    struct question modify = {
+        .changes = true, .n = 1, .operations = {RS_KMIP_MODIFY_ATTRIBUTE}, .write = write_asi, .arg = &asi};
+    return ask_one(c, &modify, "noting what the key is used for") == 0;
+}
+
+void rs_kmip_note(struct rs_kmip_client *c, const char *id, const struct rs_kmip_detail *details, unsigned n,
+                  unsigned *kept)
+{
+    struct rs_kmip_detail missing[RS_KMIP_DETAILS_MAX];
+    struct details to_add = {id, missing, 0};
+    char value[RS_KMIP_TEXT_MAX];
+    *kept = 0;
+    for (unsigned i = 0; i < n && i < RS_KMIP_DETAILS_MAX; i++) {
+        if (rs_kmip_detail_of(c, id, details[i].name, value) == 0 && strcmp(value, details[i].value) == 0)
+            ++*kept;
+        else
+            missing[to_add.n++] = details[i];
+    }
+    if (to_add.n == 0) return;
+    unsigned added = keep_details(c, &to_add);
+    if (added == 0 && note_in_namespace(c, id, missing, to_add.n)) added = to_add.n;
+    *kept += added;
 }
 
 static void write_locate(struct rs_kmip_request *q, const void *arg)

@@ -38,6 +38,21 @@ struct rs_kmip_client;
 /* Connects to nothing yet. The texts in `config` must outlive the client. RESEAL_EINVAL, RESEAL_ENOMEM. */
 RS_MUST_CHECK int rs_kmip_client_open(struct rs_kmip_client **out, const struct rs_kmip_config *config);
 
+/*
+ * What is known of a server, in the order of the configuration. `not_before` and `back_off` may be set
+ * before the first request, from an earlier client's: how long the server is left alone.
+ */
+struct rs_kmip_server_state {
+    uint64_t not_before;        /* rs_now_ns(): left alone until then, where there are others */
+    unsigned back_off;          /* milliseconds, the last one; 0: it answered last */
+    bool answered;              /* this client */
+    struct rs_kmip_error error; /* of its last failure in this client; fault 0: none */
+};
+struct rs_kmip_server_state *rs_kmip_client_server(struct rs_kmip_client *c, unsigned i);
+
+/* When the certificate of the server that answered last ends, seconds since 1970; 0: not known. */
+int64_t rs_kmip_client_expires(const struct rs_kmip_client *c);
+
 /* NULL is allowed; wipes. */
 void rs_kmip_client_close(struct rs_kmip_client *c);
 
@@ -68,6 +83,13 @@ struct rs_kmip_made {
  */
 RS_MUST_CHECK int rs_kmip_make(struct rs_kmip_client *c, const struct rs_kmip_new_key *key,
                                const struct rs_kmip_detail *details, unsigned n, struct rs_kmip_made *out);
+
+/*
+ * Sets texts of a key that is there, best effort, as rs_kmip_make() does: nothing is written that is so
+ * already. *kept is how many the server has now.
+ */
+void rs_kmip_note(struct rs_kmip_client *c, const char *id, const struct rs_kmip_detail *details, unsigned n,
+                  unsigned *kept);
 
 /* Gets an active key. Its state is asked for: servers give keys in any state. `wrapping_id` as in
  * rs_kmip_get(). */

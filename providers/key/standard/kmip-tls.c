@@ -41,7 +41,8 @@ int rs_kmip_connect(struct rs_kmip_link **out, const struct rs_kmip_address *ser
                     const struct rs_kmip_trust *trust, unsigned deadline_ms, struct rs_kmip_error *error)
 {
     struct rs_wire_address address = wire_address(server);
-    struct rs_wire_trust wire = {.ca = trust->ca, .pin = trust->pin, .cert = trust->cert, .key = trust->key};
+    struct rs_wire_trust wire = {
+        .ca = trust->ca, .pin = trust->pin, .npins = trust->npins, .cert = trust->cert, .key = trust->key};
     struct rs_wire_error e = {.fault = RS_WIRE_NO_FAULT};
     struct rs_kmip_link *link = calloc(1, sizeof(*link));
     *out = NULL;
@@ -66,6 +67,11 @@ void rs_kmip_disconnect(struct rs_kmip_link *link)
 void rs_kmip_link_protocol(const struct rs_kmip_link *link, const char **version, const char **cipher)
 {
     rs_wire_protocol(link->wire, version, cipher);
+}
+
+int64_t rs_kmip_link_expires(const struct rs_kmip_link *link)
+{
+    return rs_wire_expires(link->wire);
 }
 
 /* Milliseconds that are left. */

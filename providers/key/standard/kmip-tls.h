@@ -15,6 +15,7 @@
 
 #define RS_KMIP_PORT     5696u /* IANA */
 #define RS_KMIP_PIN_LEN  32u   /* SHA-256 of the certificate, DER */
+#define RS_KMIP_PINS_MAX 16u
 #define RS_KMIP_WHY_MAX  256u
 #define RS_KMIP_HOST_MAX 256u
 
@@ -46,7 +47,8 @@ struct rs_kmip_error {
 /* PEM texts in memory that outlive the link; secret: key. Exactly one of ca and pin is set. */
 struct rs_kmip_trust {
     const char *ca;     /* certificates that a server's chain may end in */
-    const uint8_t *pin; /* RS_KMIP_PIN_LEN bytes */
+    const uint8_t *pin; /* RS_KMIP_PIN_LEN bytes, */
+    unsigned npins;     /* or so many times as much: each server may have its own; 0 counts as 1 */
     const char *cert;   /* ours, with its chain */
     const char *key;    /* of it, not encrypted */
 };
@@ -76,6 +78,9 @@ RS_MUST_CHECK int rs_kmip_exchange(struct rs_kmip_link *link, const uint8_t *req
 
 /* "TLSv1.2", and the cipher suite; for `reseal provider test`. */
 void rs_kmip_link_protocol(const struct rs_kmip_link *link, const char **version, const char **cipher);
+
+/* When the server's certificate ends, seconds since 1970; 0: not known. */
+int64_t rs_kmip_link_expires(const struct rs_kmip_link *link);
 
 /* NULL is allowed. */
 void rs_kmip_disconnect(struct rs_kmip_link *link);

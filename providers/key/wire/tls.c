@@ -13,6 +13,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <time.h>
 #include <unistd.h>
 
 /* Whom a context trusts, where that is more than a CA; lives as long as the context. */
@@ -149,7 +150,7 @@ static int verify_pins(X509_STORE_CTX *store, void *arg)
 
 static int set_pins(SSL_CTX *ctx, const struct rs_wire_trust *trust)
 {
-    unsigned n = trust->pin != NULL ? 1 : trust->nspkis;
+    unsigned n = trust->pin != NULL ? RS_MAX(trust->npins, 1u) : trust->nspkis;
     struct pins *pins = calloc(1, sizeof(*pins) + (size_t)n * RS_WIRE_HASH_LEN);
     if (pins == NULL || SSL_CTX_set_ex_data(ctx, pins_index(), pins) != 1) {
         free(pins);
@@ -407,6 +408,16 @@ void rs_wire_disconnect(struct rs_wire_link *link)
     SSL_CTX_free(link->ctx);
     if (link->fd >= 0) close(link->fd);
     free(link);
+}
+
+int64_t rs_wire_expires(const struct rs_wire_link *link)
+{
+    X509 *cert = SSL_get1_peer_certificate(link->ssl);
+    struct tm tm;
+    int64_t end = 0;
+    if (cert != NULL && ASN1_TIME_to_tm(X509_get0_notAfter(cert), &tm) == 1) end = (int64_t)timegm(&tm);
+    X509_free(cert);
+    return end;
 }
 
 void rs_wire_protocol(const struct rs_wire_link *link, const char **version, const char **cipher)

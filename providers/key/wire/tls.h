@@ -51,7 +51,8 @@ __attribute__((format(printf, 3, 4))) int rs_wire_fail(struct rs_wire_error *err
  */
 struct rs_wire_trust {
     const char *ca;       /* certificates that the other's chain may end in */
-    const uint8_t *pin;   /* RS_WIRE_HASH_LEN bytes: SHA-256 of its certificate, DER */
+    const uint8_t *pin;   /* RS_WIRE_HASH_LEN bytes: SHA-256 of its certificate, DER, */
+    unsigned npins;       /* or so many times as much, any of which will do; 0 counts as 1 */
     const uint8_t *spkis; /* nspkis * RS_WIRE_HASH_LEN bytes: SHA-256 of its SubjectPublicKeyInfo, DER */
     unsigned nspkis;
     bool any;         /* any certificate, but one: who asks decides by the hashes what it may do */
@@ -89,6 +90,9 @@ RS_MUST_CHECK int rs_wire_receive(struct rs_wire_link *link, void *p, size_t len
 
 /* "TLSv1.2", and the cipher suite. */
 void rs_wire_protocol(const struct rs_wire_link *link, const char **version, const char **cipher);
+
+/* When the other side's certificate ends, seconds since 1970; 0: not known. */
+int64_t rs_wire_expires(const struct rs_wire_link *link);
 
 /* RESEAL_EAUTH: it showed no certificate. */
 RS_MUST_CHECK int rs_wire_identity_of(SSL *ssl, struct rs_wire_identity *out);
