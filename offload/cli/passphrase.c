@@ -101,9 +101,13 @@ static int into_pipe(const char *text, size_t len, int *out, struct rs_failure *
     return 0;
 }
 
-static int from_prompt(const char *what, const char *of, bool twice, int *out, struct rs_failure *f)
+static int from_prompt(const char *options, const char *what, const char *of, bool twice, int *out,
+                       struct rs_failure *f)
 {
     RS_CLOSE int tty = open("/dev/tty", O_RDWR | O_CLOEXEC | O_NOCTTY);
+    if (tty < 0 && options != NULL)
+        return rs_failure_set(f, RS_EXIT_USAGE, "no terminal to ask for the pass phrase of the %s: give %s",
+                              what, options);
     if (tty < 0)
         return rs_failure_set(f, RS_EXIT_USAGE,
                               "no terminal to ask for the pass phrase of the %s: give --%s-passphrase-file "
@@ -138,5 +142,5 @@ int rs_passphrase_open(const struct rs_passphrase *p, const char *what, const ch
                                   p->fd, what);
         return 0;
     }
-    return from_prompt(what, of, twice, fd, f);
+    return from_prompt(p->options, what, of, twice, fd, f);
 }

@@ -13,6 +13,8 @@
 struct rs_passphrase {
     const char *file; /* NULL: not from a file */
     int fd;           /* -1: not from a descriptor */
+    /* How to give it where there is no terminal; NULL: "--WHAT-passphrase-file or --WHAT-passphrase-fd". */
+    const char *options;
 };
 
 /*

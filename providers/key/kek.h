@@ -21,9 +21,11 @@ struct rs_kek {
     char provider[RS_PROVIDER_NAME_MAX];
     char key[RS_KEY_ID_MAX]; /* opaque id */
     const uint8_t *bytes;    /* RS_KEK_LEN; key memory of the cache, valid during the call; NULL on failure */
+    const char *event;       /* on failure the id of the event that was raised already, or "" */
+    const char *reason;      /* on failure why the key is not available: "KeyStateMissingInKMS", ... */
 };
 
-/* On failure `why` has one line and `event` the id of the event that was raised already, or "". */
+/* On failure `why` has one line. `kek` is never NULL. */
 typedef void rs_kek_done(struct rs_keyd *d, void *arg, int status, const struct rs_kek *kek, const char *why);
 
 /*
@@ -48,5 +50,29 @@ unsigned rs_kek_forget(struct rs_keyd *d, const char *tenant, const char *provid
 
 /* Milliseconds until something expires, -1: nothing; forgets what has. */
 int rs_kek_tick(struct rs_keyd *d);
+
+/* The cache and the requests under way; a member of struct rs_keyd. */
+#define RS_KEKS_MAX 4096u /* in memory; the one that was not used for the longest time makes room */
+#define RS_KEK_ROWS 1024u
+
+struct rs_kek_entry;
+struct rs_kek_request;
+
+struct rs_keks {
+    struct rs_kek_entry *rows[RS_KEK_ROWS];
+    unsigned n;
+    uint64_t next_expiry; /* rs_now_ns(); 0: nothing expires */
+    struct rs_kek_request *requests;
+};
+
+/* Calls `each` for every key of a tenant in memory, with seconds that it has left. */
+void rs_kek_each(struct rs_keyd *d, const char *tenant,
+                 void (*each)(void *arg, const char *provider, const char *key, uint64_t left_s), void *arg);
+
+/* True when it is in memory. */
+bool rs_kek_cached(struct rs_keyd *d, const char *tenant, const char *provider, const char *key);
+
+/* Wipes everything and ends what is under way. */
+void rs_kek_free(struct rs_keyd *d);
 
 #endif

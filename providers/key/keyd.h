@@ -12,6 +12,7 @@
 #include "offload/base/sandbox.h"
 #include "offload/ring/control.h"
 #include "providers/key/internal.h"
+#include "providers/key/kek.h"
 #include "providers/key/keys.h"
 #include "providers/key/nursery.h"
 #include "providers/key/policy.h"
@@ -85,6 +86,8 @@ struct rs_keyd {
     struct rs_nursery nursery;
     struct rs_store *store; /* NULL only in tests */
     const char *state_folder;
+    struct rs_providers providers;
+    struct rs_keks keks;
     struct rs_protections protections;
     struct rs_msg *msg;   /* key memory; the one being handled */
     uint8_t *digest_root; /* key memory, 32 bytes: digest keys of tenants without a file */

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* reseal-keyd: holds the keys. Started by reseald, which gives it its sockets. */
+#include "providers/key/events.h"
 #include "providers/key/keyd.h"
 
 #include "offload/base/keymem.h"
@@ -264,6 +265,8 @@ static void open_state(struct rs_keyd *d, const struct options *o)
     char why[512];
     d->state_folder = o->state;
     if (rs_store_open(o->state, NULL, &d->store, why, sizeof(why)) != 0) die("state folder", why);
+    if (rs_events_open(d, d->store) != 0 || rs_providers_load(d) != 0)
+        die("state folder", reseal_strerror(RESEAL_ENOMEM));
 }
 
 static struct rs_policy *first_policy(const struct options *o)

@@ -4,5 +4,7 @@
 /* A file of its own, so that a test can have other methods. */
 const struct rs_rpc_method *const rs_rpc_tables[] = {
     rs_rpc_service,
+    rs_rpc_providers,
+    rs_rpc_keks,
     NULL,
 };

@@ -15,6 +15,7 @@
 /* What may still be under way for a call, and is to be ended with it. */
 static void (*const cancels[])(struct rs_keyd *d, const void *arg) = {
     rs_task_cancel,
+    rs_kek_cancel,
 };
 
 /* ---- the end of a call --------------------------------------------------------- */

@@ -2,6 +2,7 @@
 #include "providers/key/keyd.h"
 
 #include "offload/base/keymem.h"
+#include "providers/key/events.h"
 #include "providers/key/store.h"
 
 #include <errno.h>
@@ -56,6 +57,7 @@ void rs_keyd_unwatch(struct rs_keyd *d, struct rs_watch *w)
 static int (*const ticks[])(struct rs_keyd *d) = {
     rs_orders_tick,
     rs_tasks_tick,
+    rs_kek_tick,
 };
 
 static int tick(struct rs_keyd *d)
@@ -91,10 +93,13 @@ void rs_keyd_free(struct rs_keyd *d)
 {
     while (d->clients != NULL) rs_keyd_drop(d, d->clients);
     while (d->works != NULL) rs_sessions_drop(d, d->works);
+    rs_kek_free(d);
+    rs_providers_free(&d->providers);
     rs_keys_clear(&d->keys);
     rs_policy_free(d->policy);
     rs_keymem_free(d->msg);
     rs_keymem_free(d->digest_root);
+    rs_events_close(d);
     rs_store_close(d->store);
     rs_cleanup_close(&d->epoll);
 }

@@ -2,6 +2,8 @@
 #include "providers/key/task.h"
 
 #include "providers/key/luks-tasks.h"
+#include "providers/key/native/provider.h"
+#include "providers/key/standard/provider.h"
 #include "providers/key/vm-home-tasks.h"
 #include "providers/key/vm-home.h"
 
@@ -20,5 +22,10 @@ const struct rs_task_kind *const rs_task_kinds[] = {
     &rs_task_home_phrase,
     &rs_task_home_seal,
     &rs_task_home_rewrap,
+    &rs_task_secrets,
+    &rs_task_native_export,
+    &rs_task_native_import,
+    &rs_task_kmip,
+    &rs_task_certificates,
     NULL,
 };
