@@ -11,6 +11,7 @@
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <jansson.h>
@@ -172,6 +173,28 @@ static void no_descriptor_stays_open(void **state)
     close(sock);
 }
 
+/* What could be done without one is nothing new: it ends, and reseald starts it again. */
+static void it_ends_when_its_nursery_does(void **state)
+{
+    (void)state;
+    char path[64];
+    long nursery = 0;
+    int status = 0;
+    struct keyd own;
+    keyd_start(&own, NULL);
+    close(keyd_connect(&own));
+    (void)snprintf(path, sizeof(path), "/proc/%d/task/%d/children", own.pid, own.pid);
+    FILE *f = fopen(path, "re");
+    if (f == NULL || fscanf(f, "%ld", &nursery) != 1) skip(); /* a kernel without that file */
+    (void)fclose(f);
+    assert_int_equal(kill((pid_t)nursery, SIGKILL), 0);
+    assert_int_equal(waitpid(own.pid, &status, 0), own.pid);
+    assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 1);
+    keyd_spawn(&own, NULL);
+    close(keyd_connect(&own));
+    keyd_stop(&own);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -181,6 +204,7 @@ int main(void)
         cmocka_unit_test(what_a_method_does_not_have_is_refused),
         cmocka_unit_test(a_request_before_the_hello_ends_the_connection),
         cmocka_unit_test(no_descriptor_stays_open),
+        cmocka_unit_test(it_ends_when_its_nursery_does),
     };
     signal(SIGPIPE, SIG_IGN);
     keyd_start(&k, NULL);

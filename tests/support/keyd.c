@@ -24,7 +24,7 @@ static void must(bool ok, const char *what)
     exit(2);
 }
 
-static void spawn(struct keyd *k, const char *policy)
+void keyd_spawn(struct keyd *k, const char *policy)
 {
     int work[2], supervisor[2];
     const char *build = getenv("RESEAL_BUILD");
@@ -61,7 +61,7 @@ void keyd_start(struct keyd *k, const char *policy)
     k->listener = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
     must(bind(k->listener, (struct sockaddr *)&address, sizeof(address)) == 0, "bind");
     must(listen(k->listener, 64) == 0 && chmod(k->path, 0777) == 0 && chmod(k->dir, 0755) == 0, "listen");
-    spawn(k, policy);
+    keyd_spawn(k, policy);
 }
 
 void keyd_restart(struct keyd *k, const char *policy)
@@ -69,7 +69,7 @@ void keyd_restart(struct keyd *k, const char *policy)
     must(kill(k->pid, SIGKILL) == 0 && waitpid(k->pid, NULL, 0) == k->pid, "kill");
     close(k->work);
     close(k->supervisor);
-    spawn(k, policy);
+    keyd_spawn(k, policy);
 }
 
 void keyd_stop(struct keyd *k)

@@ -24,6 +24,9 @@ struct keyd {
 /* `policy`: path of a policy file; NULL: private to this user. */
 void keyd_start(struct keyd *k, const char *policy);
 
+/* Starts one on the socket of one that ended by itself. */
+void keyd_spawn(struct keyd *k, const char *policy);
+
 /* Ends the running one without ceremony and starts another on the same socket. */
 void keyd_restart(struct keyd *k, const char *policy);
 
