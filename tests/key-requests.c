@@ -161,15 +161,13 @@ static void no_descriptor_stays_open(void **state)
     works(sock);
     (void)snprintf(path, sizeof(path), "/proc/%d/fd", k.pid);
     if (stat(path, &st) != 0) skip();
-    nlink_t before = st.st_nlink;
-    off_t size = st.st_size;
+    off_t before = st.st_size; /* newer kernels count descriptors here; those of earlier clients may go now */
     for (unsigned i = 0; i < 100; i++) {
         refused(sock, "{\"method\": \"no.such\"}", RESEAL_ENOSUPPORT, "no.such");
         works(sock);
     }
     assert_int_equal(stat(path, &st), 0);
-    assert_int_equal(st.st_nlink, before);
-    assert_int_equal(st.st_size, size); /* newer kernels count descriptors here */
+    assert_true(st.st_size <= before);
     close(sock);
 }
 
