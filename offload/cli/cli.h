@@ -18,6 +18,7 @@ enum rs_cli_exit {
 };
 
 int reseal_cmd_bench(int argc, char **argv);
+int reseal_cmd_coredump(int argc, char **argv);
 int reseal_cmd_doctor(int argc, char **argv);
 int reseal_cmd_engines(int argc, char **argv);
 int reseal_cmd_help(int argc, char **argv);

@@ -26,6 +26,11 @@ _reseal() {
     esac
     case ${COMP_WORDS[1]}/$COMP_CWORD in
     bench/2) mapfile -t COMPREPLY < <(compgen -W "hotpath ring transcode openssl --help" -- "$cur"); return ;;
+    coredump/2)
+        words="install status handle list describe extract recrypt --help"
+        mapfile -t COMPREPLY < <(compgen -W "$words" -- "$cur")
+        return
+        ;;
     openssl/2) mapfile -t COMPREPLY < <(compgen -W "check config probe --help" -- "$cur"); return ;;
     vm/2) mapfile -t COMPREPLY < <(compgen -W "$(reseal vm --help 2>/dev/null | sed -n 's/^  \([a-z]\{1,\}\) .*/\1/p') --help" -- "$cur"); return ;;
     policy/2) mapfile -t COMPREPLY < <(compgen -W "check --help" -- "$cur"); return ;;

@@ -12,6 +12,7 @@ static const struct command {
     int (*run)(int argc, char **argv);
 } commands[] = {
     {"bench", "speeds, of what the machine can do and of other programs", reseal_cmd_bench},
+    {"coredump", "core dumps that reach no disk in clear: sealed, listed, extracted", reseal_cmd_coredump},
     {"doctor", "what limits or fails, and the command that mends it", reseal_cmd_doctor},
     {"engines", "what does the work, and which is chosen for what", reseal_cmd_engines},
     {"openssl", "the provider reseal.so: does it load, take effect, and gain", reseal_cmd_openssl},

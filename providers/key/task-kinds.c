@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "providers/key/task.h"
 
+#include "providers/key/envelope-tasks.h"
 #include "providers/key/luks-tasks.h"
 #include "providers/key/native/provider.h"
 #include "providers/key/standard/provider.h"
@@ -9,6 +10,10 @@
 
 /* A file of its own, so that a test can have other kinds. */
 const struct rs_task_kind *const rs_task_kinds[] = {
+    &rs_task_file_seal,
+    &rs_task_file_open,
+    &rs_task_file_rewrap,
+    &rs_task_file_describe,
     &rs_task_luks_read,
     &rs_task_luks_open,
     &rs_task_luks_make,
