@@ -35,7 +35,9 @@ static int ask(struct work *w, const char *method, json_t *args, const int *fds,
     char why[RS_KEYSERVICE_WHY];
     json_t *answer = NULL;
     int err = rs_keyservice_call(w->r, method, args, fds, nfds, &answer, NULL, why, sizeof(why));
-    if (err != 0) (void)rs_failure_set(&w->f, rs_exit_of(err), "%s: %s", w->file, why);
+    /* Not to be told from a damaged one. */
+    int code = err == RESEAL_EAUTH ? RS_EXIT_FORMAT : rs_exit_of(err);
+    if (err != 0) (void)rs_failure_set(&w->f, code, "%s: %s", w->file, why);
     if (err == 0 && result != NULL)
         *result = answer;
     else
