@@ -186,7 +186,7 @@ int rs_coredump_install(const struct rs_cores *c)
     char pattern[512];
     int r = pattern_of(c, pattern, sizeof(pattern));
     if (r != 0) return r;
-    printf("# /etc/sysctl.d/60-reseal-coredump.conf; then, as root: sysctl --system\n"
+    printf("# /etc/sysctl.d/60-reseal-coredump.conf; then, as root: sysctl -p that file\n"
            "kernel.core_pattern=%s\n"
            "# at most so many dumps at a time\n"
            "kernel.core_pipe_limit=4\n",
