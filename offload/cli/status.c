@@ -187,6 +187,10 @@ static void print_key_service(const json_t *k)
            " refused\n",
            rs_status_number(k, "pid"), rs_status_text(k, "policy"), rs_status_number(k, "keys"),
            rs_status_number(k, "clients"), rs_status_number(k, "refused"));
+    const json_t *state = json_object_get(k, "state");
+    if (json_is_object(state))
+        printf("  state in %s, host key in %s\n", rs_status_text(state, "folder"),
+               rs_status_text(state, "host_key"));
     print_protections(json_object_get(k, "protections"), false, "  NOT in force there: ");
 }
 

@@ -281,15 +281,37 @@ static int start(struct rs_keyd *d, struct rs_task_run *t)
     return r;
 }
 
+/* Of those who wait, the last that may not start: whoever waits for the same need not be counted again. */
+struct full {
+    bool is;
+    uint32_t uid;
+    enum rs_task_place place;
+};
+
+static bool may_start(const struct rs_keyd *d, const struct rs_task_run *t, struct full *full)
+{
+    if (full->is && full->uid == t->uid && full->place == t->kind->place) return false;
+    if (rs_tasks_may_start(d, t->uid, t->kind->place)) return true;
+    *full = (struct full){.is = true, .uid = t->uid, .place = t->kind->place};
+    return false;
+}
+
 int rs_tasks_tick(struct rs_keyd *d)
 {
     uint64_t now = rs_now_ns();
+    struct full full = {0};
     bool told = false;
     for (struct rs_task_run *t = d->tasks; t != NULL;) {
-        bool waits = t->watch.fd < 0, may = waits && rs_tasks_may_start(d, t->uid, t->kind->place);
-        int r = may ? start(d, t) : !waits && now >= t->until_ns ? RESEAL_ETIMEDOUT : 0;
-        if (r != 0) fail(d, t, r);
-        told = told || r != 0;
+        int r = 0;
+        if (t->watch.fd < 0)
+            r = may_start(d, t, &full) ? start(d, t) : 0;
+        else if (now >= t->until_ns)
+            r = RESEAL_ETIMEDOUT;
+        if (r != 0) {
+            fail(d, t, r);
+            told = true;
+            full.is = false;
+        }
         t = r != 0 ? d->tasks : t->next; /* who was told may have changed the list */
     }
     if (told) return 0; /* somebody may have waited for just that */
