@@ -14,7 +14,13 @@ reseal_build_packages=(
 # shellcheck disable=SC2034  # used by tests/run
 reseal_test_packages=(clang-14 libclang-rt-14-dev spin gdb procps openssl curl nginx-light stunnel4 valgrind python3-cryptography python3-cryptography-vectors python3-pykmip openjdk-17-jre-headless swtpm swtpm-tools tpm2-tools jose python3-jwt)
 
-case $(uname -m) in x86_64) reseal_build_packages+=(libipsec-mb-dev) ;; esac
+case $(uname -m) in
+x86_64)
+    reseal_build_packages+=(libipsec-mb-dev)
+    # Emulated guests: the machine, its kernel, what is in its first file system.
+    reseal_test_packages+=(qemu-system-x86 linux-image-cloud-amd64 busybox-static cpio e2fsprogs)
+    ;;
+esac
 
 reseal_source=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 
