@@ -33,5 +33,6 @@ for c in $("$reseal" help | sed -n 's/^  \([a-z]\{1,\}\) .*/\1/p'); do
     # Other programs' options stand in quotes.
     compare "$page" "$(printf '%s\n' "$help" | sed "s/'[a-z-]* [^']*'//g")"
 done
+compare "$pages/reseal-vm-serve.1" "$("$reseal" vm serve --help)"
 compare "$pages/reseald.8" "$("$RESEAL_BUILD/bin/reseald" --help)"
 exit $bad

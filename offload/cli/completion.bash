@@ -37,7 +37,7 @@ _reseal() {
     esac
     if [[ $cur == -* ]]; then
         local command=("${COMP_WORDS[1]}")
-        [ "${command[0]}" != bench ] || command+=("${COMP_WORDS[2]}")
+        case ${command[0]} in bench | vm) command+=("${COMP_WORDS[2]}") ;; esac
         words=$(reseal "${command[@]}" --help 2>/dev/null | grep -o -- '--[a-z][a-z-]*' | sort -u)
         mapfile -t COMPREPLY < <(compgen -W "$words" -- "$cur")
         return

@@ -15,6 +15,9 @@ const struct rs_vmc_command rs_vmc_commands[] = {
              "  --json                  as JSON on stdout\n"
              "example: reseal vm show /vms/web\n",
      .run = rs_vmc_show},
+    {.name = "serve",
+     .summary = "its disks to a hypervisor, decrypted, on a local socket",
+     .own = reseal_cmd_vm_serve},
 };
 const unsigned rs_vmc_ncommands = RS_ARRAY_LEN(rs_vmc_commands);
 

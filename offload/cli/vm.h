@@ -96,4 +96,8 @@ int rs_vmc_refuse(struct rs_vmc *c, int code, const char *why);
 
 RS_MUST_CHECK int rs_vmc_show(struct rs_vmc *c);
 
+/* ---- vm-serve.c ---- */
+
+int reseal_cmd_vm_serve(int argc, char **argv);
+
 #endif

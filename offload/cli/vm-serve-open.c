@@ -1,0 +1,131 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <errno.h>
+#include <linux/fs.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/ioctl.h>
+#include <sys/signalfd.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "offload/cli/socket.h"
+#include "offload/cli/vm-serve.h"
+#include "offload/client/keyservice.h"
+
+int rs_serve_open_images(struct rs_serve *s)
+{
+    unsigned flags = (s->read_only ? 0u : RS_FILE_WRITE) | (s->direct ? RS_FILE_DIRECT : 0u);
+    for (unsigned i = 0; i < s->count; i++) {
+        int code = rs_file_open(&s->images[i].file, s->images[i].path, flags, &s->f);
+        if (code != 0) return code;
+    }
+    return 0;
+}
+
+/* ---- keys -------------------------------------------------------------------- */
+
+static int by_passphrase(struct rs_serve *s, const struct rs_serve_image *image, uint32_t use,
+                         reseal_key *key, struct reseal_luks *luks)
+{
+    struct rs_failure f = {0};
+    int fd = -1;
+    int code = rs_passphrase_open(&s->pass, "disk", image->path, false, &fd, &f);
+    if (code != 0) {
+        snprintf(s->key_why, sizeof(s->key_why), "%s", f.text);
+        return code == RS_EXIT_KEY ? RESEAL_EPASS : RESEAL_EKEYGONE;
+    }
+    code = reseal_key_luks(s->service, image->file.fd, fd, use, key, luks);
+    close(fd);
+    return code;
+}
+
+int rs_serve_open_key(void *arg, unsigned disk, reseal_key *key, struct reseal_luks *luks)
+{
+    struct rs_serve *s = arg;
+    uint32_t use = RESEAL_USE_SOURCE | (s->read_only ? 0u : RESEAL_USE_DESTINATION);
+    s->key_why[0] = '\0';
+    return by_passphrase(s, &s->images[disk], use, key, luks);
+}
+
+uint64_t rs_serve_size_of(void *arg, unsigned disk)
+{
+    const struct rs_file *file = &((struct rs_serve *)arg)->images[disk].file;
+    uint64_t size = 0;
+    struct stat st;
+    if (file->block) return ioctl(file->fd, BLKGETSIZE64, &size) == 0 ? size : 0;
+    return fstat(file->fd, &st) == 0 ? (uint64_t)st.st_size : 0;
+}
+
+/* ---- the socket -------------------------------------------------------------- */
+
+/* A socket whose server is gone is in the way of a new one, and of no use. */
+static int remove_dead_socket(struct rs_serve *s, const struct sockaddr_un *at)
+{
+    struct stat st;
+    if (lstat(at->sun_path, &st) != 0) return 0;
+    if (!S_ISSOCK(st.st_mode))
+        return rs_failure_set(&s->f, RS_EXIT_REFUSED, "%s is there and is no socket", at->sun_path);
+    RS_CLOSE int probe = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (probe < 0) return rs_failure_errno(&s->f, errno, "make", "a socket");
+    if (connect(probe, (const struct sockaddr *)at, sizeof(*at)) == 0 || errno == EAGAIN)
+        return rs_failure_set(&s->f, RS_EXIT_REFUSED,
+                              "%s is served by another program: stop it, or give --socket", at->sun_path);
+    if (errno != ECONNREFUSED) return rs_failure_errno(&s->f, errno, "connect to", at->sun_path);
+    if (unlink(at->sun_path) != 0) return rs_failure_errno(&s->f, errno, "remove", at->sun_path);
+    return 0;
+}
+
+static int name_socket(struct rs_serve *s, struct sockaddr_un *at)
+{
+    char room[256];
+    int n = s->socket != NULL
+                ? snprintf(at->sun_path, sizeof(at->sun_path), "%s", s->socket)
+                : snprintf(at->sun_path, sizeof(at->sun_path), "%s/disk-%s.sock",
+                           rs_socket_folder(s->runtime_dir, room, sizeof(room)), s->images[0].name);
+    if (n <= 0 || (size_t)n >= sizeof(at->sun_path))
+        return rs_failure_set(&s->f, RS_EXIT_USAGE,
+                              "the name of the socket is too long: give a short --socket");
+    return 0;
+}
+
+int rs_serve_listen(struct rs_serve *s)
+{
+    struct sockaddr_un at = {.sun_family = AF_UNIX};
+    int code = name_socket(s, &at);
+    if (code == 0) code = remove_dead_socket(s, &at);
+    if (code != 0) return code;
+    s->listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (s->listener < 0) return rs_failure_errno(&s->f, errno, "make", "a socket");
+    /* Nobody else from its first moment on. */
+    mode_t old = umask(0177);
+    int bound = bind(s->listener, (const struct sockaddr *)&at, sizeof(at)), error = errno;
+    umask(old);
+    if (bound != 0) return rs_failure_errno(&s->f, error, "make the socket", at.sun_path);
+    memcpy(s->path, at.sun_path, sizeof(s->path));
+    if (listen(s->listener, 64) != 0) return rs_failure_errno(&s->f, errno, "listen at", at.sun_path);
+    return 0;
+}
+
+int rs_serve_signals(struct rs_serve *s)
+{
+    sigset_t set;
+    sigemptyset(&set);
+    sigaddset(&set, SIGTERM);
+    sigaddset(&set, SIGINT);
+    sigaddset(&set, SIGHUP);
+    (void)signal(SIGPIPE, SIG_IGN);
+    s->signals =
+        sigprocmask(SIG_BLOCK, &set, NULL) == 0 ? signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK) : -1;
+    return s->signals >= 0 ? 0 : rs_failure_errno(&s->f, errno, "take", "signals");
+}
+
+void rs_serve_close(struct rs_serve *s)
+{
+    if (s->path[0] != '\0') (void)unlink(s->path);
+    if (s->listener >= 0) close(s->listener);
+    if (s->signals >= 0) close(s->signals);
+    reseal_close(s->service);
+    for (unsigned i = 0; i < s->count; i++) rs_file_close(&s->images[i].file);
+}

@@ -1,0 +1,56 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef RS_CLI_VM_SERVE_H
+#define RS_CLI_VM_SERVE_H
+
+/*
+ * reseal vm serve: disks to a hypervisor, as NBD on a local socket.
+ *
+ *   vm-serve.c         the command line, and the order of things
+ *   vm-serve-open.c    images, their keys, the socket
+ *   vm-serve-print.c   what a hypervisor has to be told
+ */
+
+#include <sys/un.h>
+
+#include "offload/cli/passphrase.h"
+#include "offload/cli/side.h"
+#include "offload/vm/serve.h"
+
+struct rs_serve_image {
+    char name[256];
+    const char *path;
+    struct rs_file file;
+};
+
+struct rs_serve {
+    struct rs_serve_image images[RS_VMSERVE_DISKS_MAX];
+    unsigned count;
+    struct rs_passphrase pass;
+    bool has_pass; /* said on the command line */
+    const char *runtime_dir, *tenant, *socket;
+    char path[sizeof(((struct sockaddr_un *)NULL)->sun_path)]; /* of the socket; empty: not bound */
+    int ready_fd;
+    bool read_only, discard, json;
+    bool direct; /* past the page cache */
+    struct rs_failure f;
+    char key_why[1024]; /* why a key did not open */
+    reseal *service;
+    int listener, signals;
+};
+
+/* ---- vm-serve-open.c: 0 or an exit code ---- */
+
+RS_MUST_CHECK int rs_serve_open_images(struct rs_serve *s);
+RS_MUST_CHECK int rs_serve_listen(struct rs_serve *s);
+RS_MUST_CHECK int rs_serve_signals(struct rs_serve *s);
+/* open_key and size_of of struct rs_vmserve_options; `arg` is the struct rs_serve. */
+int rs_serve_open_key(void *arg, unsigned disk, reseal_key *key, struct reseal_luks *luks);
+uint64_t rs_serve_size_of(void *arg, unsigned disk);
+void rs_serve_close(struct rs_serve *s);
+
+/* ---- vm-serve-print.c ---- */
+
+/* Sockets, sizes, the libvirt <disk> and the QEMU options, on stdout. 0 or an exit code. */
+RS_MUST_CHECK int rs_serve_print(const struct rs_serve *s, const struct rs_vmserve *server);
+
+#endif

@@ -1,0 +1,73 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <errno.h>
+#include <unistd.h>
+
+#include "offload/vm/serve-internal.h"
+
+#define ENTRIES 1024u
+
+int rs_vs_ring_open(struct rs_vmserve *s)
+{
+    /* One thread, which takes completions only when it asks for them: kernels from 6.1 on; older ones get the
+     * plain ring. */
+    unsigned flags = IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN;
+    struct io_uring_params p = {.flags = flags | IORING_SETUP_CQSIZE, .cq_entries = 4 * ENTRIES};
+    int code = io_uring_queue_init_params(ENTRIES, &s->ring, &p);
+    if (code == -EINVAL) {
+        p = (struct io_uring_params){.flags = IORING_SETUP_CQSIZE, .cq_entries = 4 * ENTRIES};
+        code = io_uring_queue_init_params(ENTRIES, &s->ring, &p);
+    }
+    s->ring_open = code == 0;
+    return code;
+}
+
+void rs_vs_ring_close(struct rs_vmserve *s)
+{
+    if (s->ring_open) io_uring_queue_exit(&s->ring);
+    s->ring_open = false;
+}
+
+struct io_uring_sqe *rs_vs_sqe(struct rs_vmserve *s)
+{
+    struct io_uring_sqe *sqe = io_uring_get_sqe(&s->ring);
+    while (sqe == NULL) {
+        /* Full: the kernel takes all of it, or is short of memory for now. */
+        if (io_uring_submit(&s->ring) < 0) usleep(1000);
+        sqe = io_uring_get_sqe(&s->ring);
+    }
+    return sqe;
+}
+
+void rs_vs_tells(struct io_uring_sqe *sqe, struct rs_vs_op *op, enum rs_vs_what what)
+{
+    op->what = what;
+    io_uring_sqe_set_data(sqe, op);
+}
+
+struct rs_vs_op *rs_vs_ended(struct rs_vmserve *s)
+{
+    struct io_uring_cqe *cqe = NULL;
+    unsigned head, n = 0;
+    io_uring_for_each_cqe(&s->ring, head, cqe)
+    {
+        n = 1;
+        break;
+    }
+    if (n == 0) return NULL;
+    struct rs_vs_op *op = (struct rs_vs_op *)(uintptr_t)cqe->user_data;
+    op->result = cqe->res;
+    io_uring_cqe_seen(&s->ring, cqe);
+    return op;
+}
+
+void rs_vs_submit(struct rs_vmserve *s)
+{
+    (void)io_uring_submit_and_get_events(&s->ring);
+}
+
+void rs_vs_sleep(struct rs_vmserve *s, int ms)
+{
+    struct __kernel_timespec ts = {.tv_sec = ms / 1000, .tv_nsec = (ms % 1000) * 1000000LL};
+    struct io_uring_cqe *cqe;
+    (void)io_uring_submit_and_wait_timeout(&s->ring, &cqe, 1, &ts, NULL);
+}
