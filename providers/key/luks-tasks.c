@@ -2,6 +2,7 @@
 #include "providers/key/luks-tasks.h"
 
 #include "offload/base/keymem.h"
+#include "providers/key/luks-slot.h"
 #include "providers/key/luks-token.h"
 #include "providers/key/luks.h"
 
@@ -17,7 +18,7 @@ struct work {
     struct rs_luks_copy copy;
     struct rs_source_yield *found; /* key memory: what the header says, its volume key */
     struct rs_luks_token token;    /* number -1: none */
-    bool recovery;
+    bool recovery, slots_copied;
 };
 
 /* ---- arguments and results ---------------------------------------------------------- */
@@ -102,10 +103,23 @@ static int finish(struct work *w, int status)
 
 /* ---- opening and changing slots ----------------------------------------------------- */
 
+/* Libcryptsetup needs them all in the copy. */
+static int copy_slots(struct work *w)
+{
+    int r = w->slots_copied ? 0 : rs_luks_copy_slots(&w->copy);
+    w->slots_copied = r == 0;
+    return r;
+}
+
 static int try_phrase(struct work *w, int slot, const char *name)
 {
     const struct rs_secret *phrase = rs_secrets_find(w->task->secrets, name);
     if (phrase == NULL) return RESEAL_EPASS;
+    int r = slot >= 0 ? rs_luks_slot_open(&w->copy, slot, phrase->bytes, phrase->len, w->found)
+                      : RESEAL_ENOSUPPORT;
+    if (r != RESEAL_ENOSUPPORT) return r;
+    r = copy_slots(w);
+    if (r != 0) return r;
     return rs_luks_volume_key(w->copy.cd, slot, phrase->bytes, phrase->len, w->found);
 }
 
@@ -125,8 +139,7 @@ static int open_slot(struct work *w)
     const json_t *arg = json_object_get(w->task->args, "keyslot");
     int slot = json_is_integer(arg) ? (int)json_integer_value(arg) : CRYPT_ANY_SLOT;
     if (w->token.number >= 0) slot = w->token.keyslot;
-    int r = rs_luks_copy_slots(&w->copy);
-    if (r == 0) r = try_both(w, slot == CRYPT_ANY_SLOT ? 0 : slot);
+    int r = try_both(w, slot == CRYPT_ANY_SLOT ? 0 : slot);
     if (r == RESEAL_EPASS && slot == CRYPT_ANY_SLOT) r = try_both(w, slot);
     if (r == RESEAL_EPASS)
         return rs_task_fail(
@@ -252,7 +265,8 @@ static int run_rewrap(struct rs_task *t)
     if (r == 0) r = open_slot(&w);
     if (r == 0) {
         int slot = w.found->luks.keyslot;
-        r = crypt_keyslot_destroy(w.copy.cd, slot) == 0 ? 0 : RESEAL_EIO;
+        r = copy_slots(&w);
+        if (r == 0 && crypt_keyslot_destroy(w.copy.cd, slot) != 0) r = RESEAL_EIO;
         if (r == 0) r = add_slot(&w, w.copy.cd, slot, w.recovery ? "new-recovery" : "new");
         if (r >= 0) r = set_token(&w, w.copy.cd, slot);
         r = r == 0 ? hand_out(&w) : change_failed(&w, r);
@@ -271,7 +285,7 @@ static int run_adopt(struct rs_task *t)
                          w.token.provider);
     if (r == 0) r = read_pass(t, 1, &pass);
     if (r == 0) {
-        r = rs_luks_copy_slots(&w.copy);
+        r = copy_slots(&w);
         if (r == 0) r = rs_luks_volume_key(w.copy.cd, CRYPT_ANY_SLOT, pass.bytes, pass.len, w.found);
         if (r != 0) r = rs_task_fail(t, r, "the image does not open: %s", reseal_strerror(r));
     }
@@ -309,7 +323,8 @@ static int run_release(struct rs_task *t)
     if (r == 0) r = open_slot(&w);
     if (r == 0) r = read_pass(t, 1, &pass);
     if (r == 0) {
-        r = keep_owner(&w, &pass);
+        r = copy_slots(&w);
+        if (r == 0) r = keep_owner(&w, &pass);
         if (r == 0 && crypt_keyslot_destroy(w.copy.cd, w.found->luks.keyslot) != 0) r = RESEAL_EIO;
         if (r == 0 && w.token.number >= 0 && crypt_token_json_set(w.copy.cd, w.token.number, NULL) < 0)
             r = RESEAL_EIO;

@@ -6,6 +6,8 @@ const struct rs_rpc_method *const rs_rpc_tables[] = {
     rs_rpc_service,
     rs_rpc_providers,
     rs_rpc_keks,
+    rs_rpc_disks,
+    rs_rpc_homes,
     rs_rpc_envelopes,
     NULL,
 };

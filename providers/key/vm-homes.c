@@ -1,0 +1,290 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* VM homes: encryption.keySafe, encryption.data and encryption.bundle of a .vmx, locked with a KEK. */
+#include "offload/base/keymem.h"
+#include "providers/key/providers.h"
+#include "providers/key/vm-call.h"
+#include "providers/key/vm-home-tasks.h"
+#include "providers/key/vm-home.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+/* What a request knows so far; the call's state. */
+struct home {
+    struct rs_vm_call v;
+    const struct rs_task_kind *work; /* the task that needs the KEK */
+    json_t *args;                    /* its arguments */
+    struct rs_secrets secrets;       /* "kek", and a second one */
+    char provider[RS_PROVIDER_NAME_MAX],
+        key[RS_KEY_ID_MAX]; /* what is locked waits for, then shall wait for */
+};
+
+static void drop(struct rs_rpc *call)
+{
+    struct home *s = call->state;
+    rs_secrets_free(&s->secrets);
+    json_decref(s->args);
+    free(s);
+}
+
+static struct home *begin(struct rs_rpc *call, const char *args, const struct rs_task_kind *work)
+{
+    if (!rs_rpc_args(call, args)) return NULL;
+    struct home *s = calloc(1, sizeof(*s));
+    json_t *object = json_object();
+    if (s == NULL || object == NULL) {
+        free(s);
+        json_decref(object);
+        rs_rpc_fail(call, RESEAL_ENOMEM, NULL);
+        return NULL;
+    }
+    s->v.rpc = call;
+    s->v.who = rs_rpc_who(call);
+    s->work = work;
+    s->args = object;
+    call->state = s;
+    call->drop = drop;
+    return s;
+}
+
+static void set(struct home *s, const char *name, json_t *value)
+{
+    (void)json_object_set_new(s->args, name, value); /* one that is missing is told by the task */
+}
+
+/* The name by which the audit knows it: that of the key. */
+static void name_object(struct home *s)
+{
+    (void)snprintf(s->v.object, sizeof(s->v.object), "kek:%s/%s", s->provider, s->key);
+}
+
+/* ---- the end --------------------------------------------------------------------------- */
+
+static void worked(struct rs_keyd *d, void *arg, struct rs_task_answer *a)
+{
+    (void)d;
+    struct home *s = ((struct rs_rpc *)arg)->state;
+    if (a->status != 0) {
+        rs_vm_fail_as(&s->v, a);
+        return;
+    }
+    json_t *reply = json_deep_copy(a->result);
+    int fd = a->fd;
+    a->fd = -1;
+    (void)json_object_set_new(reply, "provider", json_string(s->provider));
+    (void)json_object_set_new(reply, "key", json_string(s->key));
+    rs_vm_answer(&s->v, reply, fd);
+}
+
+static void work(struct home *s)
+{
+    rs_vm_task(&s->v, s->work, s->args, &s->secrets, false, worked);
+}
+
+/* Keeps a KEK for the work. False: the call has ended. */
+static bool keep_kek(struct home *s, const char *name, int status, const struct rs_kek *kek, const char *why)
+{
+    if (status != 0) {
+        rs_vm_fail_kek(&s->v, status, kek, why);
+        return false;
+    }
+    (void)snprintf(s->provider, sizeof(s->provider), "%s", kek->provider);
+    (void)snprintf(s->key, sizeof(s->key), "%s", kek->key);
+    if (rs_secrets_put(&s->secrets, name, kek->bytes, RS_KEK_LEN) == 0) return true;
+    rs_vm_fail(&s->v, RESEAL_ENOMEM, "key memory is out");
+    return false;
+}
+
+/* ---- what is locked, and its KEK ------------------------------------------------------------ */
+
+/* Starts the reading of the texts in the arguments. */
+static void read_texts(struct home *s, bool safe, bool phrase, rs_task_done *then)
+{
+    const char *safe_text = safe ? rs_rpc_need(s->v.rpc, "keySafe", RS_HOME_TEXT_MAX) : "";
+    const char *bundle = safe_text != NULL ? rs_rpc_text(s->v.rpc, "bundle", RS_HOME_TEXT_MAX) : NULL;
+    if (bundle == NULL) return;
+    json_t *args = json_pack("{s:s, s:s, s:b}", "keySafe", safe_text, "bundle", bundle, "phrase", phrase);
+    rs_vm_task(&s->v, &rs_task_home_read, args, NULL, true, then);
+    json_decref(args);
+}
+
+/* The locks go to the task that opens them. False: the call has ended. */
+static bool take_locks(struct home *s, const struct rs_task_answer *a)
+{
+    const char *provider = json_string_value(json_object_get(a->result, "provider"));
+    const char *key = json_string_value(json_object_get(a->result, "key"));
+    if (a->status != 0) {
+        rs_vm_fail_as(&s->v, a);
+        return false;
+    }
+    (void)snprintf(s->provider, sizeof(s->provider), "%s", provider != NULL ? provider : "");
+    if (key != NULL && strlen(key) < sizeof(s->key)) (void)snprintf(s->key, sizeof(s->key), "%s", key);
+    (void)json_object_update(s->args, (json_t *)(uintptr_t)a->result);
+    if (s->key[0] != '\0' && provider != NULL && strlen(provider) < sizeof(s->provider)) {
+        name_object(s);
+        return true;
+    }
+    rs_vm_fail(&s->v, RESEAL_EFORMAT, "the key that it is locked with has no name that could be one");
+    return false;
+}
+
+static void get_kek(struct home *s, rs_kek_done *then)
+{
+    bool bad;
+    const json_t *details = rs_vm_details(&s->v, &bad);
+    if (!bad) rs_kek_get(s->v.rpc->d, &s->v.who, s->provider, s->key, details, then, s->v.rpc);
+}
+
+/* ---- home.open, home.check -------------------------------------------------------------------- */
+
+static void kek_came(struct rs_keyd *d, void *arg, int status, const struct rs_kek *kek, const char *why)
+{
+    (void)d;
+    struct home *s = ((struct rs_rpc *)arg)->state;
+    if (keep_kek(s, "kek", status, kek, why)) work(s);
+}
+
+static void texts_read(struct rs_keyd *d, void *arg, struct rs_task_answer *a)
+{
+    (void)d;
+    struct home *s = ((struct rs_rpc *)arg)->state;
+    if (take_locks(s, a)) get_kek(s, kek_came);
+}
+
+static void home_open(struct rs_rpc *call)
+{
+    struct home *s = begin(call, "keySafe bundle details", &rs_task_home_open);
+    if (s != NULL) read_texts(s, true, false, texts_read);
+}
+
+static void home_check(struct rs_rpc *call)
+{
+    struct home *s = begin(call, "keySafe bundle details", &rs_task_home_open);
+    if (s == NULL) return;
+    set(s, "check", json_true());
+    read_texts(s, true, false, texts_read);
+}
+
+/* ---- home.phrase -------------------------------------------------------------------------------- */
+
+static void phrase_read(struct rs_keyd *d, void *arg, struct rs_task_answer *a)
+{
+    (void)d;
+    struct home *s = ((struct rs_rpc *)arg)->state;
+    if (a->status != 0) {
+        rs_vm_fail_as(&s->v, a);
+        return;
+    }
+    (void)json_object_update(s->args, (json_t *)(uintptr_t)a->result);
+    work(s);
+}
+
+static void home_phrase(struct rs_rpc *call)
+{
+    struct home *s = begin(call, "keySafe bundle", &rs_task_home_phrase);
+    if (s != NULL) read_texts(s, true, true, phrase_read);
+}
+
+/* ---- home.rewrap, home.seal: a KEK that is given by id, or a new one ------------------------------ */
+
+static void new_kek(struct home *s, const char *provider, rs_kek_done *then)
+{
+    bool bad;
+    const json_t *details = rs_vm_details(&s->v, &bad);
+    const char *key = bad ? NULL : rs_rpc_text(s->v.rpc, "key", sizeof(s->key));
+    if (key == NULL) return;
+    if (*key == '\0')
+        rs_kek_make(s->v.rpc->d, &s->v.who, provider, details, then, s->v.rpc);
+    else
+        rs_kek_get(s->v.rpc->d, &s->v.who, provider, key, details, then, s->v.rpc);
+}
+
+/* The texts will name this KEK. */
+static void use_new(struct home *s, const char *name, int status, const struct rs_kek *kek, const char *why)
+{
+    if (!keep_kek(s, name, status, kek, why)) return;
+    name_object(s);
+    set(s, "provider", json_string(s->provider));
+    set(s, "key", json_string(s->key));
+    work(s);
+}
+
+static void new_for_rewrap(struct rs_keyd *d, void *arg, int status, const struct rs_kek *kek,
+                           const char *why)
+{
+    (void)d;
+    use_new(((struct rs_rpc *)arg)->state, "new", status, kek, why);
+}
+
+static void old_for_rewrap(struct rs_keyd *d, void *arg, int status, const struct rs_kek *kek,
+                           const char *why)
+{
+    (void)d;
+    struct home *s = ((struct rs_rpc *)arg)->state;
+    if (!keep_kek(s, "kek", status, kek, why)) return;
+    const char *provider = rs_rpc_text(s->v.rpc, "provider", sizeof(s->provider));
+    if (provider != NULL) new_kek(s, *provider != '\0' ? provider : s->provider, new_for_rewrap);
+}
+
+static void texts_read_for_rewrap(struct rs_keyd *d, void *arg, struct rs_task_answer *a)
+{
+    (void)d;
+    struct home *s = ((struct rs_rpc *)arg)->state;
+    if (take_locks(s, a)) get_kek(s, old_for_rewrap);
+}
+
+static void home_rewrap(struct rs_rpc *call)
+{
+    struct home *s = begin(call, "keySafe bundle provider key details", &rs_task_home_rewrap);
+    if (s != NULL) read_texts(s, true, false, texts_read_for_rewrap);
+}
+
+static void new_for_seal(struct rs_keyd *d, void *arg, int status, const struct rs_kek *kek, const char *why)
+{
+    (void)d;
+    use_new(((struct rs_rpc *)arg)->state, "kek", status, kek, why);
+}
+
+static void old_for_seal(struct rs_keyd *d, void *arg, int status, const struct rs_kek *kek, const char *why)
+{
+    (void)d;
+    struct home *s = ((struct rs_rpc *)arg)->state;
+    if (!keep_kek(s, "old", status, kek, why)) return;
+    const char *provider = rs_rpc_text(s->v.rpc, "provider", sizeof(s->provider));
+    const char *key = provider != NULL ? rs_rpc_text(s->v.rpc, "key", sizeof(s->key)) : NULL;
+    if (key == NULL) return;
+    if (*provider == '\0' && *key == '\0')
+        use_new(s, "kek", status, kek, why); /* the same one again */
+    else
+        new_kek(s, *provider != '\0' ? provider : s->provider, new_for_seal);
+}
+
+static void bundle_read(struct rs_keyd *d, void *arg, struct rs_task_answer *a)
+{
+    (void)d;
+    struct home *s = ((struct rs_rpc *)arg)->state;
+    if (take_locks(s, a)) get_kek(s, old_for_seal);
+}
+
+static void home_seal(struct rs_rpc *call)
+{
+    struct home *s = begin(call, "provider key bundle new details", &rs_task_home_seal);
+    int new = s != NULL ? rs_rpc_flag(call, "new") : -1;
+    if (new < 0 || !rs_rpc_may(call, new == 1 ? RS_PRIV_ENCRYPT_NEW : RS_PRIV_ENCRYPT)) return;
+    const char *bundle = rs_rpc_text(call, "bundle", RS_HOME_TEXT_MAX);
+    const char *provider = bundle != NULL ? rs_rpc_text(call, "provider", sizeof(s->provider)) : NULL;
+    if (provider == NULL) return;
+    if (*bundle != '\0')
+        read_texts(s, false, false, bundle_read);
+    else
+        new_kek(s, provider, new_for_seal);
+}
+
+const struct rs_rpc_method rs_rpc_homes[] = {
+    {"home.seal", 1, 1, RS_NO_PRIVILEGE, home_seal},
+    {"home.open", 1, 1, RS_PRIV_REGISTER_VM, home_open},
+    {"home.check", 1, 1, RS_NO_PRIVILEGE, home_check},
+    {"home.rewrap", 0, 0, RS_PRIV_RECRYPT, home_rewrap},
+    {"home.phrase", 2, 2, RS_PRIV_REGISTER_VM, home_phrase},
+    {NULL, 0, 0, 0, NULL},
+};
