@@ -44,3 +44,54 @@ int rs_keyservice_call(reseal *r, const char *method, json_t *args, const int *f
         json_decref(reply);
     return err;
 }
+
+int rs_keyservice_handle(const json_t *result, reseal_key *out)
+{
+    const char *text = json_string_value(json_object_get(result, "handle"));
+    if (text == NULL || strlen(text) != 32 || strspn(text, "0123456789abcdef") != 32) return RESEAL_EPROTO;
+    for (unsigned i = 0; i < 2; i++) {
+        char half[17] = {0};
+        memcpy(half, text + (size_t)i * 16, 16);
+        out->id[i] = strtoull(half, NULL, 16);
+    }
+    return 0;
+}
+
+static bool take_number(const json_t *result, const char *name, uint64_t *out)
+{
+    const json_t *value = json_object_get(result, name);
+    *out = (uint64_t)json_integer_value(value);
+    return json_is_integer(value);
+}
+
+static bool take_small(const json_t *result, const char *name, uint32_t *out)
+{
+    uint64_t n;
+    bool there = take_number(result, name, &n) && n <= UINT32_MAX;
+    *out = (uint32_t)n;
+    return there;
+}
+
+static bool take_text(const json_t *result, const char *name, char *out, size_t room)
+{
+    const char *text = json_string_value(json_object_get(result, name));
+    if (text == NULL || strlen(text) >= room) return false;
+    memcpy(out, text, strlen(text) + 1);
+    return true;
+}
+
+int rs_keyservice_luks(const json_t *result, struct reseal_luks *luks)
+{
+    struct reseal_luks l = {.size = luks->size};
+    l.keyslot = (int32_t)json_integer_value(json_object_get(result, "keyslot"));
+    bool whole = take_small(result, "version", &l.version) && take_small(result, "unit", &l.unit) &&
+                 take_small(result, "key_bits", &l.key_bits) && take_number(result, "step", &l.step) &&
+                 take_number(result, "first_tweak", &l.first_tweak) &&
+                 take_number(result, "data_offset", &l.data_offset) &&
+                 take_number(result, "data_size", &l.data_size) &&
+                 take_number(result, "header_size", &l.header_size) &&
+                 take_text(result, "uuid", l.uuid, sizeof(l.uuid)) &&
+                 take_text(result, "cipher", l.cipher, sizeof(l.cipher));
+    if (whole) *luks = l;
+    return whole ? 0 : RESEAL_EPROTO;
+}

@@ -23,4 +23,11 @@
 RS_MUST_CHECK int rs_keyservice_call(reseal *r, const char *method, json_t *args, const int *fds,
                                      unsigned nfds, json_t **result, int *out_fd, char *why, size_t why_len);
 
+/* The key in "handle" of an answer about a disk. RESEAL_EPROTO: there is none. */
+RS_MUST_CHECK int rs_keyservice_handle(const json_t *result, reseal_key *out);
+
+/* What an answer about a disk says of its header; luks->size is the caller's. RESEAL_EPROTO: something is
+ * missing. */
+RS_MUST_CHECK int rs_keyservice_luks(const json_t *result, struct reseal_luks *luks);
+
 #endif
