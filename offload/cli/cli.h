@@ -28,6 +28,7 @@ int reseal_cmd_top(int argc, char **argv);
 int reseal_cmd_transcode(int argc, char **argv);
 int reseal_cmd_vm(int argc, char **argv);
 int reseal_cmd_policy(int argc, char **argv);
+int reseal_cmd_key(int argc, char **argv);
 int reseal_cmd_provider(int argc, char **argv);
 
 /* One line on stderr, "reseal NAME: text", and the exit code given: `return rs_cli_fail(1, "status", ...)`.

@@ -17,6 +17,12 @@ _reseal() {
         mapfile -t COMPREPLY < <(compgen -W "$words" -- "$cur")
         return
         ;;
+    --kmip) mapfile -t COMPREPLY < <(compgen -W "auto 1.0 1.1 1.2 1.3 1.4" -- "$cur"); return ;;
+    --provider)
+        words=$(reseal provider list 2>/dev/null | sed -n 's/^\([^ ]\{1,\}\) .*/\1/p')
+        mapfile -t COMPREPLY < <(compgen -W "$words" -- "$cur")
+        return
+        ;;
     --only) mapfile -t COMPREPLY < <(compgen -W "out-of-place page-cache in-place" -- "$cur"); return ;;
     --engine)
         words=$(reseal engines 2>/dev/null | sed -n '2,/^$/s/^\([^ ]\{1,\}\) .*/\1/p')
@@ -33,8 +39,19 @@ _reseal() {
         ;;
     openssl/2) mapfile -t COMPREPLY < <(compgen -W "check config probe --help" -- "$cur"); return ;;
     vm/2) mapfile -t COMPREPLY < <(compgen -W "$(reseal vm --help 2>/dev/null | sed -n 's/^  \([a-z]\{1,\}\) .*/\1/p') --help" -- "$cur"); return ;;
+    key/2) mapfile -t COMPREPLY < <(compgen -W "make status list forget --help" -- "$cur"); return ;;
+    provider/2)
+        words="add update csr certificate trust test list default export import remove --help"
+        mapfile -t COMPREPLY < <(compgen -W "$words" -- "$cur")
+        return
+        ;;
     policy/2) mapfile -t COMPREPLY < <(compgen -W "check --help" -- "$cur"); return ;;
     esac
+    if [ "${COMP_WORDS[1]}" = provider ] && [ "$COMP_CWORD" -eq 3 ] && [[ $cur != -* ]]; then
+        words=$(reseal provider list 2>/dev/null | sed -n 's/^\([^ ]\{1,\}\) .*/\1/p')
+        mapfile -t COMPREPLY < <(compgen -W "$words" -- "$cur")
+        return
+    fi
     if [[ $cur == -* ]]; then
         local command=("${COMP_WORDS[1]}")
         case ${command[0]} in bench | vm) command+=("${COMP_WORDS[2]}") ;; esac

@@ -22,6 +22,7 @@ static const struct command {
     {"vm", "the life of an encrypted VM: its home, its disks, its keys", reseal_cmd_vm},
     {"help", "this list, or the help of a command", reseal_cmd_help},
     {"policy", "who can reach what by a policy file, and where plaintext can come out", reseal_cmd_policy},
+    {"key", "keys of providers, by id", reseal_cmd_key},
     {"provider", "where keys come from: native, KMIP servers, attested hosts", reseal_cmd_provider},
 };
 

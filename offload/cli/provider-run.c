@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -64,4 +65,18 @@ const char *rs_provider_member(const json_t *object, const char *name)
 {
     const char *text = json_string_value(json_object_get(object, name));
     return text != NULL ? text : "";
+}
+
+int rs_provider_tell(struct rs_provider_run *p, const char *command)
+{
+    if (p->o.json) {
+        json_t *out = p->result != NULL ? json_incref(p->result) : json_object();
+        if (p->f.exit != RS_EXIT_OK) (void)json_object_set_new(out, "error", json_string(p->f.text));
+        (void)json_dumpf(out, stdout, JSON_INDENT(2));
+        putchar('\n');
+        json_decref(out);
+    } else if (p->f.exit != RS_EXIT_OK) {
+        fprintf(stderr, "reseal %s: %s\n", command, p->f.text);
+    }
+    return p->f.exit;
 }

@@ -27,21 +27,6 @@ static const struct rs_provider_command *find(const char *name)
     return NULL;
 }
 
-/* One object or one line for what came of it. */
-static int tell(struct rs_provider_run *p)
-{
-    if (p->o.json) {
-        json_t *out = p->result != NULL ? json_incref(p->result) : json_object();
-        if (p->f.exit != RS_EXIT_OK) (void)json_object_set_new(out, "error", json_string(p->f.text));
-        (void)json_dumpf(out, stdout, JSON_INDENT(2));
-        putchar('\n');
-        json_decref(out);
-    } else if (p->f.exit != RS_EXIT_OK) {
-        fprintf(stderr, "reseal provider: %s\n", p->f.text);
-    }
-    return p->f.exit;
-}
-
 int reseal_cmd_provider(int argc, char **argv)
 {
     if (argc < 2 || strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0) {
@@ -59,8 +44,7 @@ int reseal_cmd_provider(int argc, char **argv)
         return RS_EXIT_OK;
     }
     if (code == 0) code = command->run(&p);
-    if (code != 0 && p.f.exit == RS_EXIT_OK) p.f.exit = code;
-    code = tell(&p);
+    code = rs_provider_tell(&p, "provider");
     json_decref(p.result);
     reseal_close(p.service);
     return code;

@@ -61,6 +61,9 @@ RS_MUST_CHECK int rs_provider_call(struct rs_provider_run *p, const char *method
 /* The text of a small file that is no secret. The caller frees it. */
 RS_MUST_CHECK int rs_provider_text(const char *path, char **out, struct rs_failure *f);
 
+/* One object, or one line on stderr when it failed, for what came of it; the exit code. */
+int rs_provider_tell(struct rs_provider_run *p, const char *command);
+
 /* A text member, "" when there is none. */
 const char *rs_provider_member(const json_t *object, const char *name);
 

@@ -4,7 +4,7 @@
 # Makes a CA, a server's certificate and some for clients in FOLDER (once), and
 # becomes the PyKMIP server of Debian's python3-pykmip on 127.0.0.1:PORT.
 # Left in FOLDER: ca.crt other-ca.crt, and for each of server, expired, wrong-name, alice, bob: NAME.crt NAME.key.
-# PYKMIP_CERT=NAME: the server shows that certificate instead.
+# PYKMIP_CERT=NAME: the server shows that certificate instead. PYKMIP_PROGRAM: another program that takes its options.
 set -eu
 dir=$1 port=$2
 umask 077
@@ -62,4 +62,4 @@ logging_level=WARNING
 database_path=$dir/kmip.db
 C
 # The full path: another python3 may be first in PATH, without the module.
-exec /usr/bin/python3 -W ignore /usr/bin/pykmip-server -f "$dir/server-$port.conf" -l "$dir/server-$port.log"
+exec /usr/bin/python3 -W ignore "${PYKMIP_PROGRAM:-/usr/bin/pykmip-server}" -f "$dir/server-$port.conf" -l "$dir/server-$port.log"

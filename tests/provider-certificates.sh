@@ -1,0 +1,51 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+# Client certificates of a standard provider are replaced without a restart: another user's, and one that was asked for with a key
+# that never leaves the service.
+set -eu
+. "$RESEAL_SOURCE/tests/support/service.sh"
+. "$RESEAL_SOURCE/tests/support/kmip.sh"
+
+port=$(kmip_port)
+kmip_start "$port"
+service_start </dev/null >"$work/reseald.log" 2>&1
+old=$(keyd_pid)
+reseal provider add vault --server "127.0.0.1:$port" --ca "$pki/ca.crt" --cert "$pki/alice.crt" --key "$pki/alice.key" --timeout 30 >/dev/null
+alices=$(reseal key make)
+reseal key forget >/dev/null
+
+reseal provider certificate vault --cert "$pki/bob.crt" --key "$pki/bob.key" >"$work/out"
+grep -q 'was changed' "$work/out" || fail "$(cat "$work/out")"
+bobs=$(reseal key make)
+refused 4 NoPermissionToAccessKeyProvider reseal key status "$alices"
+refused 4 'no private key for this certificate is here' reseal provider certificate vault --cert "$pki/alice.crt"
+reseal key status "$bobs" >/dev/null
+
+# With a request: until its certificate comes, the old one is shown.
+reseal provider csr vault --subject 'CN=alice,O=Example' --output "$work/request" >/dev/null
+openssl req -in "$work/request" -noout -verify -subject 2>&1 | grep -q 'alice' || fail "no request: $(cat "$work/request")"
+openssl req -in "$work/request" -noout -text | grep -q 'TLS Web Client Authentication' || fail "it is for clients"
+reseal key forget >/dev/null
+reseal key status "$bobs" >/dev/null
+printf '%s\n' basicConstraints=CA:FALSE keyUsage=critical,digitalSignature extendedKeyUsage=clientAuth >"$work/extensions"
+openssl x509 -req -in "$work/request" -CA "$pki/ca.crt" -CAkey "$pki/ca.key" -set_serial 77 -days 9 -sha256 -extfile "$work/extensions" \
+    -out "$work/new.crt" 2>/dev/null
+reseal provider certificate vault --cert "$work/new.crt" >"$work/out"
+grep -q 'O=Example' "$work/out" || fail "$(cat "$work/out")"
+[ "$(reseal key status "$alices")" = "available, in memory" ] || fail "alice has her key again"
+event com.vmware.vc.vecs.KMSClientCertExpirationEvent 'expires on'
+
+# Written down too: a new reseal-keyd uses the same.
+[ "$(keyd_pid)" = "$old" ] || fail "it was restarted"
+kill -KILL "$old"
+for _ in $(seq 1200); do
+    now=$(keyd_pid)
+    [ -n "$now" ] && [ "$now" != "$old" ] && reseal key list >"$work/list" 2>/dev/null && break
+    sleep 0.05
+done
+reseal key status "$alices" >/dev/null
+reseal provider list --json >"$work/shown"
+grep -q 'PRIVATE KEY' "$work/shown" && fail "a private key is shown"
+grep -rq 'PRIVATE KEY' "$RESEAL_RUNTIME_DIR/state" && fail "a private key lies in the state folder"
+openssl x509 -in "$pki/bob.crt" -noout -enddate >/dev/null
+refused 1 'has expired' reseal provider certificate vault --cert "$pki/expired.crt" --key "$pki/expired.key"

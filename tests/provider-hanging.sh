@@ -1,0 +1,61 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+# A key server that hangs delays only those who need it, for as long as was said, and many who wait for it no longer than one.
+set -eu
+. "$RESEAL_SOURCE/tests/support/service.sh"
+. "$RESEAL_SOURCE/tests/support/kmip.sh"
+
+# Accepts, and says nothing.
+cat >"$work/silent.py" <<'P'
+import socket, sys
+s = socket.socket(); s.bind(("127.0.0.1", 0)); s.listen(64)
+print(s.getsockname()[1], flush=True)
+kept = []
+while True: kept.append(s.accept())
+P
+mkfifo "$work/port"
+/usr/bin/python3 "$work/silent.py" >"$work/port" </dev/null 2>/dev/null &
+silent=$!
+read -r port <"$work/port"
+stop() { kill "$silent" 2>/dev/null || true; }
+trap 'stop; kmip_cleanup' EXIT
+service_start </dev/null >"$work/reseald.log" 2>&1
+openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=ca -keyout "$work/ca.key" -out "$work/ca.crt" 2>/dev/null
+
+reseal provider add slow --server "127.0.0.1:$port" --ca "$work/ca.crt" --timeout 60 >/dev/null
+reseal provider add safe --native --default >/dev/null
+printf 'a long enough password' >"$work/password"
+chmod 600 "$work/password"
+
+# More of them than reseal-keyd has children for one user.
+waiting=()
+for i in $(seq 12); do
+    reseal key status "$i" --provider slow >"$work/slow-$i" 2>&1 </dev/null &
+    waiting+=($!)
+done
+reseal provider export safe --output "$work/safe.p12" --password-file "$work/password" >/dev/null
+key=$(reseal key make)
+reseal key status "$key" >/dev/null
+reseal provider list >/dev/null
+for pid in "${waiting[@]}"; do kill -0 "$pid" 2>/dev/null || fail "one of those who wait has ended: $(cat "$work"/slow-*)"; done
+
+# One finds out that it hangs, for all who wait.
+kill "${waiting[@]}" 2>/dev/null || true
+wait "${waiting[@]}" 2>/dev/null || true
+reseal provider update slow --timeout 1 >/dev/null
+waiting=()
+for i in $(seq 12); do
+    reseal key status "$i" --provider slow >"$work/slow-$i" 2>&1 </dev/null &
+    waiting+=($!)
+done
+for pid in "${waiting[@]}"; do
+    code=0
+    wait "$pid" || code=$?
+    [ $code -eq 4 ] || fail "exit code $code: $(cat "$work"/slow-*)"
+done
+for i in $(seq 12); do
+    grep -q 'KeyStateClusterUnreachable: key server 127.0.0.1 does not answer in time' "$work/slow-$i" || fail "$(cat "$work/slow-$i")"
+done
+event com.vmware.vc.kms.crypto.Unreachable "127.0.0.1:$port"
+event com.vmware.vc.kms.crypto.SendKeyError.KMSClusterError 'does not answer in time'
+refused 1 'does not answer in time' reseal provider test slow
