@@ -95,6 +95,8 @@ static const char *const network_calls[] = {
     "epoll_pwait", "dup",      "getppid",  "getdents64", "time",          "sched_setaffinity", NULL,
 };
 
+static pid_t parent; /* the nursery's process, as its children know it */
+
 /*
  * The out-of-memory killer takes a child before it takes the service. The file is the user's own
  * only while the process may be dumped, which confine() ends; there is no secret in it yet.
@@ -182,6 +184,7 @@ static void grow_up(int op, unsigned deadline_s, enum rs_task_place place)
 {
     signal(SIGCHLD, SIG_DFL);
     (void)prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
+    if (getppid() != parent) _exit(2); /* it died before that */
     (void)alarm(deadline_s);
     if (rs_keymem_init(0) != 0 || rs_keymem_hook_openssl() != 0) _exit(2);
     if (OPENSSL_init_crypto(OPENSSL_INIT_NO_LOAD_CONFIG, NULL) != 1) _exit(2);
@@ -234,6 +237,7 @@ static RS_NORETURN void nursery(int sock)
     signal(SIGCHLD, SIG_IGN); /* children are not waited for */
     signal(SIGHUP, SIG_IGN);
     (void)prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
+    parent = getpid();
     rs_sandbox_process(&p);
     /* The C library loads it when a thread ends (argon2 has threads), which a child may not. */
     (void)dlopen("libgcc_s.so.1", RTLD_NOW);
