@@ -452,6 +452,14 @@ static void reseal_keyd_can_wait_for_one_and_run_one_itself(void **state)
 
 /* ---- requests that wait for tasks -------------------------------------------------------------- */
 
+/* The next message that reseal-keyd sends to `sock`. */
+static void hear(int sock, struct rs_msg *m)
+{
+    int r;
+    while ((r = rs_msg_recv(sock, m, MSG_DONTWAIT)) == RESEAL_EAGAIN) step();
+    assert_int_equal(r, 0);
+}
+
 static int client(void)
 {
     int pair[2];
@@ -460,8 +468,7 @@ static int client(void)
     assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair), 0);
     assert_non_null(rs_keyd_accept(&d, pair[1]));
     assert_int_equal(rs_msg_send(pair[0], RS_MSG_HELLO, 0, &hello, sizeof(hello), NULL, 0, 0), 0);
-    step();
-    assert_int_equal(rs_msg_recv(pair[0], &m, 0), 0);
+    hear(pair[0], &m);
     assert_int_equal(m.header.status, 0);
     return pair[0];
 }
@@ -496,9 +503,7 @@ static void the_line_of_a_task_reaches_its_client(void **state)
     int sock = client();
     struct rs_msg m;
     ask(sock, "{\"method\": \"test.fail\"}", 0);
-    int r;
-    while ((r = rs_msg_recv(sock, &m, MSG_DONTWAIT)) == RESEAL_EAGAIN) step();
-    assert_int_equal(r, 0);
+    hear(sock, &m);
     assert_int_equal(m.header.status, RESEAL_EPASS);
     json_t *reply = json_loadfd(m.fds[0], 0, NULL);
     assert_string_equal(json_string_value(json_object_get(reply, "error")), "line one line two ? [31m");
@@ -518,8 +523,7 @@ static void a_privilege_that_is_missing_is_named(void **state)
     d.policy = rs_policy_private(getuid() + 1);
     struct rs_msg m;
     ask(sock, "{\"method\": \"test.fail\"}", 0);
-    step();
-    assert_int_equal(rs_msg_recv(sock, &m, 0), 0);
+    hear(sock, &m);
     assert_int_equal(m.header.status, RESEAL_EPERM);
     json_t *reply = json_loadfd(m.fds[0], 0, NULL);
     assert_string_equal(json_string_value(json_object_get(reply, "privilege")), "Cryptographer.ManageKeys");
