@@ -137,7 +137,7 @@ static int allow(scmp_filter_ctx filter, int call)
     if (call != SCMP_SYS(socket)) return seccomp_rule_add(filter, SCMP_ACT_ALLOW, call, 0);
     int r = 0;
     for (unsigned i = 0; i < RS_ARRAY_LEN(families) && r == 0; i++) {
-        const struct scmp_arg_cmp one = SCMP_A0(SCMP_CMP_EQ, families[i]);
+        const struct scmp_arg_cmp one = {.arg = 0, .op = SCMP_CMP_EQ, .datum_a = families[i]};
         r = seccomp_rule_add(filter, SCMP_ACT_ALLOW, call, 1, one);
     }
     return r;
