@@ -6,6 +6,7 @@
 #   guest_needs                          # ends the test with 77 when something is not installed
 #   guest_build INITRD SCRIPT MODULES FILE...
 #                                        # SCRIPT runs as root in busybox' shell and prints; MODULES are loaded before;
+#                                        # with /switch written, what is mounted on /mnt becomes the root;
 #                                        # programs bring their libraries; FILE=PATH lies at PATH in the guest
 #   guest_start INITRD LOG ARGUMENT...   # of QEMU; $guest_pid; the serial line is LOG
 #   guest_wait                           # until it powered itself off; fails otherwise
@@ -60,7 +61,10 @@ mount -t devtmpfs dev /dev
 mount -t tmpfs tmp /run
 while read -r m; do insmod "/modules/${m##*/}"; done </modules/order
 sh /script
-echo "guest: end $?"
+ended=$?
+# Only the first process may change the root: a script that wants it leaves the program's path in /switch.
+[ $ended -ne 0 ] || [ ! -s /switch ] || exec switch_root /mnt "$(cat /switch)"
+echo "guest: end $ended"
 sync
 poweroff -f
 I
