@@ -39,6 +39,7 @@ static const struct {
     {RESEAL_EFORK, "the handle was opened before a fork: open a new one in the child"},
     {RESEAL_ENOSUPPORT, "not supported by this service"},
     {RESEAL_EBUSY, "in use: wait for the other operation, or close the outstanding jobs"},
+    {RESEAL_ESUSPENDED, "the tenant is suspended: its administrator lets it in again by 'reseal tenant resume'"},
 };
 
 const char *reseal_strerror(int code)

@@ -26,6 +26,7 @@ int rs_exit_of(int reseal_error)
     case RESEAL_EPERM:
     case RESEAL_EPAIR:
     case RESEAL_ELIMIT:
+    case RESEAL_ESUSPENDED:
         return RS_EXIT_REFUSED;
     case RESEAL_EPASS:
     case RESEAL_EKEYBAD:

@@ -40,7 +40,7 @@ static int hello(struct rs_server *s, struct rs_client *c, const struct rs_msg_h
 
 static int status(struct rs_server *s, struct rs_client *c)
 {
-    int fd = rs_status_fd(s);
+    int fd = rs_status_fd(s, c);
     int e = reply(c, RS_MSG_STATUS, fd < 0 ? fd : 0, NULL, 0, fd);
     rs_cleanup_close(&fd);
     return e;

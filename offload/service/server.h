@@ -212,7 +212,7 @@ struct rs_tenant *rs_tenant_find(struct rs_server *s, const char *name);
 
 /* ==== 5. Status ============================================================ */
 
-/* The state as JSON text in a sealed memfd: descriptor or RESEAL_E.... */
-RS_MUST_CHECK int rs_status_fd(struct rs_server *s);
+/* The state, as far as this client may see it, as JSON text in a sealed memfd: descriptor or RESEAL_E.... */
+RS_MUST_CHECK int rs_status_fd(struct rs_server *s, const struct rs_client *to);
 
 #endif

@@ -30,6 +30,17 @@ static void adopt_tenant(struct rs_server *s, struct rs_client *c, const struct 
         if (c->seats[w] != NULL) atomic_store_explicit(&c->seats[w]->tenant, t, memory_order_relaxed);
 }
 
+/* Sessions of all clients of a tenant. */
+static unsigned sessions_of_tenant(const struct rs_server *s, const struct rs_tenant *tenant)
+{
+    unsigned n = 0;
+    for (unsigned i = 0; i < RS_CLIENTS_MAX; i++) {
+        if (s->clients[i] == NULL || s->clients[i]->tenant != tenant) continue;
+        for (unsigned slot = 0; slot < RS_SESSIONS_MAX; slot++) n += s->clients[i]->sessions[slot] != NULL;
+    }
+    return n;
+}
+
 /* ---- bindings --------------------------------------------------------------- */
 
 static struct rs_transform_config config_of(const struct rs_msg_transform *asked,
@@ -76,6 +87,9 @@ static int bind(struct rs_server *s, struct rs_client *c, struct rs_session *ses
     if (e == 0) e = check_keys(&session->config, keys);
     if (e == 0) e = rs_binding_make(out, &session->config, keys);
     if (e == 0) adopt_tenant(s, c, keys);
+    /* This session is among them already. */
+    if (e == 0 && keys->max_sessions != 0 && sessions_of_tenant(s, c->tenant) > keys->max_sessions)
+        e = RESEAL_ELIMIT;
     rs_keylink_wipe(&s->keys);
     return e;
 }

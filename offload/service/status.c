@@ -87,11 +87,19 @@ static json_t *client_json(struct rs_client *c)
                      number(c->memory), "queues", queues, "sessions", sessions);
 }
 
-static json_t *clients_json(struct rs_server *s)
+/* A tenant's users see their own and their tenant's; root and the user of the service see all. */
+static bool visible(const struct rs_client *c, const struct rs_client *to)
+{
+    if (to->uid == 0 || to->uid == getuid() || c->uid == to->uid) return true;
+    return c->tenant == to->tenant && to->tenant->name[0] != '\0';
+}
+
+static json_t *clients_json(struct rs_server *s, const struct rs_client *to)
 {
     json_t *all = json_array();
     for (unsigned i = 0; i < RS_CLIENTS_MAX; i++)
-        if (s->clients[i] != NULL) json_array_append_new(all, client_json(s->clients[i]));
+        if (s->clients[i] != NULL && visible(s->clients[i], to))
+            json_array_append_new(all, client_json(s->clients[i]));
     return all;
 }
 
@@ -169,7 +177,7 @@ static json_t *service_json(struct rs_server *s)
                      number(get(&s->key_failures)));
 }
 
-int rs_status_fd(struct rs_server *s)
+int rs_status_fd(struct rs_server *s, const struct rs_client *to)
 {
     char instance[33];
     size_t size, used;
@@ -179,7 +187,7 @@ int rs_status_fd(struct rs_server *s)
         json_pack("{s:s, s:s, s:i, s:f, s:o, s:o, s:o, s:o, s:b, s:{s:o, s:o}, s:o, s:o, s:o}", "version",
                   RESEAL_VERSION, "instance", instance, "pid", (int)getpid(), "uptime_s",
                   (double)(rs_now_ns() - s->started_ns) / 1e9, "workers", workers_json(s), "clients",
-                  clients_json(s), "engines", engines_json(), "protections", protections_json(s),
+                  clients_json(s, to), "engines", engines_json(), "protections", protections_json(s),
                   "huge_pages", huge_pages(s), "key_memory", "size", number(size), "used", number(used),
                   "errors", errors_json(s), "fallbacks", fallbacks_json(s), "service", service_json(s));
     RS_FREE char *text = all != NULL ? json_dumps(all, JSON_INDENT(1)) : NULL;

@@ -45,9 +45,9 @@ struct rs_msg_session_keys {
     uint16_t dst_bits;
     uint16_t src_len; /* bytes of src: XTS 32 or 64, GCM 16 or 32 */
     uint16_t dst_len;
-    uint32_t weight; /* of the tenant, 1 to 1000 */
-    uint32_t reserved;
-    uint8_t salt[16]; /* GCM destination: of the fresh subkey */
+    uint32_t weight;       /* of the tenant, 1 to 1000 */
+    uint32_t max_sessions; /* of the tenant at a time; 0: no limit of its own */
+    uint8_t salt[16];      /* GCM destination: of the fresh subkey */
     uint8_t src[RS_RAW_KEY_MAX];
     uint8_t dst[RS_RAW_KEY_MAX]; /* GCM: HKDF(key, salt), fresh for each request */
     uint8_t digest[32];          /* key of the tenant's digests, when the stage was granted */

@@ -25,6 +25,25 @@ const char *const rs_privilege_names[RS_PRIVILEGES] = {
 
 const char *const rs_grant_names[] = {"zero-map", "digest", "compress", "decompress", "plain-out", NULL};
 
+#define BIT(p) (1u << RS_PRIV_##p)
+
+const struct rs_role rs_roles[] = {
+    {"Administrator", (1u << RS_PRIVILEGES) - 1, "every privilege"},
+    {"NoCryptoAdministrator", 0, "no privilege of these: whoever administers, but not encryption"},
+    {"KeyAdministrator",
+     BIT(MANAGE_KEYS) | BIT(MANAGE_KEY_SERVERS) | BIT(READ_KEY_SERVERS_INFO) | BIT(MANAGE_ENCRYPTION_POLICY) |
+         BIT(REGISTER_HOST),
+     "key providers, keys, hosts and storage policies; no data"},
+    {"VMAdministrator",
+     BIT(ADD_DISK) | BIT(CLONE) | BIT(DECRYPT) | BIT(ENCRYPT) | BIT(ENCRYPT_NEW) | BIT(MIGRATE) |
+         BIT(RECRYPT) | BIT(REGISTER_VM) | BIT(READ_KEY_SERVERS_INFO),
+     "the life of encrypted VMs; no key providers"},
+    {"BackupOperator",
+     BIT(ACCESS) | BIT(ADD_DISK) | BIT(ENCRYPT_NEW) | BIT(REGISTER_VM) | BIT(READ_KEY_SERVERS_INFO),
+     "reads encrypted VMs, and restores them"},
+    {NULL, 0, NULL},
+};
+
 /* ---- patterns ---------------------------------------------------------------- */
 
 bool rs_pattern_match(const char *pattern, const char *name)
@@ -120,6 +139,27 @@ bool rs_policy_has(const struct rs_policy *policy, uid_t uid, gid_t gid, const c
     return rs_policy_allows(policy, uid, gid, index, privilege);
 }
 
+bool rs_policy_administrator(const struct rs_policy *policy, uid_t uid, gid_t gid)
+{
+    if (policy->private) return uid == policy->private_uid;
+    for (size_t i = 0; i < policy->nadministrators; i++)
+        if (rs_subject_holds(policy, &policy->administrators[i], uid, gid, SIZE_MAX)) return true;
+    return false;
+}
+
+const struct rs_tenant *rs_policy_tenant_named(const struct rs_policy *policy, const char *name)
+{
+    for (size_t i = 0; i < policy->ntenants; i++)
+        if (strcmp(policy->tenants[i].name, name) == 0) return &policy->tenants[i];
+    return NULL;
+}
+
+void rs_policy_each_tenant(const struct rs_policy *policy,
+                           void (*each)(void *arg, const struct rs_tenant *tenant), void *arg)
+{
+    for (size_t i = 0; i < policy->ntenants; i++) each(arg, &policy->tenants[i]);
+}
+
 int rs_policy_tenant(const struct rs_policy *policy, uid_t uid, gid_t gid, const char *want,
                      const struct rs_tenant **out)
 {
@@ -184,7 +224,12 @@ void rs_policy_free(struct rs_policy *policy)
     if (policy == NULL) return;
     for (size_t i = 0; i < policy->ntenants; i++) rs_keymem_free(policy->tenants[i].digest_key);
     for (size_t i = 0; i < policy->nmembers; i++) free(policy->members[i].who.name);
-    for (size_t i = 0; i < policy->nallows; i++) free(policy->allows[i].who.name);
+    for (size_t i = 0; i < policy->nallows; i++) {
+        free(policy->allows[i].who.name);
+        free(policy->allows[i].roles);
+    }
+    for (size_t i = 0; i < policy->nadministrators; i++) free(policy->administrators[i].name);
+    free(policy->administrators);
     for (size_t i = 0; i < policy->npairs; i++) {
         free(policy->pairs[i].who.name);
         free(policy->pairs[i].from);

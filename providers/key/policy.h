@@ -14,6 +14,7 @@
 
 #include "offload/base/bytes.h"
 
+#include <jansson.h>
 #include <sys/types.h>
 
 /* Grants of a pair. */
@@ -48,9 +49,12 @@ extern const char *const rs_privilege_names[RS_PRIVILEGES];
 
 struct rs_tenant {
     char name[64];
-    uint32_t weight;     /* 1 to 1000; default 100 */
-    uint32_t max_keys;   /* of one connection */
-    uint8_t *digest_key; /* key memory, 32 bytes, or NULL */
+    uint32_t weight;       /* 1 to 1000; default 100 */
+    uint32_t max_keys;     /* of one connection */
+    uint32_t max_sessions; /* at a time, of all its users; 0: no limit of its own */
+    bool suspended;        /* opens nothing until it is resumed */
+    bool run_time;         /* added while the service ran, not by the policy file */
+    uint8_t *digest_key;   /* key memory, 32 bytes, or NULL */
 };
 
 enum rs_subject_kind { RS_SUBJECT_ANY, RS_SUBJECT_USER, RS_SUBJECT_GROUP, RS_SUBJECT_TENANT };
@@ -80,6 +84,20 @@ RS_MUST_CHECK int rs_policy_load(const char *path, struct rs_policy **out, char 
 /* The policy of a private service: all for one user, in the tenant "private". NULL: no memory. */
 RS_MUST_CHECK struct rs_policy *rs_policy_private(uid_t uid);
 
+/*
+ * Tenants beside those of the file: an object of name -> members as under "tenants" (reseal-policy(5)). One
+ * that cannot be, since the file has the name already or a user is gone, is told to `refused` and left out.
+ */
+struct rs_policy_more {
+    const json_t *tenants;
+    void (*refused)(void *arg, const char *name, const char *why);
+    void *arg;
+    const json_t *suspended; /* an object whose names are those of tenants to suspend, of the file too */
+};
+/* As rs_policy_load(). */
+RS_MUST_CHECK int rs_policy_load_with(const char *path, const struct rs_policy_more *more,
+                                      struct rs_policy **out, char *why, size_t why_len);
+
 void rs_policy_free(struct rs_policy *policy);
 
 /*
@@ -92,6 +110,24 @@ RS_MUST_CHECK int rs_policy_tenant(const struct rs_policy *policy, uid_t uid, gi
 /* True when the user has the privilege, by itself, a group or its tenant (NULL or "": none). */
 RS_MUST_CHECK bool rs_policy_has(const struct rs_policy *policy, uid_t uid, gid_t gid, const char *tenant,
                                  enum rs_privilege privilege);
+
+/* True for those whom the file names as administrators of the service; of a private one for its user. */
+RS_MUST_CHECK bool rs_policy_administrator(const struct rs_policy *policy, uid_t uid, gid_t gid);
+
+/* The tenant of that name; NULL: none. */
+const struct rs_tenant *rs_policy_tenant_named(const struct rs_policy *policy, const char *name);
+
+/* Calls `each` for every tenant. */
+void rs_policy_each_tenant(const struct rs_policy *policy,
+                           void (*each)(void *arg, const struct rs_tenant *tenant), void *arg);
+
+/* Roles that every policy knows: names of sets of privileges, ended by a NULL name. */
+struct rs_role {
+    const char *name;
+    unsigned privileges; /* bit i: rs_privilege_names[i] */
+    const char *what;
+};
+extern const struct rs_role rs_roles[];
 
 struct rs_policy_question {
     uid_t uid;

@@ -27,6 +27,7 @@ struct rs_pair {
 struct rs_allow {
     struct rs_subject who;
     unsigned privileges; /* bit i: rs_privilege_names[i] */
+    char *roles;         /* their names, with commas; owned, NULL: none */
 };
 
 /* A user's membership in a group by group(5); the primary group comes with the question. */
@@ -43,7 +44,8 @@ struct rs_policy {
     struct rs_pair *pairs;
     struct rs_allow *allows;
     struct rs_in_group *in_groups;
-    size_t ntenants, nmembers, npairs, nallows, nin_groups;
+    struct rs_subject *administrators;
+    size_t ntenants, nmembers, npairs, nallows, nin_groups, nadministrators;
 };
 
 struct rs_identity;
@@ -55,6 +57,13 @@ bool rs_subject_holds(const struct rs_policy *policy, const struct rs_subject *w
 /* rs_policy_has() for the index of a tenant, SIZE_MAX: none. */
 bool rs_policy_allows(const struct rs_policy *policy, uid_t uid, gid_t gid, size_t tenant,
                       enum rs_privilege privilege);
+
+/*
+ * Adds a tenant to a policy that is not used yet. RESEAL_EINVAL, RESEAL_ENOMEM, with `why`; the policy is as
+ * before then.
+ */
+RS_MUST_CHECK int rs_policy_add_tenant(struct rs_policy *policy, const struct rs_names *names,
+                                       const char *name, const json_t *value, char *why, size_t why_len);
 
 /* Names of grants in bit order, NULL at the end. */
 extern const char *const rs_grant_names[];

@@ -14,8 +14,6 @@
 
 #include <jansson.h>
 
-#define FILE_MAX_BYTES ((off_t)1 << 20)
-#define NAMES_MAX      ((off_t)16 << 20)
 #define RULES_MAX      4096u
 
 struct parser {
@@ -23,6 +21,7 @@ struct parser {
     const struct rs_names *names;
     int folder;
     struct rs_policy *policy;
+    const json_t *roles; /* the file's own, or NULL */
     char *why;
     size_t why_len;
 };
@@ -277,48 +276,6 @@ static int tenant_members(struct parser *p, json_t *object, const char *member, 
     return 0;
 }
 
-static int one_tenant(struct parser *p, const char *name, json_t *value)
-{
-    static const char *const known[] = {"users", "groups", "weight", "max-keys", "digest-key-file", NULL};
-    int r = members_known(p, name, value, known);
-    if (r != 0) return r;
-    struct rs_tenant *t = append((void **)&p->policy->tenants, &p->policy->ntenants, sizeof(*t));
-    uint32_t index = (uint32_t)p->policy->ntenants - 1;
-    if (t == NULL) return no_memory(p);
-    t->weight = 100;
-    t->max_keys = 1024;
-    if (strlen(name) == 0 || strlen(name) >= sizeof(t->name))
-        return fail(p, name, "a tenant's name has 1 to %zu bytes", sizeof(t->name) - 1);
-    memcpy(t->name, name, strlen(name));
-    r = whole_number(p, value, "weight", 1, 1000, &t->weight);
-    if (r == 0) r = whole_number(p, value, "max-keys", 1, 16384, &t->max_keys);
-    json_t *digest = json_object_get(value, "digest-key-file");
-    if (r == 0 && digest != NULL) {
-        const char *file = json_string_value(digest);
-        r = file != NULL ? read_digest_key(p, file, t)
-                         : fail(p, "digest-key-file", "\"digest-key-file\" must be text");
-    }
-    if (r == 0) r = tenant_members(p, value, "users", true, index);
-    if (r == 0) r = tenant_members(p, value, "groups", false, index);
-    return r;
-}
-
-static int parse_tenants(struct parser *p, json_t *tenants)
-{
-    const char *name;
-    json_t *value;
-    int r = 0;
-    if (!json_is_object(tenants) || json_object_size(tenants) == 0)
-        return fail(p, "tenants", "\"tenants\" must be an object with at least one tenant");
-    if (json_object_size(tenants) > RULES_MAX) return fail(p, "tenants", "more than %u tenants", RULES_MAX);
-    json_object_foreach(tenants, name, value)
-    {
-        r = one_tenant(p, name, value);
-        if (r != 0) break;
-    }
-    return r;
-}
-
 /* ---- pairs and privileges ---------------------------------------------------------- */
 
 /* A list of known words as bits. */
@@ -380,17 +337,173 @@ static int one_pair(struct parser *p, json_t *value)
     return r;
 }
 
+/* The privileges of a role: the file's own, else one that every policy knows. */
+static int role(struct parser *p, const char *name, unsigned *bits)
+{
+    json_t *own = json_object_get(p->roles, name);
+    if (own != NULL) return words(p, name, own, rs_privilege_names, RS_PRIVILEGES, bits);
+    for (const struct rs_role *r = rs_roles; r->name != NULL; r++) {
+        if (strcmp(r->name, name) != 0) continue;
+        *bits |= r->privileges;
+        return 0;
+    }
+    return fail(
+        p, name,
+        "no role \"%s\": add it under \"roles\", or see 'reseal policy show' for those that are known", name);
+}
+
+static int add_roles(struct parser *p, json_t *list, struct rs_allow *allow)
+{
+    size_t i;
+    json_t *value;
+    if (!json_is_array(list)) return fail(p, "roles", "\"roles\" must be a list of names");
+    json_array_foreach(list, i, value)
+    {
+        const char *name = json_string_value(value);
+        if (name == NULL) return fail(p, "roles", "\"roles\" must be a list of names");
+        int r = role(p, name, &allow->privileges);
+        if (r != 0) return r;
+        char *before = allow->roles;
+        int n =
+            asprintf(&allow->roles, "%s%s%s", before != NULL ? before : "", before != NULL ? "," : "", name);
+        free(before);
+        if (n < 0) {
+            allow->roles = NULL;
+            return no_memory(p);
+        }
+    }
+    return 0;
+}
+
+/* Every role of the file, also one that nobody has, must name privileges. */
+static int parse_roles(struct parser *p, json_t *roles)
+{
+    const char *name;
+    json_t *value;
+    if (roles == NULL) return 0;
+    if (!json_is_object(roles)) return fail(p, "roles", "\"roles\" must be an object of lists of privileges");
+    json_object_foreach(roles, name, value)
+    {
+        unsigned bits = 0;
+        for (const struct rs_role *r = rs_roles; r->name != NULL; r++)
+            if (strcmp(r->name, name) == 0)
+                return fail(p, name, "the role \"%s\" is known already: name yours otherwise", name);
+        int r = words(p, name, value, rs_privilege_names, RS_PRIVILEGES, &bits);
+        if (r != 0) return r;
+    }
+    p->roles = roles;
+    return 0;
+}
+
+static int one_administrator(struct parser *p, json_t *value)
+{
+    struct rs_policy *policy = p->policy;
+    struct rs_subject *who = append((void **)&policy->administrators, &policy->nadministrators, sizeof(*who));
+    if (who == NULL) return no_memory(p);
+    int r = subject(p, "administrators", value, who);
+    if (r != 0) return r;
+    if (who->kind == RS_SUBJECT_USER || who->kind == RS_SUBJECT_GROUP) return 0;
+    return fail(p, who->name, "an administrator is a \"user:NAME\" or a \"group:NAME\"");
+}
+
 static int one_allow(struct parser *p, json_t *value)
 {
-    static const char *const known[] = {"to", "allow", NULL};
+    static const char *const known[] = {"to", "allow", "roles", NULL};
     int r = members_known(p, "privileges", value, known);
     if (r != 0) return r;
     struct rs_allow *allow = append((void **)&p->policy->allows, &p->policy->nallows, sizeof(*allow));
     if (allow == NULL) return no_memory(p);
     r = subject(p, "to", json_object_get(value, "to"), &allow->who);
     if (r != 0) return r;
-    return words(p, "allow", json_object_get(value, "allow"), rs_privilege_names, RS_PRIVILEGES,
-                 &allow->privileges);
+    json_t *roles = json_object_get(value, "roles"), *words_of = json_object_get(value, "allow");
+    if (roles != NULL) r = add_roles(p, roles, allow);
+    if (r != 0 || (words_of == NULL && roles != NULL)) return r;
+    return words(p, "allow", words_of, rs_privilege_names, RS_PRIVILEGES, &allow->privileges);
+}
+
+/* ---- a tenant as a whole ------------------------------------------------------------ */
+
+/* Privileges and pairs that stand with the tenant itself. */
+static int tenant_rights(struct parser *p, const char *name, json_t *value)
+{
+    char who[80];
+    size_t i;
+    json_t *pair, *pairs = json_object_get(value, "pairs");
+    (void)snprintf(who, sizeof(who), "tenant:%s", name);
+    if (json_object_get(value, "allow") != NULL || json_object_get(value, "roles") != NULL) {
+        json_t *rule = json_pack("{s:s, s:O*, s:O*}", "to", who, "allow", json_object_get(value, "allow"),
+                                 "roles", json_object_get(value, "roles"));
+        int r = rule != NULL ? one_allow(p, rule) : no_memory(p);
+        json_decref(rule);
+        if (r != 0) return r;
+    }
+    if (pairs == NULL) return 0;
+    if (!json_is_array(pairs)) return fail(p, "pairs", "\"pairs\" must be a list [...]");
+    json_array_foreach(pairs, i, pair)
+    {
+        json_t *rule = json_is_object(pair) ? json_copy(pair) : NULL;
+        if (rule == NULL || json_object_get(rule, "for") != NULL) {
+            json_decref(rule);
+            return fail(p, name, "a pair of tenant \"%s\" is an object without \"for\"", name);
+        }
+        (void)json_object_set_new(rule, "for", json_string(who));
+        int r = one_pair(p, rule);
+        json_decref(rule);
+        if (r != 0) return r;
+    }
+    return 0;
+}
+
+static int one_tenant(struct parser *p, const char *name, json_t *value)
+{
+    static const char *const known[] = {"users",     "groups",          "weight", "max-keys", "max-sessions",
+                                        "suspended", "digest-key-file", "allow",  "roles",    "pairs",
+                                        NULL};
+    int r = members_known(p, name, value, known);
+    if (r != 0) return r;
+    struct rs_tenant *t = append((void **)&p->policy->tenants, &p->policy->ntenants, sizeof(*t));
+    uint32_t index = (uint32_t)p->policy->ntenants - 1;
+    if (t == NULL) return no_memory(p);
+    t->weight = 100;
+    t->max_keys = 1024;
+    if (strlen(name) == 0 || strlen(name) >= sizeof(t->name))
+        return fail(p, name, "a tenant's name has 1 to %zu bytes", sizeof(t->name) - 1);
+    memcpy(t->name, name, strlen(name));
+    for (size_t i = 0; i < index; i++)
+        if (strcmp(p->policy->tenants[i].name, name) == 0)
+            return fail(p, name, "there are two tenants \"%s\"", name);
+    json_t *suspended = json_object_get(value, "suspended");
+    if (suspended != NULL && !json_is_boolean(suspended))
+        return fail(p, "suspended", "\"suspended\" must be true or false");
+    t->suspended = json_is_true(suspended);
+    r = whole_number(p, value, "weight", 1, 1000, &t->weight);
+    if (r == 0) r = whole_number(p, value, "max-keys", 1, 16384, &t->max_keys);
+    if (r == 0) r = whole_number(p, value, "max-sessions", 1, 65536, &t->max_sessions);
+    json_t *digest = json_object_get(value, "digest-key-file");
+    if (r == 0 && digest != NULL) {
+        const char *file = json_string_value(digest);
+        r = file != NULL ? read_digest_key(p, file, t)
+                         : fail(p, "digest-key-file", "\"digest-key-file\" must be text");
+    }
+    if (r == 0) r = tenant_members(p, value, "users", true, index);
+    if (r == 0) r = tenant_members(p, value, "groups", false, index);
+    return r != 0 ? r : tenant_rights(p, name, value);
+}
+
+static int parse_tenants(struct parser *p, json_t *tenants)
+{
+    const char *name;
+    json_t *value;
+    int r = 0;
+    if (!json_is_object(tenants) || json_object_size(tenants) == 0)
+        return fail(p, "tenants", "\"tenants\" must be an object with at least one tenant");
+    if (json_object_size(tenants) > RULES_MAX) return fail(p, "tenants", "more than %u tenants", RULES_MAX);
+    json_object_foreach(tenants, name, value)
+    {
+        r = one_tenant(p, name, value);
+        if (r != 0) break;
+    }
+    return r;
 }
 
 static int each(struct parser *p, json_t *root, const char *member, int (*one)(struct parser *, json_t *))
@@ -411,12 +524,15 @@ static int each(struct parser *p, json_t *root, const char *member, int (*one)(s
 
 static int parse_root(struct parser *p, json_t *root)
 {
-    static const char *const known[] = {"version", "tenants", "privileges", "pairs", NULL};
+    static const char *const known[] = {"version",    "tenants", "roles", "administrators",
+                                        "privileges", "pairs",   NULL};
     int r = members_known(p, "the policy", root, known);
     if (r != 0) return r;
     if (json_integer_value(json_object_get(root, "version")) != 1)
         return fail(p, "version", "\"version\" must be 1: this program knows no other");
-    r = parse_tenants(p, json_object_get(root, "tenants"));
+    r = parse_roles(p, json_object_get(root, "roles"));
+    if (r == 0) r = parse_tenants(p, json_object_get(root, "tenants"));
+    if (r == 0) r = each(p, root, "administrators", one_administrator);
     if (r == 0) r = each(p, root, "privileges", one_allow);
     if (r == 0) r = each(p, root, "pairs", one_pair);
     return r;
@@ -456,57 +572,45 @@ int rs_policy_parse(const char *text, size_t len, const struct rs_names *names, 
     return r;
 }
 
-/* ---- files -------------------------------------------------------------------------- */
+/* ---- tenants that were added while the service ran ---------------------------------------- */
 
-static char *read_text(int fd, off_t max, size_t *len)
+static void free_subject(struct rs_subject *who)
 {
-    struct stat st;
-    if (fstat(fd, &st) != 0 || !S_ISREG(st.st_mode) || st.st_size > max) return NULL;
-    char *text = calloc(1, (size_t)st.st_size + 1);
-    if (text != NULL && rs_read_full(fd, text, (size_t)st.st_size) != 0) {
-        free(text);
-        return NULL;
+    free(who->name);
+    who->name = NULL;
+}
+
+/* What one_tenant() added before it failed. */
+static void take_back(struct rs_policy *policy, const struct rs_policy *before)
+{
+    while (policy->ntenants > before->ntenants)
+        rs_keymem_free(policy->tenants[--policy->ntenants].digest_key);
+    while (policy->nmembers > before->nmembers) free_subject(&policy->members[--policy->nmembers].who);
+    while (policy->nallows > before->nallows) {
+        struct rs_allow *allow = &policy->allows[--policy->nallows];
+        free_subject(&allow->who);
+        free(allow->roles);
     }
-    *len = (size_t)st.st_size;
-    return text;
+    while (policy->npairs > before->npairs) {
+        struct rs_pair *pair = &policy->pairs[--policy->npairs];
+        free_subject(&pair->who);
+        free(pair->from);
+        free(pair->to);
+    }
 }
 
-static char *read_names(const char *path)
+int rs_policy_add_tenant(struct rs_policy *policy, const struct rs_names *names, const char *name,
+                         const json_t *value, char *why, size_t why_len)
 {
-    size_t len;
-    RS_CLOSE int fd = open(path, O_RDONLY | O_CLOEXEC);
-    return fd >= 0 ? read_text(fd, NAMES_MAX, &len) : NULL;
-}
-
-static int load_failed(const char *path, const char *what, int code, char *why, size_t why_len)
-{
-    (void)snprintf(why, why_len, "%s: %s", path, what);
-    return code;
-}
-
-int rs_policy_load(const char *path, struct rs_policy **out, char *why, size_t why_len)
-{
-    struct stat st;
-    size_t len = 0;
-    char line[200];
-    *out = NULL;
-    const char *slash = strrchr(path, '/');
-    RS_FREE char *folder_path =
-        slash == NULL ? strdup(".") : strndup(path, slash == path ? 1 : (size_t)(slash - path));
-    if (folder_path == NULL) return load_failed(path, "out of memory", RESEAL_ENOMEM, why, why_len);
-    RS_CLOSE int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-    RS_CLOSE int folder = open(folder_path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (fd < 0 || folder < 0 || fstat(fd, &st) != 0)
-        return load_failed(path, strerror(errno), RESEAL_EIO, why, why_len);
-    if ((st.st_mode & 022) != 0)
-        return load_failed(path, "others can write it: chmod go-w it", RESEAL_EPERM, why, why_len);
-    if (st.st_uid != 0 && st.st_uid != geteuid())
-        return load_failed(path, "it belongs to another user: chown it to root", RESEAL_EPERM, why, why_len);
-    RS_FREE char *text = read_text(fd, FILE_MAX_BYTES, &len);
-    if (text == NULL)
-        return load_failed(path, "not a readable file of at most 1 MiB", RESEAL_EIO, why, why_len);
-    RS_FREE char *passwd = read_names("/etc/passwd"), *group = read_names("/etc/group");
-    const struct rs_names names = {.passwd = passwd, .group = group};
-    int r = rs_policy_parse(text, len, &names, folder, out, line, sizeof(line));
-    return r != 0 ? load_failed(path, line, r, why, why_len) : 0;
+    const struct rs_policy before = *policy;
+    struct parser p = {
+        .text = "", .names = names, .folder = -1, .policy = policy, .why = why, .why_len = why_len};
+    int r = one_tenant(&p, name, (json_t *)(uintptr_t)value);
+    if (r != 0)
+        take_back(policy, &before);
+    else
+        policy->tenants[policy->ntenants - 1].run_time = true;
+    for (char *c = why; r != 0 && *c != '\0'; c++)
+        if ((unsigned char)*c < ' ' || *c == 0x7f) *c = '?';
+    return r;
 }

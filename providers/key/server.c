@@ -198,6 +198,7 @@ static bool on_hello(struct rs_keyd *d, struct rs_client *c, struct rs_msg *m)
     if (hello.min_version > RS_MSG_VERSION || hello.max_version < RS_MSG_VERSION)
         return refuse(c, RS_MSG_HELLO, RESEAL_EVERSION);
     int r = rs_policy_tenant(d->policy, c->uid, c->gid, hello.tenant, &tenant);
+    if (r == 0 && tenant->suspended) r = RESEAL_ESUSPENDED;
     if (r != 0) return refuse(c, RS_MSG_HELLO, r);
     memcpy(c->tenant, tenant->name, sizeof(c->tenant));
     c->max_keys = tenant->max_keys;

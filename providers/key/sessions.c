@@ -58,6 +58,7 @@ static int decide(const struct rs_keyd *d, const struct rs_msg_session_request *
     if (memchr(q->tenant, '\0', sizeof(q->tenant)) == NULL) return RESEAL_EPROTO;
     if ((q->transform.stages & ~(uint32_t)STAGES) != 0) return RESEAL_EINVAL;
     int r = rs_policy_tenant(d->policy, q->uid, q->gid, q->tenant, tenant);
+    if (r == 0 && (*tenant)->suspended) r = RESEAL_ESUSPENDED;
     if (r != 0) return r;
     const struct rs_policy_question question = {
         .uid = q->uid,
@@ -111,6 +112,7 @@ int rs_sessions_keys(struct rs_keyd *d, const struct rs_msg_session_request *q,
     if (r != 0) return r;
     memcpy(out->tenant, tenant->name, sizeof(out->tenant));
     out->weight = tenant->weight;
+    out->max_sessions = tenant->max_sessions;
     if (from != NULL) {
         out->src_bits = (uint16_t)from->bits;
         out->src_len = (uint16_t)from->len;

@@ -82,6 +82,7 @@ enum reseal_error {
     RESEAL_EFORK = -30,      /* handle of another process */
     RESEAL_ENOSUPPORT = -31, /* not supported here */
     RESEAL_EBUSY = -32,      /* in use */
+    RESEAL_ESUSPENDED = -33, /* the tenant is suspended */
 };
 
 /* One line for a code; static storage; never NULL. */
