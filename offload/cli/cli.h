@@ -17,13 +17,16 @@ enum rs_cli_exit {
     RS_CLI_USAGE = 2,  /* the command line was wrong; nothing was tried */
 };
 
+int reseal_cmd_audit(int argc, char **argv);
 int reseal_cmd_bench(int argc, char **argv);
 int reseal_cmd_coredump(int argc, char **argv);
 int reseal_cmd_doctor(int argc, char **argv);
 int reseal_cmd_engines(int argc, char **argv);
+int reseal_cmd_events(int argc, char **argv);
 int reseal_cmd_help(int argc, char **argv);
 int reseal_cmd_openssl(int argc, char **argv);
 int reseal_cmd_status(int argc, char **argv);
+int reseal_cmd_tenant(int argc, char **argv);
 int reseal_cmd_top(int argc, char **argv);
 int reseal_cmd_transcode(int argc, char **argv);
 int reseal_cmd_vm(int argc, char **argv);

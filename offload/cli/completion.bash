@@ -23,6 +23,17 @@ _reseal() {
         mapfile -t COMPREPLY < <(compgen -W "$words" -- "$cur")
         return
         ;;
+    --allow)
+        words="Access AddDisk Clone Decrypt Encrypt EncryptNew ManageEncryptionPolicy ManageKeyServers ManageKeys Migrate
+            ReadKeyServersInfo Recrypt RegisterHost RegisterVM"
+        mapfile -t COMPREPLY < <(compgen -W "$words" -- "$cur")
+        return
+        ;;
+    --role)
+        words="Administrator NoCryptoAdministrator KeyAdministrator VMAdministrator BackupOperator"
+        mapfile -t COMPREPLY < <(compgen -W "$words" -- "$cur")
+        return
+        ;;
     --only) mapfile -t COMPREPLY < <(compgen -W "out-of-place page-cache in-place" -- "$cur"); return ;;
     --engine)
         words=$(reseal engines 2>/dev/null | sed -n '2,/^$/s/^\([^ ]\{1,\}\) .*/\1/p')
@@ -45,7 +56,12 @@ _reseal() {
         mapfile -t COMPREPLY < <(compgen -W "$words" -- "$cur")
         return
         ;;
-    policy/2) mapfile -t COMPREPLY < <(compgen -W "check --help" -- "$cur"); return ;;
+    policy/2) mapfile -t COMPREPLY < <(compgen -W "check show --help" -- "$cur"); return ;;
+    events/2) mapfile -t COMPREPLY < <(compgen -W "webhook --follow --since --id --json --help" -- "$cur"); return ;;
+    tenant/2)
+        mapfile -t COMPREPLY < <(compgen -W "add list quota suspend resume offboard verify-receipt --help" -- "$cur")
+        return
+        ;;
     esac
     if [ "${COMP_WORDS[1]}" = provider ] && [ "$COMP_CWORD" -eq 3 ] && [[ $cur != -* ]]; then
         words=$(reseal provider list 2>/dev/null | sed -n 's/^\([^ ]\{1,\}\) .*/\1/p')

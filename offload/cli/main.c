@@ -11,12 +11,15 @@ static const struct command {
     const char *summary;
     int (*run)(int argc, char **argv);
 } commands[] = {
+    {"audit", "who used which key, and who was refused", reseal_cmd_audit},
     {"bench", "speeds, of what the machine can do and of other programs", reseal_cmd_bench},
     {"coredump", "core dumps that reach no disk in clear: sealed, listed, extracted", reseal_cmd_coredump},
     {"doctor", "what limits or fails, and the command that mends it", reseal_cmd_doctor},
     {"engines", "what does the work, and which is chosen for what", reseal_cmd_engines},
+    {"events", "what happened to keys, providers, hosts and VMs", reseal_cmd_events},
     {"openssl", "the provider reseal.so: does it load, take effect, and gain", reseal_cmd_openssl},
     {"status", "the running service: protections, workers, clients", reseal_cmd_status},
+    {"tenant", "who shares the service: quotas, suspension, and the end with a receipt", reseal_cmd_tenant},
     {"top", "its rates, again and again", reseal_cmd_top},
     {"transcode", "re-encrypt a disk image, in place or into another", reseal_cmd_transcode},
     {"vm", "the life of an encrypted VM: its home, its disks, its keys", reseal_cmd_vm},

@@ -2,6 +2,7 @@
 #include "providers/key/events.h"
 
 #include "providers/key/keyd.h"
+#include "providers/key/rooms.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -28,6 +29,7 @@ void rs_events_close(struct rs_keyd *d)
 {
     if (d->events == NULL) return;
     rs_followers_end(d);
+    rs_webhooks_close(d);
     rs_journal_empty(&d->events->events, 0);
     rs_journal_empty(&d->events->audit, 0);
     free(d->events);
@@ -79,7 +81,10 @@ void rs_event(struct rs_keyd *d, const char *tenant, const char *id, const char 
         (void)fprintf(stderr, "reseal-keyd: event %s\n", line.what);
         return;
     }
-    if (rs_journal_write(&d->events->events, d->events->store, &line, object)) rs_followers_wake(d);
+    if (rs_journal_write(&d->events->events, d->events->store, &line, object)) {
+        rs_followers_wake(d);
+        rs_webhooks_wake(d);
+    }
 }
 
 void rs_audit(struct rs_keyd *d, const struct rs_who *who, const char *operation, const char *object,

@@ -54,12 +54,14 @@ void rs_audit(struct rs_keyd *d, const struct rs_who *who, const char *operation
 
 struct rs_store;
 struct rs_follower; /* event-follow.c */
+struct rs_webhook;  /* webhook.c */
 
 /* d->events, which rs_events_open() makes. */
 struct rs_events {
     struct rs_store *store; /* NULL: memory alone */
     struct rs_journal events, audit;
     struct rs_follower *followers;
+    struct rs_webhook *webhooks; /* webhook.c */
 };
 
 /*

@@ -5,6 +5,7 @@
 #include "offload/base/keymem.h"
 #include "providers/key/events.h"
 #include "providers/key/keyd.h"
+#include "providers/key/rooms.h"
 #include "reseal/reseal.h"
 
 #include <limits.h>
@@ -287,6 +288,7 @@ static void hand_out(struct rs_keyd *d, struct rs_kek_request *r, int status, co
                      const char *why)
 {
     if (r->wants == NULL) audit(d, &r->who, r->make, kek->provider, kek->key, status, false);
+    if (r->make && status == 0) rs_tenants_key_made(d, r->who.tenant, kek->provider, kek->key);
     while (r->wants != NULL) {
         struct want *w = r->wants;
         r->wants = w->next;

@@ -96,6 +96,7 @@ struct rs_keyd {
     uint32_t deadline_s;
     uint64_t refused; /* session requests that the policy refused */
     struct rs_events *events;
+    json_t *tenants; /* tenants.c */
 };
 
 /* ---- server.c ---- */

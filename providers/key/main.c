@@ -2,6 +2,7 @@
 /* reseal-keyd: holds the keys. Started by reseald, which gives it its sockets. */
 #include "providers/key/events.h"
 #include "providers/key/keyd.h"
+#include "providers/key/rooms.h"
 
 #include "offload/base/keymem.h"
 #include "providers/crypto/derive.h"
@@ -185,16 +186,12 @@ static void nursery_gone(struct rs_keyd *d, struct rs_watch *w, uint32_t events)
 /* A policy that does not parse leaves the old one in force. */
 static void reload(struct rs_keyd *d)
 {
-    struct rs_policy *policy;
     char why[256];
     if (d->policy_path == NULL) return;
-    int r = rs_policy_load(d->policy_path, &policy, why, sizeof(why));
-    if (r != 0) {
+    if (rs_tenants_load_policy(d, why, sizeof(why)) != 0) {
         (void)fprintf(stderr, "reseal-keyd: the policy was not reloaded, the old one stays: %s\n", why);
         return;
     }
-    rs_policy_free(d->policy);
-    d->policy = policy;
     (void)fprintf(stderr, "reseal-keyd: policy reloaded\n");
 }
 
@@ -269,6 +266,15 @@ static void open_state(struct rs_keyd *d, const struct options *o)
         die("state folder", reseal_strerror(RESEAL_ENOMEM));
 }
 
+/* Tenants that were added while an earlier one ran. */
+static void open_tenants(struct rs_keyd *d)
+{
+    char why[256];
+    int r = rs_tenants_open(d);
+    if (r != 0) die("tenants.json of the state folder", reseal_strerror(r));
+    if (d->policy_path != NULL && rs_tenants_load_policy(d, why, sizeof(why)) != 0) die("policy", why);
+}
+
 static struct rs_policy *first_policy(const struct options *o)
 {
     struct rs_policy *policy;
@@ -307,8 +313,10 @@ int main(int argc, char **argv)
     d.policy_path = o.policy;
     if (rs_keyd_init(&d) != 0) die("cannot start", reseal_strerror(RESEAL_ENOMEM));
     open_state(&d, &o);
+    open_tenants(&d);
     watch_all(&d, &o);
     confine(&d, &o);
+    rs_webhooks_open(&d);
     int r = rs_keyd_loop(&d);
     rs_keyd_free(&d);
     return r == 0 && !d.failed ? 0 : 1;

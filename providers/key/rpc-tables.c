@@ -9,5 +9,6 @@ const struct rs_rpc_method *const rs_rpc_tables[] = {
     rs_rpc_disks,
     rs_rpc_homes,
     rs_rpc_envelopes,
+    rs_rpc_tenants,
     NULL,
 };

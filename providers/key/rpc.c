@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "providers/key/rpc.h"
+#include "providers/key/rooms.h"
 
 #include <fcntl.h>
 #include <stdarg.h>
@@ -244,6 +244,8 @@ static void refuse_privilege(struct rs_rpc *call, int privilege)
                    "%s needs the privilege %s: the service's administrator can grant it in the policy, see "
                    "reseal-policy(5)",
                    call->method, name);
+    const struct rs_who who = rs_who_of(call->client);
+    rs_audit(call->d, &who, call->method, "", RESEAL_EPERM, json_pack("{s:s}", "privilege", name));
     json_t *reply = error_of(line);
     (void)json_object_set_new(reply, "privilege", json_string(name));
     finish(call, RESEAL_EPERM, reply, -1);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "providers/key/keyd.h"
+#include "providers/key/rooms.h"
 
 #include "offload/base/keymem.h"
 #include "providers/key/events.h"
@@ -58,6 +59,7 @@ static int (*const ticks[])(struct rs_keyd *d) = {
     rs_orders_tick,
     rs_tasks_tick,
     rs_kek_tick,
+    rs_webhooks_tick,
 };
 
 static int tick(struct rs_keyd *d)
@@ -100,6 +102,7 @@ void rs_keyd_free(struct rs_keyd *d)
     rs_keymem_free(d->msg);
     rs_keymem_free(d->digest_root);
     rs_events_close(d);
+    rs_tenants_close(d);
     rs_store_close(d->store);
     rs_cleanup_close(&d->epoll);
 }

@@ -7,6 +7,7 @@
 #include "providers/key/standard/provider.h"
 #include "providers/key/vm-home-tasks.h"
 #include "providers/key/vm-home.h"
+#include "providers/key/webhook.h"
 
 /* A file of its own, so that a test can have other kinds. */
 const struct rs_task_kind *const rs_task_kinds[] = {
@@ -32,5 +33,7 @@ const struct rs_task_kind *const rs_task_kinds[] = {
     &rs_task_native_import,
     &rs_task_kmip,
     &rs_task_certificates,
+    &rs_task_webhook,
+    &rs_task_webhook_check,
     NULL,
 };
