@@ -5,6 +5,7 @@
 #include "providers/key/standard/kmip-client.h"
 #include "reseal/reseal.h"
 #include "tests/support/cmocka.h"
+#include "tests/support/kmip-server.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
@@ -18,64 +19,7 @@
 #include <unistd.h>
 
 static char folder[64];
-static struct server {
-    pid_t pid;
-    uint16_t port;
-} first, second;
-
-/* ---- servers --------------------------------------------------------------------------- */
-
-/* A listening socket on a port that was free. */
-static int listen_somewhere(uint16_t *port)
-{
-    struct sockaddr_in a = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-    socklen_t len = sizeof(a);
-    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    assert_true(fd >= 0 && bind(fd, (struct sockaddr *)&a, sizeof(a)) == 0 && listen(fd, 16) == 0);
-    assert_int_equal(getsockname(fd, (struct sockaddr *)&a, &len), 0);
-    *port = ntohs(a.sin_port);
-    return fd;
-}
-
-static bool answers(uint16_t port)
-{
-    struct sockaddr_in a = {
-        .sin_family = AF_INET, .sin_port = htons(port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    bool ok = connect(fd, (struct sockaddr *)&a, sizeof(a)) == 0;
-    close(fd);
-    return ok;
-}
-
-/* Starts a server and waits until it listens; it must not end before. */
-static void server_start(struct server *s, const char *cert)
-{
-    char script[4096], port[8];
-    if (s->port == 0) close(listen_somewhere(&s->port));
-    (void)snprintf(script, sizeof(script), "%s/tests/support/pykmip.sh", getenv("RESEAL_SOURCE"));
-    (void)snprintf(port, sizeof(port), "%u", s->port);
-    s->pid = fork();
-    if (s->pid == 0) {
-        /* It starts processes of its own, which end with its group. */
-        setpgid(0, 0);
-        if (cert != NULL) setenv("PYKMIP_CERT", cert, 1);
-        execl("/bin/bash", "bash", script, folder, port, NULL);
-        _exit(127);
-    }
-    while (!answers(s->port)) {
-        int status;
-        assert_int_equal(waitpid(s->pid, &status, WNOHANG), 0);
-        poll(NULL, 0, 20);
-    }
-}
-
-static void server_kill(struct server *s)
-{
-    if (s->pid <= 0) return;
-    kill(-s->pid, SIGKILL);
-    waitpid(s->pid, NULL, 0);
-    s->pid = 0;
-}
+static struct kmip_server first, second;
 
 static char *slurp(const char *name, const char *suffix)
 {
@@ -140,6 +84,8 @@ static void assert_fault(struct rs_kmip_client *c, int err, int want, enum rs_km
 static const struct rs_kmip_detail details[] = {
     {"x-Product_Version", "0.1.0"}, {"x-Vendor", "Reseal"}, {"x-Product", "reseal-keyd"}};
 
+static const struct rs_kmip_detail uses[] = {{"x-Component", "Virtual Machine"}, {"x-Name", "web2"}};
+
 static void life(const struct rs_kmip_config *config)
 {
     struct rs_kmip_client *c = open_with(config);
@@ -163,6 +109,12 @@ static void life(const struct rs_kmip_config *config)
     assert_ok(c, rs_kmip_detail_of(c, made.id, "x-Vendor", value));
     assert_string_equal(value, "Reseal");
     assert_int_equal(rs_kmip_detail_of(c, made.id, "x-Nothing", value), RESEAL_ENOKEY);
+    rs_kmip_note(c, made.id, uses, RS_ARRAY_LEN(uses), &n);
+    assert_int_equal(n, RS_ARRAY_LEN(uses));
+    assert_ok(c, rs_kmip_detail_of(c, made.id, "x-Name", value));
+    assert_string_equal(value, "web2");
+    assert_ok(c, rs_kmip_detail_of(c, made.id, "x-Vendor", value)); /* what was there stays */
+    assert_string_equal(value, "Reseal");
     struct rs_kmip_filter filter = {.name = name, .state = RS_KMIP_ACTIVE};
     assert_ok(c, rs_kmip_list(c, &filter, ids, 4, &n));
     assert_int_equal(n, 1);
@@ -270,7 +222,7 @@ static void expect(const struct rs_kmip_config *config, int want, enum rs_kmip_f
 static void test_servers_that_are_not_the_right_one(void **state)
 {
     struct login l = login_as("alice", "ca"), other = login_as("alice", "other-ca");
-    struct server wrong = {0};
+    struct kmip_server wrong = {0};
     struct rs_kmip_config config = config_for(&other, first.port);
     (void)state;
     expect(&config, RESEAL_EAUTH, RS_KMIP_CERT_CA);
@@ -281,13 +233,13 @@ static void test_servers_that_are_not_the_right_one(void **state)
     config = config_for(&l, first.port);
     config.trust.cert = config.trust.key = NULL;
     expect(&config, RESEAL_EAUTH, RS_KMIP_REFUSED_US);
-    server_start(&wrong, "wrong-name");
+    kmip_server_start(folder, &wrong, "wrong-name");
     config = config_for(&l, wrong.port);
     expect(&config, RESEAL_EAUTH, RS_KMIP_CERT_NAME);
-    server_kill(&wrong);
-    server_start(&wrong, "expired");
+    kmip_server_kill(&wrong);
+    kmip_server_start(folder, &wrong, "expired");
     expect(&config, RESEAL_EAUTH, RS_KMIP_CERT_EXPIRED);
-    server_kill(&wrong);
+    kmip_server_kill(&wrong);
     login_free(&l);
     login_free(&other);
 }
@@ -314,7 +266,7 @@ static void test_a_server_that_hangs(void **state)
 {
     struct login l = login_as("alice", "ca");
     uint16_t port;
-    int fd = listen_somewhere(&port);
+    int fd = kmip_listen(&port);
     struct rs_kmip_config config = config_for(&l, port);
     (void)state;
     config.connect_ms = 200;
@@ -327,27 +279,27 @@ static void test_the_next_server_is_asked(void **state)
 {
     struct login l = login_as("alice", "ca");
     uint16_t hanging;
-    int fd = listen_somewhere(&hanging);
+    int fd = kmip_listen(&hanging);
     struct rs_kmip_config config = config_for(&l, first.port);
     struct rs_kmip_key one, two;
     struct rs_kmip_made made;
     struct rs_kmip_about about;
     (void)state;
-    server_start(&second, NULL);
+    kmip_server_start(folder, &second, NULL);
     config.servers[1] = (struct rs_kmip_address){"127.0.0.1", second.port, NULL};
     config.nservers = 2;
     struct rs_kmip_client *c = open_with(&config);
     assert_ok(c, rs_kmip_make(c, &(struct rs_kmip_new_key){.bits = 256}, NULL, 0, &made));
     assert_ok(c, rs_kmip_fetch(c, made.id, 256, NULL, &one));
-    server_kill(&first);
+    kmip_server_kill(&first);
     assert_ok(c, rs_kmip_fetch(c, made.id, 256, NULL, &two));
     assert_memory_equal(one.bytes, two.bytes, 32);
     assert_ok(c, rs_kmip_about(c, &about));
     assert_int_equal(about.server->port, second.port);
     /* What changes something is not sent twice. */
-    server_kill(&second);
+    kmip_server_kill(&second);
     assert_int_equal(rs_kmip_retire(c, made.id, RS_KMIP_SUPERSEDED, NULL), RESEAL_ENOSERVICE);
-    server_start(&first, NULL);
+    kmip_server_start(folder, &first, NULL);
     assert_ok(c, rs_kmip_fetch(c, made.id, 256, NULL, &two));
     rs_kmip_client_close(c);
     /* One that hangs costs its deadline, once. */
@@ -368,7 +320,7 @@ static int start(void **state)
     signal(SIGPIPE, SIG_IGN);
     (void)snprintf(folder, sizeof(folder), "/tmp/reseal-kmip-XXXXXX");
     if (mkdtemp(folder) == NULL || rs_keymem_init(0) != 0) return -1;
-    server_start(&first, NULL);
+    kmip_server_start(folder, &first, NULL);
     return 0;
 }
 
@@ -376,8 +328,8 @@ static int stop(void **state)
 {
     char command[128];
     (void)state;
-    server_kill(&first);
-    server_kill(&second);
+    kmip_server_kill(&first);
+    kmip_server_kill(&second);
     (void)snprintf(command, sizeof(command), "rm -rf '%s'", folder);
     FILE *rm = popen(command, "re");
     return rm != NULL && pclose(rm) == 0 ? 0 : -1;
