@@ -91,6 +91,11 @@ grep -q '^core.program *a b$' <<<"$about" || fail "describe: $about"
 grep -q '^core.signal *11$' <<<"$about" || fail "describe: $about"
 grep -q 'reseal:host/' <<<"$about" || fail "describe: $about"
 
+# Administrators hear of it.
+event=$(grep -F '"esx.problem.application.core.dumped.encrypted"' "$work/state/events.jsonl") || fail "no event: $(cat "$work/state/events.jsonl")"
+grep -qF '"a b"' <<<"$event" || fail "the event does not name the program: $event"
+grep -q 'com.vmware.vc.crypto.HostKeyUpdatedEvent' "$work/state/events.jsonl" || fail "no event of the new host key"
+
 reseal coredump extract "$dump" --out "$work/core" || fail "extract"
 [ "$(stat -c %a "$work/core")" = 600 ] || fail "others can read the extracted core"
 gdb -batch -nx -ex 'print marker' "$work/a b" "$work/core" >"$work/gdb" 2>&1 </dev/null

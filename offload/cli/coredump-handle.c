@@ -22,8 +22,9 @@
 #include <syslog.h>
 #include <unistd.h>
 
-#define NAME_MAX_LEN 40 /* of the program's part of a file name */
-#define WORDS        7  /* of RS_CORE_ARGS; the last may be several */
+#define NAME_MAX_LEN 40        /* of the program's part of a file name */
+#define PIPE_SIZE    (1 << 20) /* what the kernel writes at a time; less where it refuses */
+#define WORDS        7         /* of RS_CORE_ARGS; the last may be several */
 
 /* One dump on its way. */
 struct dump {
@@ -224,6 +225,7 @@ int rs_coredump_handle(const struct rs_cores *c, int argc, char **argv)
     openlog("reseal-coredump", LOG_PID, LOG_DAEMON);
     (void)signal(SIGPIPE, SIG_IGN);
     (void)umask(077);
+    (void)fcntl(STDIN_FILENO, F_SETPIPE_SZ, PIPE_SIZE);
     if (take_crash(&d, argc, argv) != 0 || prepare(&d) != 0) {
         say_failed(&d);
         return d.f.exit;
