@@ -73,9 +73,7 @@ static bool byte_is_locked(const char *path, off_t byte)
 
 int rs_vm_powered_off(const struct rs_vm *vm, char *why, size_t why_len)
 {
-    char file[NAME_MAX + 1], path[PATH_MAX];
-    if (rs_vm_path(vm, LOCK_SUFFIX, path) && byte_is_locked(path, BYTE_RUN))
-        return rs_vm_refuse(RESEAL_EBUSY, why, why_len, "%s is powered on: shut it down first", vm->name);
+    char file[NAME_MAX + 1];
     if (find_file(vm, ".lck", file, sizeof(file)))
         return rs_vm_refuse(RESEAL_EBUSY, why, why_len,
                             "%s is powered on (%s is there): shut it down first; if its host died, remove %s",
@@ -86,6 +84,12 @@ int rs_vm_powered_off(const struct rs_vm *vm, char *why, size_t why_len)
                                 "%s is powered on (%s is in use by another program): shut it down first",
                                 vm->name, vm->disks[i].disk.node);
     return 0;
+}
+
+bool rs_vm_is_run(const struct rs_vm *vm)
+{
+    char path[PATH_MAX];
+    return rs_vm_path(vm, LOCK_SUFFIX, path) && byte_is_locked(path, BYTE_RUN);
 }
 
 /* ---- snapshots ---------------------------------------------------------------------- */

@@ -28,6 +28,9 @@ RS_MUST_CHECK int rs_vm_lock(const struct rs_vm *vm, enum rs_vm_lock kind, int *
  * `why` says what shows it. */
 RS_MUST_CHECK int rs_vm_powered_off(const struct rs_vm *vm, char *why, size_t why_len);
 
+/* True when a process holds RS_VM_RUN or RS_VM_OFFLINE: for those who only look. */
+bool rs_vm_is_run(const struct rs_vm *vm);
+
 struct rs_vm_snapshots {
     unsigned count;
     bool tree; /* one has two children, or there are two without a parent */

@@ -87,6 +87,23 @@ static int take_path(struct rs_vm *vm, const char *path, char *why, size_t why_l
     return split_path(vm, vmx, why, why_len);
 }
 
+bool rs_vm_guess(const char *path, bool is_folder, struct rs_vm *vm)
+{
+    char folder[PATH_MAX], real[PATH_MAX], vmx[PATH_MAX], name[NAME_MAX + 1], why[RS_VM_WHY];
+    (void)snprintf(folder, sizeof(folder), "%s", path);
+    const char *base = strrchr(path, '/');
+    char *slash = strrchr(folder, '/');
+    if (!is_folder && slash != NULL) *slash = '\0';
+    if (realpath(is_folder ? path : slash != NULL ? folder : ".", real) == NULL) return false;
+    if (!is_folder) {
+        (void)snprintf(name, sizeof(name), "%s", base != NULL ? base + 1 : path);
+    } else if (find_vmx(real, name, why, sizeof(why)) != 0) {
+        (void)snprintf(name, sizeof(name), "%.*s.vmx", NAME_MAX - 4, strrchr(real, '/') + 1);
+    }
+    return rs_vm_has_suffix(name, ".vmx") && rs_vm_resolve(real, name, vmx) &&
+           split_path(vm, vmx, why, sizeof(why)) == 0;
+}
+
 /* ---- lines -------------------------------------------------------------------------- */
 
 bool rs_vm_is_clear(const char *name)

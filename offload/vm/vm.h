@@ -55,6 +55,10 @@ struct rs_vm {
  */
 RS_MUST_CHECK int rs_vm_open(const char *path, struct rs_vm **out, char *why, size_t why_len);
 
+/* Where the .vmx of a path would be, into the names of `vm`, though it cannot be read: of a folder F it is
+ * F/F.vmx. False: no such folder. */
+RS_MUST_CHECK bool rs_vm_guess(const char *path, bool is_folder, struct rs_vm *vm);
+
 /* NULL is allowed. */
 void rs_vm_close(struct rs_vm *vm);
 

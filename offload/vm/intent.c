@@ -1,0 +1,272 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "offload/vm/intent.h"
+
+#include "reseal/reseal.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <libgen.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define SUFFIX       ".reseal-intent"
+#define INTENT_MAX   (1u << 20)
+#define HEADER_MAX   (64u << 20)
+#define HEADER_FIRST 4096u
+
+static const char *const kinds[] = {"rename", "header", "remove"};
+
+void rs_intent_step(const char *name)
+{
+    static unsigned count;
+    const char *at = getenv("RESEAL_VM_STOP_AT");
+    count++;
+    if (at == NULL) return;
+    if (strcmp(at, name) == 0 || (at[0] == '#' && strtoul(at + 1, NULL, 10) == count)) (void)raise(SIGKILL);
+}
+
+/* ---- the file ----------------------------------------------------------------------- */
+
+void rs_intent_free(struct rs_intent *i)
+{
+    json_decref(i->root);
+    i->root = NULL;
+}
+
+int rs_intent_new(const struct rs_vm *vm, const char *operation, struct rs_intent *out)
+{
+    out->root = json_pack("{s:i, s:s, s:s, s:{}, s:{}, s:[]}", "version", 1, "operation", operation, "state",
+                          "staging", "with", "done", "actions");
+    if (out->root == NULL) return RESEAL_ENOMEM;
+    return rs_vm_path(vm, SUFFIX, out->path) ? 0 : RESEAL_EIO;
+}
+
+static bool is_ours(const char *path)
+{
+    struct stat st;
+    return lstat(path, &st) == 0 && S_ISREG(st.st_mode) && st.st_uid == geteuid() && (st.st_mode & 022) == 0;
+}
+
+static bool is_whole(const json_t *root)
+{
+    const json_t *list = json_object_get(root, "actions");
+    const char *state = json_string_value(json_object_get(root, "state"));
+    if (json_integer_value(json_object_get(root, "version")) != 1 || state == NULL || !json_is_array(list) ||
+        (strcmp(state, "staging") != 0 && strcmp(state, "commit") != 0) ||
+        !json_is_string(json_object_get(root, "operation")) ||
+        !json_is_object(json_object_get(root, "with")) || !json_is_object(json_object_get(root, "done")))
+        return false;
+    for (size_t i = 0; i < json_array_size(list); i++) {
+        const json_t *a = json_array_get(list, i);
+        if (!json_is_string(json_object_get(a, "kind")) || !json_is_string(json_object_get(a, "from")) ||
+            !json_is_string(json_object_get(a, "to")))
+            return false;
+    }
+    return true;
+}
+
+int rs_intent_load(const struct rs_vm *vm, struct rs_intent *out, char *why, size_t why_len)
+{
+    RS_FREE char *text = NULL;
+    size_t len = 0;
+    out->root = NULL;
+    if (!rs_vm_path(vm, SUFFIX, out->path)) return RESEAL_ENOKEY;
+    int code = rs_vm_read_file(out->path, INTENT_MAX, &text, &len);
+    if (code == RESEAL_EIO && errno == ENOENT) return RESEAL_ENOKEY;
+    if (code == RESEAL_EIO)
+        return rs_vm_refuse(code, why, why_len, "cannot read %s: %s", out->path, strerror(errno));
+    if (!is_ours(out->path))
+        return rs_vm_refuse(RESEAL_EPERM, why, why_len,
+                            "%s is not yours alone: run the command as its owner, or see who put it there",
+                            out->path);
+    out->root = code != 0 ? NULL : json_loadb(text, len, JSON_REJECT_DUPLICATES, NULL);
+    if (out->root != NULL && is_whole(out->root)) return 0;
+    rs_intent_free(out);
+    return rs_vm_refuse(RESEAL_EFORMAT, why, why_len,
+                        "%s cannot be read: look what it is, move it away if no command was interrupted",
+                        out->path);
+}
+
+int rs_intent_save(const struct rs_intent *i)
+{
+    RS_FREE char *text = json_dumps(i->root, JSON_INDENT(1) | JSON_SORT_KEYS);
+    if (text == NULL) return RESEAL_ENOMEM;
+    int code = rs_vm_replace_file(i->path, text, strlen(text));
+    if (code == 0) return 0;
+    errno = -code;
+    return RESEAL_EIO;
+}
+
+/* ---- what it says ------------------------------------------------------------------- */
+
+const char *rs_intent_operation(const struct rs_intent *i)
+{
+    return json_string_value(json_object_get(i->root, "operation"));
+}
+
+bool rs_intent_is_commit(const struct rs_intent *i)
+{
+    return strcmp(json_string_value(json_object_get(i->root, "state")), "commit") == 0;
+}
+
+const char *rs_intent_get(const struct rs_intent *i, const char *name)
+{
+    return json_string_value(json_object_get(json_object_get(i->root, "with"), name));
+}
+
+int rs_intent_set(struct rs_intent *i, const char *name, const char *value)
+{
+    return json_object_set_new(json_object_get(i->root, "with"), name, json_string(value)) == 0
+               ? 0
+               : RESEAL_ENOMEM;
+}
+
+bool rs_intent_has(const struct rs_intent *i, const char *step)
+{
+    return json_object_get(json_object_get(i->root, "done"), step) != NULL;
+}
+
+int rs_intent_did(struct rs_intent *i, const char *step)
+{
+    if (json_object_set_new(json_object_get(i->root, "done"), step, json_true()) != 0) return RESEAL_ENOMEM;
+    int code = rs_intent_save(i);
+    rs_intent_step(step);
+    return code;
+}
+
+int rs_intent_add(struct rs_intent *i, enum rs_intent_kind kind, const char *from, const char *to)
+{
+    json_t *a = json_pack("{s:s, s:s, s:s}", "kind", kinds[kind], "from", from, "to", to);
+    return json_array_append_new(json_object_get(i->root, "actions"), a) == 0 ? 0 : RESEAL_ENOMEM;
+}
+
+/* ---- carrying it out ---------------------------------------------------------------- */
+
+static int sync_folder_of(const char *path)
+{
+    char copy[PATH_MAX];
+    (void)snprintf(copy, sizeof(copy), "%s", path);
+    return rs_vm_sync_folder(dirname(copy));
+}
+
+/* A name that is gone was changed already. */
+static int do_rename(const char *from, const char *to)
+{
+    if (rename(from, to) != 0 && errno != ENOENT) return -errno;
+    return sync_folder_of(to);
+}
+
+static int do_remove(const char *path)
+{
+    if (unlink(path) != 0 && errno != ENOENT) return -errno;
+    return sync_folder_of(path);
+}
+
+/* The first block last: until then the old header counts, or its second copy. */
+static int write_header(int fd, const char *bytes, size_t len)
+{
+    size_t first = RS_MIN(len, (size_t)HEADER_FIRST);
+    int code = len > first ? rs_pwrite_full(fd, bytes + first, len - first, first) : 0;
+    if (code == 0 && fdatasync(fd) != 0) code = -errno;
+    if (code == 0) code = rs_pwrite_full(fd, bytes, first, 0);
+    return code == 0 && fsync(fd) != 0 ? -errno : code;
+}
+
+static int do_header(const char *from, const char *to)
+{
+    RS_FREE char *bytes = NULL;
+    size_t len = 0;
+    int code = rs_vm_read_file(from, HEADER_MAX, &bytes, &len);
+    if (code != 0) return code == RESEAL_EIO && errno == ENOENT ? 0 : -EIO;
+    RS_CLOSE int fd = open(to, O_RDWR | O_CLOEXEC);
+    if (fd < 0) return -errno;
+    code = write_header(fd, bytes, len);
+    return code == 0 ? do_remove(from) : code;
+}
+
+static int act(const json_t *a)
+{
+    const char *kind = json_string_value(json_object_get(a, "kind"));
+    const char *from = json_string_value(json_object_get(a, "from"));
+    const char *to = json_string_value(json_object_get(a, "to"));
+    if (strcmp(kind, kinds[RS_INTENT_RENAME]) == 0) return do_rename(from, to);
+    if (strcmp(kind, kinds[RS_INTENT_HEADER]) == 0) return do_header(from, to);
+    if (strcmp(kind, kinds[RS_INTENT_REMOVE]) == 0) return do_remove(to);
+    return -EINVAL;
+}
+
+static int commit_failed(const char *path, int error, char *why, size_t why_len)
+{
+    return rs_vm_refuse(RESEAL_EIO, why, why_len, "cannot change %s: %s: run the same command again", path,
+                        strerror(-error));
+}
+
+/* What was staged must be there as a whole before anything old is touched. */
+static const char *missing(const json_t *list)
+{
+    for (size_t k = 0; k < json_array_size(list); k++) {
+        const json_t *a = json_array_get(list, k);
+        const char *from = json_string_value(json_object_get(a, "from"));
+        if (strcmp(json_string_value(json_object_get(a, "kind")), kinds[RS_INTENT_REMOVE]) == 0) continue;
+        if (access(from, F_OK) != 0) return from;
+    }
+    return NULL;
+}
+
+int rs_intent_commit(struct rs_intent *i, char *why, size_t why_len)
+{
+    const json_t *list = json_object_get(i->root, "actions");
+    if (!rs_intent_is_commit(i)) {
+        const char *path = missing(list);
+        if (path != NULL)
+            return rs_vm_refuse(
+                RESEAL_EIO, why, why_len,
+                "%s, which was made for this change, is gone: start over after reseal vm repair "
+                "--abandon",
+                path);
+        json_object_set_new(i->root, "state", json_string("commit"));
+        if (rs_intent_save(i) != 0) return commit_failed(i->path, -errno, why, why_len);
+    }
+    rs_intent_step("commit");
+    for (size_t k = 0; k < json_array_size(list); k++) {
+        const json_t *a = json_array_get(list, k);
+        int code = act(a);
+        if (code != 0) return commit_failed(json_string_value(json_object_get(a, "to")), code, why, why_len);
+        rs_intent_step(json_string_value(json_object_get(a, "kind")));
+    }
+    return 0;
+}
+
+int rs_intent_end(struct rs_intent *i, char *why, size_t why_len)
+{
+    int code = do_remove(i->path);
+    if (code != 0) return commit_failed(i->path, code, why, why_len);
+    rs_intent_step("end");
+    return 0;
+}
+
+int rs_intent_abandon(struct rs_intent *i, char *why, size_t why_len)
+{
+    if (rs_intent_is_commit(i))
+        return rs_vm_refuse(RESEAL_EBUSY, why, why_len,
+                            "the interrupted %s is past the point of return: run it again to finish it",
+                            rs_intent_operation(i));
+    const json_t *list = json_object_get(i->root, "actions");
+    int code = 0;
+    for (size_t k = 0; code == 0 && k < json_array_size(list); k++) {
+        const char *from = json_string_value(json_object_get(json_array_get(list, k), "from"));
+        char state[PATH_MAX];
+        if (from[0] == '\0') continue;
+        code = do_remove(from);
+        /* That of a copy that was not done. */
+        int n = snprintf(state, sizeof(state), "%s.reseal-state", from);
+        if (code == 0 && n > 0 && (size_t)n < sizeof(state)) code = do_remove(state);
+    }
+    if (code == 0) code = do_remove(i->path);
+    return code == 0
+               ? 0
+               : rs_vm_refuse(RESEAL_EIO, why, why_len, "cannot remove what was begun: %s", strerror(-code));
+}

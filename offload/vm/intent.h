@@ -1,0 +1,77 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef RS_VM_INTENT_H
+#define RS_VM_INTENT_H
+
+/*
+ * What a command is about to do to a VM, in NAME.reseal-intent in the VM's
+ * folder: JSON, replaced as a whole, flushed. A change has two halves.
+ *
+ *   staging   everything new is made beside what is there: files NAME.reseal-new; nothing
+ *             old is touched. Who is killed here goes on, or drops what was made.
+ *   commit    the actions of the intent are carried out in order. Each may be repeated, so
+ *             who is killed here carries out all of them again.
+ *
+ * An action is a rename, a header written into the start of an image from a
+ * file, or the removal of a file. The file is the user's own and nobody else may be
+ * able to write it: its names are acted upon.
+ *
+ * RESEAL_VM_STOP_AT in the environment, for tests: the program kills itself
+ * (SIGKILL) at the step of that name, or at the Nth ("#3").
+ */
+
+#include "offload/vm/vm.h"
+
+#include <jansson.h>
+
+struct rs_intent {
+    char path[PATH_MAX];
+    json_t *root; /* {"version", "operation", "state", "with": {}, "done": {}, "actions": []} */
+};
+
+/* The intent of the VM. RESEAL_ENOKEY: there is none; RESEAL_EFORMAT, RESEAL_EPERM, RESEAL_EIO with a line.
+ */
+RS_MUST_CHECK int rs_intent_load(const struct rs_vm *vm, struct rs_intent *out, char *why, size_t why_len);
+
+/* A new one, not yet written. RESEAL_ENOMEM, RESEAL_EIO. */
+RS_MUST_CHECK int rs_intent_new(const struct rs_vm *vm, const char *operation, struct rs_intent *out);
+
+/* Writes it. RESEAL_EIO with errno. */
+RS_MUST_CHECK int rs_intent_save(const struct rs_intent *intent);
+
+void rs_intent_free(struct rs_intent *intent);
+
+const char *rs_intent_operation(const struct rs_intent *intent);
+bool rs_intent_is_commit(const struct rs_intent *intent);
+
+/* Texts that the operation keeps for a rerun; NULL: none of that name. */
+const char *rs_intent_get(const struct rs_intent *intent, const char *name);
+RS_MUST_CHECK int rs_intent_set(struct rs_intent *intent, const char *name, const char *value);
+
+/* Steps that were done; rs_intent_did() saves. RESEAL_EIO, RESEAL_ENOMEM. */
+bool rs_intent_has(const struct rs_intent *intent, const char *step);
+RS_MUST_CHECK int rs_intent_did(struct rs_intent *intent, const char *step);
+
+enum rs_intent_kind {
+    RS_INTENT_RENAME, /* from -> to */
+    RS_INTENT_HEADER, /* the bytes of `from` to the start of `to`, then `from` is removed */
+    RS_INTENT_REMOVE, /* to */
+};
+
+/* Adds an action; `from` is made while staging, and dropped with it. RESEAL_ENOMEM. */
+RS_MUST_CHECK int rs_intent_add(struct rs_intent *intent, enum rs_intent_kind kind, const char *from,
+                                const char *to);
+
+/* From staging to commit, durably; then, or when it was there already, all actions. 0 or RESEAL_EIO with one
+ * line in `why`: run again. */
+RS_MUST_CHECK int rs_intent_commit(struct rs_intent *intent, char *why, size_t why_len);
+
+/* The change is done: the intent goes. RESEAL_EIO with a line. */
+RS_MUST_CHECK int rs_intent_end(struct rs_intent *intent, char *why, size_t why_len);
+
+/* Drops what was staged, and the intent. RESEAL_EBUSY: it is in commit: it can only go on. RESEAL_EIO. */
+RS_MUST_CHECK int rs_intent_abandon(struct rs_intent *intent, char *why, size_t why_len);
+
+/* A step of that name was reached: where tests kill. */
+void rs_intent_step(const char *name);
+
+#endif
