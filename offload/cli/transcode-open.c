@@ -16,6 +16,7 @@
 static int raw_key(struct rs_tc *t, struct rs_tc_side *side, uint32_t use)
 {
     const struct rs_side_spec *s = side->spec;
+    if (t->open_key != NULL) return t->open_key(t, side, use);
     RS_CLOSE int fd = open(s->key_path, O_RDONLY | O_CLOEXEC);
     if (fd < 0) return rs_failure_errno(&t->f, errno, "open", s->key_path);
     rs_passphrase_warn(s->key_path, fd);

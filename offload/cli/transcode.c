@@ -32,7 +32,7 @@ static void catch_one(int number)
 }
 
 /* The first signal ends the run in order, the second at once; either leaves a state to resume from. */
-static void catch_signals(void)
+void rs_tc_catch_signals(void)
 {
     catch_one(SIGINT);
     catch_one(SIGTERM);
@@ -161,7 +161,7 @@ int reseal_cmd_transcode(int argc, char **argv)
         rs_tc_help();
     } else {
         double started = seconds_now();
-        catch_signals();
+        rs_tc_catch_signals();
         if (code == 0) code = run(t);
         report(t, seconds_now() - started);
         rs_tc_close(t);

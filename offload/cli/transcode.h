@@ -57,6 +57,9 @@ struct rs_tc_side {
 
 struct rs_tc {
     struct rs_tc_options o;
+    /* For other commands: opens the keys of xts sides in place of key files. 0 or an exit code. */
+    int (*open_key)(struct rs_tc *t, struct rs_tc_side *side, uint32_t use);
+    void *open_arg;
     struct rs_failure f;
     reseal *service;
     struct rs_file src_file, dst_file; /* in place dst_file stays closed */
@@ -85,6 +88,9 @@ struct rs_tc {
 
 /* Set by SIGINT and SIGTERM. */
 bool rs_tc_stopped(void);
+
+/* From here on SIGINT and SIGTERM end a run in order. */
+void rs_tc_catch_signals(void);
 
 /* ---- transcode-options.c ---- */
 

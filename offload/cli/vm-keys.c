@@ -280,7 +280,8 @@ int rs_vmc_disk_open(reseal *service, int header, const struct rs_vmc_key *key, 
     return err;
 }
 
-int rs_vmc_disk_format(struct rs_vmc *c, const struct rs_vmc_format *f, const char *name, int *header)
+int rs_vmc_disk_format(struct rs_vmc *c, const struct rs_vmc_format *f, const char *name, int *header,
+                       struct rs_vmc_key *made)
 {
     char what[RS_DISK_NODE_MAX + 64];
     (void)snprintf(what, sizeof(what), "cannot make a key for %s", name);
@@ -290,9 +291,12 @@ int rs_vmc_disk_format(struct rs_vmc *c, const struct rs_vmc_format *f, const ch
     put_key(args, &f->key);
     if (f->label != NULL && f->version == 2) json_object_set_new(args, "label", json_string(f->label));
     if (f->existing) json_object_set_new(args, "existing", json_true());
-    json_object_set_new(args, "use", json_integer(RESEAL_USE_DESTINATION));
-    int code = call(c, "disk.format", args, NULL, 0, NULL, header, what);
-    return code != 0 ? code : *header >= 0 ? 0 : broken(c, "disk.format");
+    json_t *answer = NULL;
+    int code = call(c, "disk.format", args, NULL, 0, &answer, header, what);
+    if (code != 0) return code;
+    bool ok = take_key(answer, made) && *header >= 0;
+    json_decref(answer);
+    return ok ? 0 : broken(c, "disk.format");
 }
 
 int rs_vmc_disk_rewrap(struct rs_vmc *c, int header, const struct rs_vmc_key *was,

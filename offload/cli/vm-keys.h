@@ -56,9 +56,9 @@ struct rs_vmc_format {
     bool existing; /* data that is there is being encrypted */
 };
 
-/* A new header, in a descriptor of the caller's. */
+/* A new header, in a descriptor of the caller's, and the key that opens it. */
 RS_MUST_CHECK int rs_vmc_disk_format(struct rs_vmc *c, const struct rs_vmc_format *format, const char *name,
-                                     int *header);
+                                     int *header, struct rs_vmc_key *made);
 
 /* A header under another key; `was` for LUKS1. */
 RS_MUST_CHECK int rs_vmc_disk_rewrap(struct rs_vmc *c, int header, const struct rs_vmc_key *was,

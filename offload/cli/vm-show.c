@@ -85,7 +85,7 @@ static void put_state(struct rs_vmc *c, json_t *o)
 {
     char why[RS_VM_WHY];
     struct rs_vm_snapshots snapshots;
-    bool off = rs_vm_powered_off(c->vm, why, sizeof(why)) == 0;
+    bool off = !rs_vm_is_run(c->vm) && rs_vm_powered_off(c->vm, why, sizeof(why)) == 0;
     json_object_set_new(o, "power", json_string(off ? "off" : "on"));
     if (rs_vm_find_snapshots(c->vm, &snapshots, why, sizeof(why)) == 0)
         json_object_set_new(o, "snapshots",

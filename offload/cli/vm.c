@@ -8,13 +8,71 @@
 /* A command is a row; one with options of its own has `own` in place of `run` and prints its help by itself.
  */
 const struct rs_vmc_command rs_vmc_commands[] = {
+    {.name = "create",
+     .summary = "a new VM, encrypted from the start",
+     .help = "usage: reseal vm create [OPTIONS] FOLDER\n"
+             "  --disk SIZE             a disk; as often as there are disks\n"
+             "  --vtpm                  with a vTPM: its home is encrypted whatever the policy says\n"
+             "  --policy NAME           storage policy (\"VM Encryption Policy\")\n"
+             "  --policy-dir PATH       folder of policies (/etc/reseal/storage-policies)\n"
+             "  --provider NAME         key provider (that of the policy, or the default one)\n"
+             "  --format FORMAT         of its disks: luks2, luks1, xts (that of the policy)\n"
+             "example: reseal vm create /vms/web --disk 10G --vtpm\n",
+     .options = RS_VMC_DISK | RS_VMC_VTPM | RS_VMC_POLICY | RS_VMC_PROVIDER | RS_VMC_FORMAT | RS_VMC_SAFE,
+     .run = rs_vmc_create},
+    {.name = "encrypt",
+     .summary = "encrypt a VM, or a part of it",
+     .help =
+         "usage: reseal vm encrypt [OPTIONS] VM\n"
+         "  --disk DISK             this disk (scsi0:0, or its file); as often as needed. Without it and\n"
+         "                          --home: everything\n"
+         "  --home                  .vmx, NVRAM and vTPM state\n"
+         "  --vtpm                  add a vTPM, which encrypts the home\n"
+         "  --policy NAME, --policy-dir PATH, --provider NAME, --format FORMAT   as with create\n"
+         "example: reseal vm encrypt /vms/web\n",
+     .options = RS_VMC_DISK | RS_VMC_HOME | RS_VMC_VTPM | RS_VMC_POLICY | RS_VMC_PROVIDER | RS_VMC_FORMAT |
+                RS_VMC_SAFE,
+     .run = rs_vmc_encrypt},
+    {.name = "decrypt",
+     .summary = "decrypt a VM, or a part of it",
+     .help = "usage: reseal vm decrypt [OPTIONS] VM\n"
+             "  --disk DISK, --home     as with encrypt\n"
+             "  --remove-vtpm           destroy its vTPM, whose state may not be in the clear\n"
+             "example: reseal vm decrypt /vms/web\n",
+     .options = RS_VMC_DISK | RS_VMC_HOME | RS_VMC_REMOVE_VTPM | RS_VMC_SAFE,
+     .run = rs_vmc_decrypt},
+    {.name = "recrypt",
+     .summary = "change its keys, or move it to another key provider",
+     .help =
+         "usage: reseal vm recrypt --shallow|--deep [OPTIONS] VM\n"
+         "  --shallow               the key that wraps the data's keys: in a moment, also while the VM runs\n"
+         "  --deep                  the data's own keys too: all data is written anew, powered off\n"
+         "  --provider NAME         the new key's provider (the one it has now)\n"
+         "example: reseal vm recrypt --shallow --provider vault /vms/web\n",
+     .options = RS_VMC_SHALLOW | RS_VMC_DEEP | RS_VMC_PROVIDER | RS_VMC_POLICY | RS_VMC_SAFE,
+     .run = rs_vmc_recrypt},
     {.name = "show",
      .summary = "what is encrypted, by which key, and whether it is locked",
      .help = "usage: reseal vm show [OPTIONS] VM\n"
              "  VM                      its folder, or its .vmx file\n"
-             "  --json                  as JSON on stdout\n"
              "example: reseal vm show /vms/web\n",
+     .options = RS_VMC_SAFE,
      .run = rs_vmc_show},
+    {.name = "unlock",
+     .summary = "fetch its keys; renews the safe copy",
+     .help = "usage: reseal vm unlock [OPTIONS] VM\n"
+             "example: reseal vm unlock /vms/web\n",
+     .options = RS_VMC_SAFE,
+     .run = rs_vmc_unlock},
+    {.name = "repair",
+     .summary = "put the safe copy of its .vmx back",
+     .help = "usage: reseal vm repair [OPTIONS] VM\n"
+             "  --list                  the safe copies that there are\n"
+             "  --version N             this one (the newest that can be used)\n"
+             "  --abandon               drop what an interrupted command made\n"
+             "example: reseal vm repair /vms/web\n",
+     .options = RS_VMC_LIST | RS_VMC_VERSION | RS_VMC_ABANDON | RS_VMC_SAFE,
+     .run = rs_vmc_repair},
     {.name = "serve",
      .summary = "its disks to a hypervisor, decrypted, on a local socket",
      .own = reseal_cmd_vm_serve},
@@ -25,6 +83,9 @@ static const char common_help[] =
     "with all of them:\n"
     "  --runtime-dir PATH      the service's folder\n"
     "  --tenant NAME           the tenant whose keys are meant\n"
+    "  --safe-dir PATH         where safe copies of the .vmx are kept (/var/lib/reseal/vmx for root, else\n"
+    "                          ~/.local/state/reseal/vmx)\n"
+    "  --json                  the result as JSON on stdout\n"
     "  -q, --quiet             no progress, no summary\n"
     "  -h, --help              this help\n"
     "exit codes: 0 done, 1 failed, 2 usage, 3 refused, 4 key missing or wrong: locked,\n"

@@ -7,17 +7,20 @@
  * what its keys are, the key service; here is what is done in which order.
  *
  *   vm.c           the table of commands
- *   vm-options.c   command lines and help
- *   vm-run.c       opening a VM and the service, telling what came of it
+ *   vm-options.c   command lines
+ *   vm-run.c       opening a VM and the service
  *   vm-keys.c      requests to the key service
- *   vm-show.c      show, unlock
+ *   vm-show.c      show
+ *   vm-unlock.c    unlock
  *   vm-create.c    create
- *   vm-encrypt.c   encrypt, decrypt, recrypt --deep: new files beside the old ones, then the change of names
+ *   vm-encrypt.c   encrypt, decrypt, recrypt --deep: what is to be done
  *   vm-recrypt.c   recrypt --shallow: new headers
- *   vm-home.c      .vmx, NVRAM and vTPM state, sealed and opened
+ *   vm-change.c    rules, room, the intent, its end
+ *   vm-stage.c     new files beside the old ones
+ *   vm-home.c      .vmx, NVRAM and vTPM state, sealed and opened; the safe copy
  *   vm-copy.c      the data of a disk through the hot path
  *   vm-repair.c    repair
- *   vm-serve.c     serve
+ *   vm-serve*.c    serve
  */
 
 #include "offload/cli/exit.h"
@@ -95,6 +98,16 @@ int rs_vmc_refuse(struct rs_vmc *c, int code, const char *why);
 /* ---- vm-show.c ---- */
 
 RS_MUST_CHECK int rs_vmc_show(struct rs_vmc *c);
+RS_MUST_CHECK int rs_vmc_unlock(struct rs_vmc *c);
+
+/* ---- the others ---- */
+
+RS_MUST_CHECK int rs_vmc_create(struct rs_vmc *c);
+RS_MUST_CHECK int rs_vmc_encrypt(struct rs_vmc *c);
+RS_MUST_CHECK int rs_vmc_decrypt(struct rs_vmc *c);
+RS_MUST_CHECK int rs_vmc_recrypt(struct rs_vmc *c);
+RS_MUST_CHECK int rs_vmc_shallow(struct rs_vmc *c);
+RS_MUST_CHECK int rs_vmc_repair(struct rs_vmc *c);
 
 /* ---- vm-serve.c ---- */
 

@@ -1,0 +1,300 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "offload/cli/vm-change.h"
+
+#include "offload/cli/progress.h"
+#include "offload/vm/safe.h"
+
+#include <errno.h>
+#include <libgen.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+
+#define EVENT_OPERATION "com.vmware.vc.crypto.Operation"
+#define EVENT_NO_SPACE  "com.vmware.vc.vm.crypto.NoDiskSpace"
+#define HEADER_ROOM     (16ull << 20)
+
+/* ---- begin -------------------------------------------------------------------------- */
+
+static int find_intent(struct rs_vmc_change *ch, const char *operation)
+{
+    struct rs_vmc *c = ch->c;
+    char why[RS_VM_WHY];
+    int err = rs_intent_load(c->vm, &ch->intent, why, sizeof(why));
+    if (err == RESEAL_ENOKEY) {
+        err = rs_intent_new(c->vm, operation, &ch->intent);
+        return err == 0 ? 0 : rs_failure_code(&c->f, err, c->vm->name);
+    }
+    if (err != 0) return rs_vmc_refuse(c, err, why);
+    ch->resumed = true;
+    const char *was = rs_intent_operation(&ch->intent);
+    if (strcmp(was, operation) == 0) return 0;
+    return rs_failure_set(
+        &c->f, RS_EXIT_REFUSED,
+        "an interrupted '%s' of %s comes first: run it again, or drop it with reseal vm repair "
+        "--abandon",
+        was, c->vm->name);
+}
+
+/* What was changed already is not what the intent was made for: only its end is left to do. */
+int rs_vmc_begin(struct rs_vmc *c, const char *operation, enum rs_vm_lock kind, struct rs_vmc_change *ch)
+{
+    char why[RS_VM_WHY];
+    *ch = (struct rs_vmc_change){.c = c};
+    int code = rs_vmc_open(c, false);
+    if (code != 0) return code;
+    int err = rs_vm_lock(c->vm, kind, &c->lock, why, sizeof(why));
+    if (err != 0) return rs_vmc_refuse(c, err, why);
+    code = find_intent(ch, operation);
+    if (code == 0) code = rs_vmc_connect(c);
+    if (code != 0 || (ch->resumed && rs_intent_is_commit(&ch->intent))) return code;
+    if (c->vm->sealed) code = rs_vmc_home_open(c);
+    if (code == 0) code = rs_vmc_same_vm(c);
+    return code == 0 && c->vm->sealed ? rs_vmc_seal_of(c, c->vm->outer, &ch->old) : code;
+}
+
+void rs_vmc_change_free(struct rs_vmc_change *ch)
+{
+    rs_intent_free(&ch->intent);
+    rs_vmc_seal_free(&ch->old);
+    rs_vmc_seal_free(&ch->seal);
+}
+
+/* ---- rules -------------------------------------------------------------------------- */
+
+static int check_disks(struct rs_vmc *c)
+{
+    for (unsigned i = 0; i < c->vm->ndisks; i++) {
+        const struct rs_vm_disk *d = &c->vm->disks[i];
+        if (d->problem != 0)
+            return rs_failure_set(&c->f, d->problem == RESEAL_EIO ? RS_EXIT_IO : RS_EXIT_FORMAT,
+                                  "%s (%s): %s", d->disk.node, d->disk.path, d->why);
+    }
+    return 0;
+}
+
+int rs_vmc_rules(struct rs_vmc_change *ch, bool online)
+{
+    struct rs_vmc *c = ch->c;
+    struct rs_vm_snapshots s;
+    char why[RS_VM_WHY];
+    int err = online ? 0 : rs_vm_powered_off(c->vm, why, sizeof(why));
+    if (err == 0) err = rs_vm_find_snapshots(c->vm, &s, why, sizeof(why));
+    if (err != 0) return rs_vmc_refuse(c, err, why);
+    if (s.count != 0 && !online)
+        return rs_failure_set(&c->f, RS_EXIT_REFUSED, "%s has snapshots (%s): remove them first", c->vm->name,
+                              s.shown_by);
+    if (s.tree)
+        return rs_failure_set(
+            &c->f, RS_EXIT_REFUSED,
+            "%s has a tree of snapshots (%s): only a single chain can change its key; remove branches "
+            "first",
+            c->vm->name, s.shown_by);
+    return check_disks(c);
+}
+
+/* ---- the plan ----------------------------------------------------------------------- */
+
+static int no_memory(struct rs_vmc_change *ch)
+{
+    return rs_failure_set(&ch->c->f, RS_EXIT_FAILED, "out of memory");
+}
+
+int rs_vmc_set(struct rs_vmc_change *ch, const char *name, const char *value)
+{
+    return rs_intent_set(&ch->intent, name, value) == 0 ? 0 : no_memory(ch);
+}
+
+const char *rs_vmc_get(const struct rs_vmc_change *ch, const char *name)
+{
+    const char *value = rs_intent_get(&ch->intent, name);
+    return value != NULL ? value : "";
+}
+
+static void disk_name(const struct rs_disk *disk, char out[RS_DISK_NODE_MAX + 8])
+{
+    (void)snprintf(out, RS_DISK_NODE_MAX + 8, "disk.%s", disk->node);
+}
+
+int rs_vmc_set_disk(struct rs_vmc_change *ch, const struct rs_disk *disk, const char *format)
+{
+    char name[RS_DISK_NODE_MAX + 8];
+    disk_name(disk, name);
+    return rs_vmc_set(ch, name, format);
+}
+
+const char *rs_vmc_get_disk(const struct rs_vmc_change *ch, const struct rs_disk *disk)
+{
+    char name[RS_DISK_NODE_MAX + 8];
+    disk_name(disk, name);
+    return rs_vmc_get(ch, name);
+}
+
+static int add(struct rs_vmc_change *ch, enum rs_intent_kind kind, const char *from, const char *to)
+{
+    return rs_intent_add(&ch->intent, kind, from, to) == 0 ? 0 : no_memory(ch);
+}
+
+/* `path` is to be replaced by PATH.reseal-new. */
+static int replace(struct rs_vmc_change *ch, const char *path)
+{
+    char fresh[PATH_MAX];
+    if (!rs_vmc_new_path(path, fresh))
+        return rs_failure_set(&ch->c->f, RS_EXIT_USAGE, "the name %s is too long", path);
+    return add(ch, RS_INTENT_RENAME, fresh, path);
+}
+
+static int too_long(struct rs_vmc_change *ch, const struct rs_disk *d)
+{
+    return rs_failure_set(&ch->c->f, RS_EXIT_USAGE, "the name %s is too long", d->path);
+}
+
+static bool has_side_header(const char *format)
+{
+    return strcmp(format, "xts") == 0 || strcmp(format, "vmdk-xts") == 0;
+}
+
+/* New data, and what goes with it. */
+static int plan_copy(struct rs_vmc_change *ch, const struct rs_disk *d, const char *format)
+{
+    char header[PATH_MAX], side[PATH_MAX];
+    bool was_side = has_side_header(rs_disk_format_name(d->format)), is_side = has_side_header(format);
+    bool plain = strcmp(format, "raw") == 0 || strcmp(format, "vmdk") == 0;
+    bool vmdk = d->format == RS_DISK_VMDK || d->format == RS_DISK_VMDK_XTS;
+    if (!rs_vmc_header_path(d, header) || !rs_vmc_side_header(d, side)) return too_long(ch, d);
+    int code = is_side ? add(ch, RS_INTENT_RENAME, header, side) : 0;
+    if (code == 0) code = replace(ch, d->data_path);
+    if (code == 0 && vmdk) code = replace(ch, d->path);
+    if (code == 0 && was_side && !is_side) code = add(ch, RS_INTENT_REMOVE, "", side);
+    if (code == 0 && !plain && !is_side) code = add(ch, RS_INTENT_REMOVE, header, header);
+    return code;
+}
+
+/* Another key, the same data: a copy of the old header stays until all is done. */
+static int plan_rewrap(struct rs_vmc_change *ch, const struct rs_disk *d)
+{
+    char header[PATH_MAX], old[PATH_MAX];
+    if (!rs_vmc_header_path(d, header) || snprintf(old, sizeof(old), "%s.old", header) >= (int)sizeof(old))
+        return too_long(ch, d);
+    bool side = has_side_header(rs_disk_format_name(d->format));
+    int code = add(ch, side ? RS_INTENT_RENAME : RS_INTENT_HEADER, header, d->header_path);
+    if (code == 0 && d->format == RS_DISK_VMDK_XTS) code = replace(ch, d->path);
+    return code == 0 ? add(ch, RS_INTENT_REMOVE, old, old) : code;
+}
+
+static int plan_file(struct rs_vmc_change *ch, const char *path)
+{
+    struct stat st;
+    return path[0] != '\0' && stat(path, &st) == 0 ? replace(ch, path) : 0;
+}
+
+static int plan_home(struct rs_vmc_change *ch)
+{
+    const struct rs_vm *vm = ch->c->vm;
+    const char *home = rs_vmc_get(ch, "home");
+    bool files = strcmp(home, "seal") == 0 || strcmp(home, "open") == 0;
+    bool drop = strcmp(rs_vmc_get(ch, "vtpm"), "remove") == 0;
+    int code = 0;
+    if (files) code = plan_file(ch, vm->nvram);
+    if (code == 0 && files && !drop) code = plan_file(ch, vm->vtpm);
+    if (code == 0 && drop && vm->vtpm[0] != '\0') code = add(ch, RS_INTENT_REMOVE, "", vm->vtpm);
+    return code == 0 && (files || vm->sealed) ? replace(ch, vm->vmx_path) : code;
+}
+
+/* ---- room --------------------------------------------------------------------------- */
+
+static int no_room(struct rs_vmc_change *ch, const char *folder, uint64_t need, uint64_t have)
+{
+    char a[24], b[24], message[512];
+    rs_bytes_text(need, a, sizeof(a));
+    rs_bytes_text(have, b, sizeof(b));
+    (void)snprintf(message, sizeof(message), "%s: %s are needed in %s, %s are free", ch->c->vm->name, a,
+                   folder, b);
+    rs_vmc_event(ch->c, EVENT_NO_SPACE, message);
+    return rs_failure_set(&ch->c->f, RS_EXIT_IO, "%s: a disk is copied before the old one goes; make room",
+                          message);
+}
+
+/* A disk's new file lies where the old one does; those of one file system need room together. */
+static int check_room(struct rs_vmc_change *ch)
+{
+    const struct rs_vm *vm = ch->c->vm;
+    for (unsigned i = 0; i < vm->ndisks; i++) {
+        char folder[PATH_MAX];
+        struct statvfs fs;
+        uint64_t need = 0;
+        (void)snprintf(folder, sizeof(folder), "%s", vm->disks[i].disk.data_path);
+        const char *where = dirname(folder);
+        struct stat here;
+        if (stat(where, &here) != 0 || statvfs(where, &fs) != 0)
+            return rs_failure_errno(&ch->c->f, errno, "look at", where);
+        for (unsigned k = 0; k < vm->ndisks; k++) {
+            const struct rs_disk *d = &vm->disks[k].disk;
+            const char *format = rs_vmc_get_disk(ch, d);
+            struct stat st;
+            if (*format == '\0' || strcmp(format, "rewrap") == 0 || stat(d->data_path, &st) != 0 ||
+                st.st_dev != here.st_dev)
+                continue;
+            need += d->size + HEADER_ROOM;
+        }
+        uint64_t have = (uint64_t)fs.f_bavail * fs.f_frsize;
+        if (need > have) return no_room(ch, where, need, have);
+    }
+    return 0;
+}
+
+/* ---- plan and end ------------------------------------------------------------------- */
+
+int rs_vmc_plan(struct rs_vmc_change *ch)
+{
+    const struct rs_vm *vm = ch->c->vm;
+    char place[PATH_MAX];
+    if (!rs_safe_folder(ch->c->o.safe_dir, place))
+        return rs_failure_set(&ch->c->f, RS_EXIT_USAGE,
+                              "there is no place for the safe copy: name one with --safe-dir");
+    if (ch->c->vm->uuid[0] == '\0') rs_vm_uuid(ch->c->vm->uuid);
+    int code = rs_vmc_set(ch, "uuid", ch->c->vm->uuid);
+    if (code == 0) code = check_room(ch);
+    for (unsigned i = 0; code == 0 && i < vm->ndisks; i++) {
+        const struct rs_disk *d = &vm->disks[i].disk;
+        const char *format = rs_vmc_get_disk(ch, d);
+        if (*format == '\0') continue;
+        code = strcmp(format, "rewrap") == 0 ? plan_rewrap(ch, d) : plan_copy(ch, d, format);
+    }
+    if (code == 0) code = plan_home(ch);
+    if (code == 0 && rs_intent_save(&ch->intent) != 0)
+        code = rs_failure_errno(&ch->c->f, errno, "write", ch->intent.path);
+    rs_intent_step("plan");
+    return code;
+}
+
+/* The VM as it is now: the key safe of the new .vmx opens what it locks. */
+static int keep_safe(struct rs_vmc *c)
+{
+    char why[RS_VM_WHY];
+    struct rs_vm *now = NULL;
+    uint64_t version;
+    int err = rs_vm_open(c->vm->vmx_path, &now, why, sizeof(why));
+    if (err != 0) return rs_vmc_refuse(c, err, why);
+    bool sealed = now->sealed;
+    rs_vm_close(now);
+    return sealed ? rs_vmc_keep_safe(c, &version) : 0;
+}
+
+int rs_vmc_finish(struct rs_vmc_change *ch)
+{
+    struct rs_vmc *c = ch->c;
+    char why[RS_VM_WHY];
+    int err = rs_intent_commit(&ch->intent, why, sizeof(why));
+    if (err != 0) return rs_vmc_refuse(c, err, why);
+    int code = keep_safe(c);
+    rs_intent_step("safe");
+    err = rs_intent_end(&ch->intent, why, sizeof(why));
+    if (code == 0 && err != 0) code = rs_vmc_refuse(c, err, why);
+    if (code != 0) return code;
+    (void)snprintf(why, sizeof(why), "%s: %s is done", c->vm->name, rs_intent_operation(&ch->intent));
+    rs_vmc_event(c, EVENT_OPERATION, why);
+    if (!c->o.quiet && !c->o.json) printf("%s\n", why);
+    return 0;
+}

@@ -1,0 +1,65 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef RS_CLI_VM_CHANGE_H
+#define RS_CLI_VM_CHANGE_H
+
+/*
+ * A change of a VM: what it is to become stands in the intent (offload/vm/intent.h), so that a
+ * rerun goes on with the same; then new files are staged, then names change. In the intent's "with":
+ *
+ *   home       "keep", "seal", "open" (decrypted), "rewrap"
+ *   disk.NODE  the format that the disk is to have; "rewrap": another key, the same data
+ *   provider   that was asked for, "" for the default
+ *   kek.provider, kek.id   the key, once there is one
+ *   unit, key-bits, policy, vtpm ("add", "remove")
+ */
+
+#include "offload/cli/vm-home.h"
+#include "offload/vm/intent.h"
+#include "offload/vm/state.h"
+
+struct rs_vmc_change {
+    struct rs_vmc *c;
+    struct rs_intent intent;
+    bool resumed;
+    struct rs_vmc_seal old;  /* of a sealed VM, as it was */
+    struct rs_vmc_seal seal; /* as it will be */
+};
+
+/* ---- vm-change.c: 0 or an exit code ---- */
+
+/*
+ * Opens the VM, its lines too, and locks it; finds an intent. One of another operation is refused; one of
+ * this is gone on with (`resumed`).
+ */
+RS_MUST_CHECK int rs_vmc_begin(struct rs_vmc *c, const char *operation, enum rs_vm_lock kind,
+                               struct rs_vmc_change *out);
+
+/* The rules for a new change: power, snapshots; with `online` only that they are no tree. */
+RS_MUST_CHECK int rs_vmc_rules(struct rs_vmc_change *ch, bool online);
+
+/* Plans. */
+RS_MUST_CHECK int rs_vmc_set(struct rs_vmc_change *ch, const char *name, const char *value);
+RS_MUST_CHECK int rs_vmc_set_disk(struct rs_vmc_change *ch, const struct rs_disk *disk, const char *format);
+const char *rs_vmc_get(const struct rs_vmc_change *ch, const char *name); /* "" when there is none */
+const char *rs_vmc_get_disk(const struct rs_vmc_change *ch, const struct rs_disk *disk);
+
+/* Adds the actions of the plan, looks for room, writes the intent. */
+RS_MUST_CHECK int rs_vmc_plan(struct rs_vmc_change *ch);
+
+/* Commit, safe copy, end of the intent, event. */
+RS_MUST_CHECK int rs_vmc_finish(struct rs_vmc_change *ch);
+
+void rs_vmc_change_free(struct rs_vmc_change *ch);
+
+/* ---- vm-stage.c ---- */
+
+/* Everything of the plan that is not done yet. */
+RS_MUST_CHECK int rs_vmc_stage(struct rs_vmc_change *ch);
+
+/* The staged header of a disk: beside its .vmx name. False: too long. */
+RS_MUST_CHECK bool rs_vmc_header_path(const struct rs_disk *disk, char out[PATH_MAX]);
+
+/* A disk's final place of its header, where that is a file of its own. */
+RS_MUST_CHECK bool rs_vmc_side_header(const struct rs_disk *disk, char out[PATH_MAX]);
+
+#endif

@@ -1,0 +1,30 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef RS_CLI_VM_COPY_H
+#define RS_CLI_VM_COPY_H
+
+/* The data of a disk from one file to another, through the hot path: resumable as `reseal transcode` is. */
+
+#include "offload/cli/vm-keys.h"
+
+struct rs_vmc_side {
+    char path[PATH_MAX];   /* of the data */
+    uint64_t offset;       /* bytes before it */
+    char header[PATH_MAX]; /* file that begins with the LUKS header; empty: not encrypted */
+    struct rs_vmc_key key; /* of a LUKS1 header; both empty: the header's token says it */
+    uint32_t unit;         /* bytes; of an encrypted side */
+};
+
+/* The side that a disk is now. */
+void rs_vmc_side_of(const struct rs_disk *disk, struct rs_vmc_side *side);
+
+/* A copy of the header at the start of a file, as long as the key service wants it; -errno. */
+RS_MUST_CHECK int rs_vmc_header_copy(const char *path);
+
+/*
+ * Copies `size` bytes. A copy that was interrupted goes on; a destination without such a state is made anew.
+ * 0 or an exit code.
+ */
+RS_MUST_CHECK int rs_vmc_copy(struct rs_vmc *c, const struct rs_vmc_side *from, const struct rs_vmc_side *to,
+                              uint64_t size);
+
+#endif

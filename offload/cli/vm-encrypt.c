@@ -1,0 +1,213 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "offload/cli/vm-change.h"
+#include "offload/vm/policy.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+#define EVENT_REKEY_FAIL "com.vmware.vc.vm.crypto.RekeyFail"
+
+/* ---- the storage policy ------------------------------------------------------------- */
+
+/* The policy that was named, or `otherwise`. */
+static int find_policy(struct rs_vmc *c, const char *otherwise, struct rs_vm_policy *p)
+{
+    char why[RS_VM_WHY];
+    const char *name = c->o.policy != NULL ? c->o.policy : otherwise;
+    int err = rs_vm_policy_find(c->o.policy_dir, name, p, why, sizeof(why));
+    if (err == 0) return 0;
+    return rs_failure_set(&c->f, err == RESEAL_ENOKEY ? RS_EXIT_REFUSED : rs_exit_of(err), "%s", why);
+}
+
+static int set_policy(struct rs_vmc_change *ch, const struct rs_vm_policy *p)
+{
+    char unit[16], bits[16];
+    const char *provider = ch->c->o.provider != NULL ? ch->c->o.provider : p->provider;
+    (void)snprintf(unit, sizeof(unit), "%u", p->unit);
+    (void)snprintf(bits, sizeof(bits), "%u", p->key_bits);
+    int code = rs_vmc_set(ch, "provider", provider);
+    if (code == 0) code = rs_vmc_set(ch, "unit", unit);
+    return code == 0 ? rs_vmc_set(ch, "key-bits", bits) : code;
+}
+
+/* ---- what is meant ------------------------------------------------------------------ */
+
+static bool is_vmdk(const struct rs_disk *d)
+{
+    return d->format == RS_DISK_VMDK || d->format == RS_DISK_VMDK_XTS;
+}
+
+static bool chosen(struct rs_vmc *c, const struct rs_vm_disk *d)
+{
+    if (c->o.ndisks == 0) return !c->o.home && !c->o.vtpm && !c->o.remove_vtpm;
+    for (unsigned i = 0; i < c->o.ndisks; i++)
+        if (rs_vm_find_disk(c->vm, c->o.disks[i]) == d) return true;
+    return false;
+}
+
+static int check_names(struct rs_vmc *c)
+{
+    for (unsigned i = 0; i < c->o.ndisks; i++)
+        if (rs_vm_find_disk(c->vm, c->o.disks[i]) == NULL)
+            return rs_failure_set(&c->f, RS_EXIT_USAGE, "%s has no disk '%s': reseal vm show lists them",
+                                  c->vm->name, c->o.disks[i]);
+    return 0;
+}
+
+static int no_qcow2(struct rs_vmc *c, const struct rs_disk *d)
+{
+    return rs_failure_set(
+        &c->f, RS_EXIT_FORMAT,
+        "%s (%s) is of format %s, which is not converted here: make a raw image of it (qemu-img "
+        "convert -O raw)",
+        d->node, d->path, rs_disk_format_name(d->format));
+}
+
+static bool is_qcow2(const struct rs_disk *d)
+{
+    return d->format == RS_DISK_QCOW2 || d->format == RS_DISK_QCOW2_LUKS;
+}
+
+static int nothing(struct rs_vmc *c, const char *what)
+{
+    return rs_failure_set(&c->f, RS_EXIT_REFUSED, "nothing to do: what was chosen of %s is %s already",
+                          c->vm->name, what);
+}
+
+/* ---- encrypt ------------------------------------------------------------------------ */
+
+static int plan_encrypt_disks(struct rs_vmc_change *ch, const struct rs_vm_policy *p, unsigned *n)
+{
+    struct rs_vmc *c = ch->c;
+    const char *format = c->o.format != NULL ? c->o.format : p->format;
+    int code = 0;
+    for (unsigned i = 0; code == 0 && i < c->vm->ndisks; i++) {
+        const struct rs_vm_disk *d = &c->vm->disks[i];
+        if (!chosen(c, d) || d->disk.encrypted) continue;
+        if (is_qcow2(&d->disk)) return no_qcow2(c, &d->disk);
+        code = rs_vmc_set_disk(ch, &d->disk, is_vmdk(&d->disk) ? "vmdk-xts" : format);
+        (*n)++;
+    }
+    return code;
+}
+
+static int plan_encrypt(struct rs_vmc_change *ch)
+{
+    struct rs_vmc *c = ch->c;
+    struct rs_vm_policy p;
+    unsigned disks = 0;
+    int code = find_policy(c, RS_VM_POLICY_SAMPLE, &p);
+    if (code != 0) return code;
+    if (!p.encrypts && !c->o.vtpm)
+        return rs_failure_set(&c->f, RS_EXIT_REFUSED, "the storage policy \"%s\" does not encrypt", p.name);
+    bool all = c->o.ndisks == 0 && !c->o.home && !c->o.vtpm;
+    bool home = !c->vm->sealed && (all || c->o.home || c->o.vtpm);
+    if (p.encrypts) code = plan_encrypt_disks(ch, &p, &disks);
+    if (code == 0) code = set_policy(ch, &p);
+    if (code == 0) code = rs_vmc_set(ch, "policy", p.name);
+    if (code != 0) return code;
+    if (c->o.vtpm && c->vm->has_vtpm)
+        return rs_failure_set(&c->f, RS_EXIT_REFUSED, "%s has a vTPM already", c->vm->name);
+    if (disks == 0 && !home && !c->o.vtpm) return nothing(c, "encrypted");
+    if (disks != 0 && !home && !c->vm->sealed)
+        return rs_failure_set(&c->f, RS_EXIT_REFUSED,
+                              "an encrypted disk needs an encrypted VM: add --home, or encrypt all of %s",
+                              c->vm->name);
+    if (c->o.vtpm) code = rs_vmc_set(ch, "vtpm", "add");
+    /* A vTPM is a change of the lines, which are locked anew. */
+    return code == 0 ? rs_vmc_set(ch, "home", home || c->o.vtpm ? "seal" : "keep") : code;
+}
+
+/* ---- decrypt ------------------------------------------------------------------------ */
+
+static int plan_decrypt(struct rs_vmc_change *ch)
+{
+    struct rs_vmc *c = ch->c;
+    bool all = c->o.ndisks == 0 && !c->o.home;
+    unsigned disks = 0, left = 0;
+    int code = 0;
+    for (unsigned i = 0; code == 0 && i < c->vm->ndisks; i++) {
+        const struct rs_vm_disk *d = &c->vm->disks[i];
+        if (!d->disk.encrypted) continue;
+        bool take = all || (c->o.ndisks != 0 && chosen(c, d));
+        left += !take;
+        if (!take) continue;
+        if (is_qcow2(&d->disk)) return no_qcow2(c, &d->disk);
+        code = rs_vmc_set_disk(ch, &d->disk, is_vmdk(&d->disk) ? "vmdk" : "raw");
+        disks++;
+    }
+    bool home = c->vm->sealed && (all || c->o.home);
+    if (code != 0) return code;
+    if (disks == 0 && !home) return nothing(c, "not encrypted");
+    if (home && left != 0)
+        return rs_failure_set(&c->f, RS_EXIT_REFUSED,
+                              "an encrypted disk needs an encrypted VM: decrypt the other disks of %s too",
+                              c->vm->name);
+    if (home && c->vm->has_vtpm && !c->o.remove_vtpm)
+        return rs_failure_set(
+            &c->f, RS_EXIT_REFUSED,
+            "%s has a vTPM, whose state must stay encrypted: add --remove-vtpm, which destroys it",
+            c->vm->name);
+    if (home && c->o.remove_vtpm) code = rs_vmc_set(ch, "vtpm", "remove");
+    return code == 0 ? rs_vmc_set(ch, "home", home ? "open" : "keep") : code;
+}
+
+/* ---- deep --------------------------------------------------------------------------- */
+
+static int plan_deep(struct rs_vmc_change *ch)
+{
+    struct rs_vmc *c = ch->c;
+    struct rs_vm_policy p;
+    if (!c->vm->sealed) return rs_failure_set(&c->f, RS_EXIT_REFUSED, "%s is not encrypted", c->vm->name);
+    const char *policy = rs_vmx_get(c->vm->lines, "reseal.policy");
+    int code = find_policy(c, policy != NULL ? policy : RS_VM_POLICY_SAMPLE, &p);
+    if (code == 0) code = set_policy(ch, &p);
+    if (code == 0 && c->o.provider == NULL) code = rs_vmc_set(ch, "provider", ch->old.key.provider);
+    for (unsigned i = 0; code == 0 && i < c->vm->ndisks; i++) {
+        const struct rs_disk *d = &c->vm->disks[i].disk;
+        if (!d->encrypted) continue;
+        if (is_qcow2(d)) return no_qcow2(c, d);
+        code = rs_vmc_set_disk(ch, d, rs_disk_format_name(d->format));
+    }
+    return code == 0 ? rs_vmc_set(ch, "home", "seal") : code;
+}
+
+/* ---- the commands ------------------------------------------------------------------- */
+
+static int change(struct rs_vmc *c, const char *operation, int (*plan)(struct rs_vmc_change *ch))
+{
+    struct rs_vmc_change ch;
+    int code = rs_vmc_begin(c, operation, RS_VM_OFFLINE, &ch);
+    bool over = code == 0 && ch.resumed && rs_intent_is_commit(&ch.intent);
+    if (code == 0 && !over && !ch.resumed) {
+        code = rs_vmc_rules(&ch, false);
+        if (code == 0) code = check_names(c);
+        if (code == 0) code = plan(&ch);
+        if (code == 0) code = rs_vmc_plan(&ch);
+    }
+    if (code == 0 && !over) code = rs_vmc_stage(&ch);
+    if (code == 0) code = rs_vmc_finish(&ch);
+    rs_vmc_change_free(&ch);
+    return code;
+}
+
+int rs_vmc_encrypt(struct rs_vmc *c)
+{
+    return change(c, "encrypt", plan_encrypt);
+}
+
+int rs_vmc_decrypt(struct rs_vmc *c)
+{
+    return change(c, "decrypt", plan_decrypt);
+}
+
+int rs_vmc_recrypt(struct rs_vmc *c)
+{
+    if (!c->o.shallow && !c->o.deep)
+        return rs_failure_set(&c->f, RS_EXIT_USAGE,
+                              "--shallow changes the key that wraps, --deep the data's own: say which");
+    int code = c->o.deep ? change(c, "recrypt --deep", plan_deep) : rs_vmc_shallow(c);
+    if (code != 0 && code != RS_EXIT_INTERRUPTED && code != RS_EXIT_USAGE && c->vm != NULL)
+        rs_vmc_event(c, EVENT_REKEY_FAIL, c->f.text);
+    return code;
+}
