@@ -115,6 +115,17 @@ printf y >"$work/pass"
 refused 4 'wrong pass phrase' reseal coredump extract "$work/re" --out "$work/re2" --passphrase-file "$work/pass"
 [ ! -e "$work/re2" ] || fail "something was released"
 
+# With another key of the host, the older dumps stay open, until there are as many as are kept.
+key=$(reseal coredump rekey) || fail "rekey"
+[[ $key =~ ^[0-9a-f]{16}$ ]] || fail "rekey says '$key'"
+handle 4715 0 0 11 1700000000 host app <"$work/plain" || fail "handle with a new key"
+reseal coredump describe "$cores"/app.4715.* | grep -qF "reseal:host/$key" || fail "the new key is not used"
+for d in "$dump" "$cores"/app.4715.*; do
+    extract "$d" --force && cmp -s "$work/out" "$work/plain" || fail "$d after a change of the key"
+done
+for _ in 3 4 5 6 7; do reseal coredump rekey >/dev/null || fail "rekey"; done
+refused 3 'keeps 7 keys' reseal coredump rekey
+
 # Whoever may not, is told what is missing. Root needs a line in the policy, and nothing else, to have its dumps sealed.
 service_stop
 cat >"$work/policy.json" <<J
@@ -125,4 +136,5 @@ handle 4714 0 0 11 1700000000 host app <"$work/plain" || fail "handle under a po
 refused 3 'Cryptographer.Access' reseal coredump extract "$dump" --out "$work/out2"
 refused 3 'Cryptographer.Access' reseal coredump recrypt "$dump" --out "$work/out2" --passphrase-file "$work/pass"
 [ ! -e "$work/out2" ] || fail "something was released"
+refused 3 'Cryptographer.RegisterHost' reseal coredump rekey
 reseal coredump describe "$dump" >/dev/null || fail "describe needs no privilege"

@@ -44,7 +44,7 @@ _reseal() {
     case ${COMP_WORDS[1]}/$COMP_CWORD in
     bench/2) mapfile -t COMPREPLY < <(compgen -W "hotpath ring transcode openssl --help" -- "$cur"); return ;;
     coredump/2)
-        words="install status handle list describe extract recrypt --help"
+        words="install status handle list describe extract recrypt rekey --help"
         mapfile -t COMPREPLY < <(compgen -W "$words" -- "$cur")
         return
         ;;

@@ -45,13 +45,18 @@ static int ask(struct work *w, const char *method, json_t *args, const int *fds,
     return w->f.exit;
 }
 
-static int begin(struct work *w)
+static int join(struct work *w)
 {
     const struct reseal_options options = {.size = sizeof(options), .runtime_dir = w->c->runtime_dir};
+    int err = reseal_open(&w->r, &options);
+    return err == 0 ? 0 : rs_failure_code(&w->f, err, "the key service");
+}
+
+static int begin(struct work *w)
+{
     w->in = open(w->file, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
     if (w->in < 0) return rs_failure_errno(&w->f, errno, "open", w->file);
-    int err = reseal_open(&w->r, &options);
-    if (err != 0) return rs_failure_code(&w->f, err, "the key service");
+    if (join(w) != 0) return w->f.exit;
     return ask(w, "file.describe", NULL, &w->in, 1, &w->about);
 }
 
@@ -150,5 +155,15 @@ int rs_coredump_recrypt(const struct rs_cores *c, const char *file)
         (void)ask(&w, "file.rewrap", json_pack("{s:b, s:s}", "host", 1, "to", "phrase"), fds, 3, NULL);
         (void)publish(&w);
     }
+    return end(&w);
+}
+
+int rs_coredump_rekey(const struct rs_cores *c)
+{
+    struct work w = {.c = c, .file = "the key of this host", .in = -1, .out = -1, .phrase = -1};
+    json_t *answer = NULL;
+    if (join(&w) == 0 && ask(&w, "host.key", json_pack("{s:b}", "change", 1), NULL, 0, &answer) == 0)
+        printf("%s\n", text_of(answer, "key"));
+    json_decref(answer);
     return end(&w);
 }

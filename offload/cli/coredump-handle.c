@@ -103,16 +103,13 @@ static int check_room(struct dump *d)
 
 /* ---- sealing, in the child ------------------------------------------------------------------ */
 
+/* The machine's own UUID, as firmware tells it; "": it does not, or not to us. */
 static void machine_id(char *out, size_t room)
 {
-    static const char *const files[] = {"/sys/class/dmi/id/product_uuid", "/etc/machine-id"};
-    out[0] = '\0';
-    for (unsigned i = 0; i < RS_ARRAY_LEN(files) && out[0] == '\0'; i++) {
-        RS_CLOSE int fd = open(files[i], O_RDONLY | O_CLOEXEC);
-        ssize_t n = fd >= 0 ? read(fd, out, room - 1) : 0;
-        out[n > 0 ? n : 0] = '\0';
-        out[strspn(out, "0123456789abcdefABCDEF-")] = '\0';
-    }
+    RS_CLOSE int fd = open("/sys/class/dmi/id/product_uuid", O_RDONLY | O_CLOEXEC);
+    ssize_t n = fd >= 0 ? read(fd, out, room - 1) : 0;
+    out[n > 0 ? n : 0] = '\0';
+    out[strspn(out, "0123456789abcdefABCDEF-")] = '\0';
 }
 
 /* Texts of others as JSON takes them. */

@@ -15,7 +15,8 @@ static const char help[] =
     "  describe FILE what a dump says about itself, without opening it\n"
     "  extract FILE  the dump in clear, for a debugger: needs Cryptographer.Access\n"
     "  recrypt FILE  the dump sealed with a pass phrase, for others to extract: needs\n"
-    "                Cryptographer.Access\n\n"
+    "                Cryptographer.Access\n"
+    "  rekey         a new key of this host for what comes: needs Cryptographer.RegisterHost\n\n"
     "  --folder PATH           where dumps lie (" RS_CORES_FOLDER ")\n"
     "  --out FILE              extract, recrypt: the file to make, mode 0600\n"
     "  --force                 ... also when it is there already\n"
@@ -96,6 +97,7 @@ static const struct command {
     {"install", rs_coredump_install, NULL}, {"status", rs_coredump_status, NULL},
     {"list", rs_coredump_list, NULL},       {"describe", NULL, rs_coredump_describe},
     {"extract", NULL, rs_coredump_extract}, {"recrypt", NULL, rs_coredump_recrypt},
+    {"rekey", rs_coredump_rekey, NULL},
 };
 
 static int run(const struct rs_cores *c, const char *name, int argc, char **argv)

@@ -58,5 +58,6 @@ int rs_coredump_install(const struct rs_cores *c);
 int rs_coredump_describe(const struct rs_cores *c, const char *file);
 int rs_coredump_extract(const struct rs_cores *c, const char *file);
 int rs_coredump_recrypt(const struct rs_cores *c, const char *file);
+int rs_coredump_rekey(const struct rs_cores *c);
 
 #endif
