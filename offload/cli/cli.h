@@ -24,6 +24,7 @@ int reseal_cmd_doctor(int argc, char **argv);
 int reseal_cmd_engines(int argc, char **argv);
 int reseal_cmd_events(int argc, char **argv);
 int reseal_cmd_help(int argc, char **argv);
+int reseal_cmd_host(int argc, char **argv);
 int reseal_cmd_openssl(int argc, char **argv);
 int reseal_cmd_status(int argc, char **argv);
 int reseal_cmd_tenant(int argc, char **argv);

@@ -58,6 +58,7 @@ _reseal() {
         ;;
     policy/2) mapfile -t COMPREPLY < <(compgen -W "check show --help" -- "$cur"); return ;;
     events/2) mapfile -t COMPREPLY < <(compgen -W "webhook --follow --since --id --json --help" -- "$cur"); return ;;
+    host/2) mapfile -t COMPREPLY < <(compgen -W "add list prepare remove cluster state trust --help" -- "$cur"); return ;;
     tenant/2)
         mapfile -t COMPREPLY < <(compgen -W "add list quota suspend resume offboard verify-receipt --help" -- "$cur")
         return

@@ -17,6 +17,7 @@ static const struct command {
     {"doctor", "what limits or fails, and the command that mends it", reseal_cmd_doctor},
     {"engines", "what does the work, and which is chosen for what", reseal_cmd_engines},
     {"events", "what happened to keys, providers, hosts and VMs", reseal_cmd_events},
+    {"host", "the hosts of a cluster, which get keys from a manager", reseal_cmd_host},
     {"openssl", "the provider reseal.so: does it load, take effect, and gain", reseal_cmd_openssl},
     {"status", "the running service: protections, workers, clients", reseal_cmd_status},
     {"tenant", "who shares the service: quotas, suspension, and the end with a receipt", reseal_cmd_tenant},

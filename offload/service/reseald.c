@@ -27,6 +27,7 @@ static const char help[] =
     "  --cpus LIST        the processors of the workers, as 1,3-5\n"
     "  --user NAME        become this user after the folder is made\n"
     "  --ready-fd N       writes \"ready\" and a line feed to this descriptor when the service answers\n"
+    "  --agent ADDRESS    listens for managers of clusters on HOST:PORT, which hand keys to this host\n"
     "  --takeover         replace the service that runs in DIR, without losing a job or moving a key\n"
     "  --foreground       accepted, and the default\n"
     "  --help\n\n"
@@ -84,17 +85,11 @@ static const char *default_state(const char *runtime, char *room, size_t len)
 
 int main(int argc, char **argv)
 {
-    static const struct option table[] = {{"state-dir", 1, NULL, 's'},
-                                          {"runtime-dir", 1, NULL, 'd'},
-                                          {"policy", 1, NULL, 'p'},
-                                          {"workers", 1, NULL, 'w'},
-                                          {"cpus", 1, NULL, 'c'},
-                                          {"user", 1, NULL, 'u'},
-                                          {"ready-fd", 1, NULL, 'r'},
-                                          {"takeover", 0, NULL, 't'},
-                                          {"foreground", 0, NULL, 'f'},
-                                          {"help", 0, NULL, 'h'},
-                                          {NULL, 0, NULL, 0}};
+    static const struct option table[] = {
+        {"state-dir", 1, NULL, 's'},  {"runtime-dir", 1, NULL, 'd'}, {"agent", 1, NULL, 'a'},
+        {"policy", 1, NULL, 'p'},     {"workers", 1, NULL, 'w'},     {"cpus", 1, NULL, 'c'},
+        {"user", 1, NULL, 'u'},       {"ready-fd", 1, NULL, 'r'},    {"takeover", 0, NULL, 't'},
+        {"foreground", 0, NULL, 'f'}, {"help", 0, NULL, 'h'},        {NULL, 0, NULL, 0}};
     struct rs_supervisor_options o = {.ready_fd = -1};
     char room[PATH_MAX];
     for (int c; (c = getopt_long(argc, argv, "h", table, NULL)) != -1;) {
@@ -104,6 +99,9 @@ int main(int argc, char **argv)
             break;
         case 's':
             o.state_dir = optarg;
+            break;
+        case 'a':
+            o.agent = optarg;
             break;
         case 'p':
             o.policy = optarg;

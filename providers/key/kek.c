@@ -4,6 +4,7 @@
 #include "offload/base/clock.h"
 #include "offload/base/keymem.h"
 #include "providers/key/events.h"
+#include "providers/key/hosts.h"
 #include "providers/key/keyd.h"
 #include "providers/key/rooms.h"
 #include "reseal/reseal.h"
@@ -150,6 +151,15 @@ static void scope_of(struct rs_keyd *d, const char *tenant, const char *provider
     *name = p != NULL ? p->name : *provider != '\0' ? provider : rs_providers_default(d, tenant);
 }
 
+/* On a host that a manager gives keys the provider is not known; one without a tenant may be meant. */
+static struct rs_kek_entry *entry_here(struct rs_keyd *d, const char *scope, const char *name,
+                                       const char *key)
+{
+    struct rs_kek_entry *e = entry_of(d, scope, name, key);
+    if (e != NULL || rs_providers_find(d, scope, name) != NULL) return e;
+    return entry_of(d, "", name, key);
+}
+
 int rs_kek_put(struct rs_keyd *d, const char *tenant, const char *provider, const char *key,
                const uint8_t bytes[RS_KEK_LEN])
 {
@@ -165,7 +175,7 @@ bool rs_kek_cached(struct rs_keyd *d, const char *tenant, const char *provider, 
 {
     const char *scope, *name;
     scope_of(d, tenant, provider, &scope, &name);
-    return entry_of(d, scope, name, key) != NULL;
+    return entry_here(d, scope, name, key) != NULL;
 }
 
 struct choice {
@@ -330,6 +340,7 @@ static void answered(struct rs_keyd *d, void *arg, struct rs_task_answer *a)
         memcpy(bytes, secret->bytes, RS_KEK_LEN);
         kek.bytes = bytes;
         keep(d, r, bytes);
+        rs_hosts_key_used(d, r->tenant, r->provider, r->key);
         why = "";
     } else {
         verdict(status, p != NULL && p->kind->here, &kek);
@@ -422,7 +433,7 @@ void rs_kek_get(struct rs_keyd *d, const struct rs_who *who, const char *provide
     }
     (void)snprintf(kek.provider, sizeof(kek.provider), "%s", name);
     (void)snprintf(kek.key, sizeof(kek.key), "%s", key);
-    struct rs_kek_entry *e = entry_of(d, scope, name, key);
+    struct rs_kek_entry *e = entry_here(d, scope, name, key);
     if (e != NULL) {
         RS_KEYMEM uint8_t *bytes = rs_keymem_alloc(RS_KEK_LEN);
         e->used = rs_now_ns();

@@ -97,6 +97,7 @@ struct rs_keyd {
     uint64_t refused; /* session requests that the policy refused */
     struct rs_events *events;
     json_t *tenants; /* tenants.c */
+    struct rs_hosts *hosts;
 };
 
 /* ---- server.c ---- */

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* reseal-keyd: holds the keys. Started by reseald, which gives it its sockets. */
 #include "providers/key/events.h"
+#include "providers/key/host-agent.h"
+#include "providers/key/hosts.h"
 #include "providers/key/keyd.h"
 #include "providers/key/rooms.h"
 
@@ -30,7 +32,7 @@
 
 struct options {
     int listen_fd, work_fd, supervisor_fd;
-    const char *policy, *state;
+    const char *policy, *state, *agent;
     bool private;
     uid_t private_uid;
 };
@@ -108,11 +110,11 @@ static RS_NORETURN void die(const char *what, const char *why)
 
 static RS_NORETURN void usage(void)
 {
-    (void)fputs(
-        "usage: reseal-keyd --listen-fd N --work-fd N --supervisor-fd N --state-dir DIR (--policy FILE | "
-        "--private-uid UID)\n"
-        "It is started by reseald.\n",
-        stderr);
+    (void)fputs("usage: reseal-keyd --listen-fd N --work-fd N --supervisor-fd N --state-dir DIR [--agent "
+                "ADDRESS] (--policy FILE | "
+                "--private-uid UID)\n"
+                "It is started by reseald.\n",
+                stderr);
     exit(EXIT_USAGE);
 }
 
@@ -128,16 +130,14 @@ static unsigned long number_of(const char *text, unsigned long max)
 static struct options options_of(int argc, char **argv)
 {
     static const struct option names[] = {
-        {"listen-fd", required_argument, NULL, 'l'},
-        {"work-fd", required_argument, NULL, 'w'},
-        {"supervisor-fd", required_argument, NULL, 's'},
-        {"policy", required_argument, NULL, 'p'},
-        {"private-uid", required_argument, NULL, 'u'},
-        {"state-dir", required_argument, NULL, 'd'},
-        {NULL, 0, NULL, 0},
+        {"listen-fd", required_argument, NULL, 'l'},     {"work-fd", required_argument, NULL, 'w'},
+        {"supervisor-fd", required_argument, NULL, 's'}, {"policy", required_argument, NULL, 'p'},
+        {"private-uid", required_argument, NULL, 'u'},   {"state-dir", required_argument, NULL, 'd'},
+        {"agent", required_argument, NULL, 'a'},         {NULL, 0, NULL, 0},
     };
     struct options o = {.listen_fd = -1, .work_fd = -1, .supervisor_fd = -1};
     for (int c; (c = getopt_long(argc, argv, "", names, NULL)) != -1;) {
+        if (c == 'a') o.agent = optarg;
         if (c == 'l') o.listen_fd = (int)number_of(optarg, 1 << 20);
         if (c == 'w') o.work_fd = (int)number_of(optarg, 1 << 20);
         if (c == 's') o.supervisor_fd = (int)number_of(optarg, 1 << 20);
@@ -275,6 +275,14 @@ static void open_tenants(struct rs_keyd *d)
     if (d->policy_path != NULL && rs_tenants_load_policy(d, why, sizeof(why)) != 0) die("policy", why);
 }
 
+static void open_hosts(struct rs_keyd *d, const struct options *o, int agent)
+{
+    char why[400];
+    int r = rs_hosts_open(d);
+    if (r != 0) die("hosts of the state folder", reseal_strerror(r));
+    if (agent >= 0 && rs_hosts_agent(d, o->agent, agent, why, sizeof(why)) != 0) die("--agent", why);
+}
+
 static struct rs_policy *first_policy(const struct options *o)
 {
     struct rs_policy *policy;
@@ -302,6 +310,8 @@ int main(int argc, char **argv)
     /* Before there is a secret in this process, and before libcrypto has allocated. */
     rs_sandbox_process(&d.protections);
     if (rs_nursery_start(&d.nursery) != 0) die("cannot start", strerror(errno));
+    int agent = -1;
+    if (o.agent != NULL && rs_agent_start(o.agent, &agent) != 0) die("cannot start", strerror(errno));
     if (rs_keymem_init(0) != 0 || rs_keymem_hook_openssl() != 0) die("key memory", "cannot be had");
     if (rs_keymem_kind() == RS_KEYMEM_PLAIN)
         (void)fputs("reseal-keyd: warning: keys can reach the swap: raise RLIMIT_MEMLOCK (reseal doctor)\n",
@@ -314,6 +324,7 @@ int main(int argc, char **argv)
     if (rs_keyd_init(&d) != 0) die("cannot start", reseal_strerror(RESEAL_ENOMEM));
     open_state(&d, &o);
     open_tenants(&d);
+    open_hosts(&d, &o, agent);
     watch_all(&d, &o);
     confine(&d, &o);
     rs_webhooks_open(&d);

@@ -2,6 +2,7 @@
 #include "providers/key/provider.h"
 
 #include "providers/key/events.h"
+#include "providers/key/hosts.h"
 #include "providers/key/keyd.h"
 #include "providers/key/store.h"
 #include "reseal/reseal.h"
@@ -110,6 +111,7 @@ int rs_providers_save(struct rs_keyd *d, struct rs_provider *p)
     }
     if (p->sealed != 0) (void)!rs_store_remove(d->store, old);
     p->sealed = number;
+    if (p->serial != 0 && p->kind == &rs_provider_native) rs_hosts_providers_changed(d);
     return 0;
 }
 
@@ -224,6 +226,7 @@ int rs_providers_add(struct rs_keyd *d, const struct rs_provider_new *n, struct 
         return r;
     }
     link_in(d, p);
+    if (p->kind == &rs_provider_native) rs_hosts_providers_changed(d);
     *out = p;
     return 0;
 }
@@ -242,6 +245,7 @@ int rs_providers_remove(struct rs_keyd *d, struct rs_provider *p)
     unlink_it(d, p);
     rs_provider_give_up(d, p, RESEAL_ENOKEY, "the key provider was removed");
     (void)rs_kek_forget(d, p->tenant, p->name, NULL);
+    if (p->kind == &rs_provider_native) rs_hosts_provider_removed(d, p->tenant, p->name);
     provider_free(p);
     return 0;
 }

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "providers/key/keyd.h"
+#include "providers/key/hosts.h"
 #include "providers/key/rooms.h"
 
 #include "offload/base/keymem.h"
@@ -60,6 +61,7 @@ static int (*const ticks[])(struct rs_keyd *d) = {
     rs_tasks_tick,
     rs_kek_tick,
     rs_webhooks_tick,
+    rs_hosts_tick,
 };
 
 static int tick(struct rs_keyd *d)
@@ -101,6 +103,7 @@ void rs_keyd_free(struct rs_keyd *d)
     rs_policy_free(d->policy);
     rs_keymem_free(d->msg);
     rs_keymem_free(d->digest_root);
+    rs_hosts_close(d);
     rs_events_close(d);
     rs_tenants_close(d);
     rs_store_close(d->store);

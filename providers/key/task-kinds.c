@@ -2,6 +2,7 @@
 #include "providers/key/task.h"
 
 #include "providers/key/envelope-tasks.h"
+#include "providers/key/hosts.h"
 #include "providers/key/luks-tasks.h"
 #include "providers/key/native/provider.h"
 #include "providers/key/standard/provider.h"
@@ -34,6 +35,7 @@ const struct rs_task_kind *const rs_task_kinds[] = {
     &rs_task_kmip,
     &rs_task_certificates,
     &rs_task_webhook,
+    &rs_task_host,
     &rs_task_webhook_check,
     NULL,
 };

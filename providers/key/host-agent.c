@@ -1,0 +1,248 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "providers/key/host-agent.h"
+
+#include "offload/base/keymem.h"
+#include "offload/base/sandbox.h"
+#include "providers/crypto/openssl_memory.h"
+#include "providers/key/wire/dial.h"
+#include "providers/key/wire/server.h"
+
+#include <fcntl.h>
+#include <openssl/crypto.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+static const char *const agent_calls[] = {
+    "read",
+    "write",
+    "close",
+    "fstat",
+    "newfstatat",
+    "fcntl",
+    "mmap",
+    "munmap",
+    "mprotect",
+    "mremap",
+    "madvise",
+    "brk",
+    "mlock",
+    "futex",
+    "exit",
+    "exit_group",
+    "getrandom",
+    "clock_gettime",
+    "getpid",
+    "gettid",
+    "getuid",
+    "geteuid",
+    "recvmsg",
+    "sendmsg",
+    "recvfrom",
+    "sendto",
+    "accept4",
+    "accept",
+    "getsockopt",
+    "setsockopt",
+    "getsockname",
+    "getpeername",
+    "shutdown",
+    "epoll_wait",
+    "epoll_pwait",
+    "epoll_pwait2",
+    "epoll_ctl",
+    "poll",
+    "ppoll",
+    "rt_sigreturn",
+    "rt_sigprocmask",
+    "restart_syscall",
+    "tgkill",
+    "gettimeofday",
+    "timerfd_settime",
+    "timerfd_gettime",
+    NULL,
+};
+
+static int keyd; /* our end of the pair */
+
+/* ---- what managers ask -------------------------------------------------------------------- */
+
+/* Asks reseal-keyd, which answers at once; one that does not is gone. */
+static void ask(const struct rs_agent_ask *a, struct rs_agent_answer *answer)
+{
+    RS_KEYMEM struct rs_msg *m = rs_keymem_alloc(sizeof(*m));
+    if (m == NULL || rs_msg_send(keyd, RS_MSG_AGENT_ASK, 0, a, sizeof(*a), NULL, 0, 0) != 0 ||
+        rs_msg_recv(keyd, m, 0) != 0 || m->header.length != sizeof(*answer))
+        _exit(2);
+    memcpy(answer, m->body, sizeof(*answer));
+    answer->why[sizeof(answer->why) - 1] = answer->state[sizeof(answer->state) - 1] = '\0';
+}
+
+/* A text of the request into room of the message; false: too long or none. */
+static bool put_text(const json_t *value, char *out, size_t room)
+{
+    const char *text = json_string_value(value);
+    if (text == NULL || strlen(text) >= room) return false;
+    memset(out, 0, room);
+    memcpy(out, text, strlen(text));
+    return true;
+}
+
+static void set_answer(struct rs_wire_message *out, const struct rs_agent_answer *a)
+{
+    char instance[33];
+    for (unsigned i = 0; i < sizeof(a->instance); i++)
+        (void)snprintf(instance + 2 * i, 3, "%02x", a->instance[i]);
+    if (a->status != 0)
+        out->json = rs_wire_refusal(a->status, "%s", a->why);
+    else
+        out->json = json_pack("{s:i, s:s, s:s}", "status", 0, "instance", instance, "state", a->state);
+}
+
+/* Keys one by one: one that cannot be taken is named, the others are taken. */
+static void on_put(const struct rs_wire_message *request, struct rs_agent_ask *a, struct rs_wire_message *out)
+{
+    struct rs_agent_answer answer = {.status = RESEAL_EPROTO, .why = "no keys"};
+    json_t *keys = json_object_get(request->json, "keys"), *entry, *refused = json_array();
+    size_t i, n = json_array_size(keys);
+    if (n == 0 || n > RS_AGENT_KEYS || request->block_len != n * RS_KEK_LEN) {
+        out->json =
+            rs_wire_refusal(RESEAL_EPROTO, "a put has 1 to %u keys and as many of 32 bytes", RS_AGENT_KEYS);
+        json_decref(refused);
+        return;
+    }
+    json_array_foreach(keys, i, entry)
+    {
+        bool ok = put_text(json_array_get(entry, 0), a->tenant, sizeof(a->tenant)) &&
+                  put_text(json_array_get(entry, 1), a->provider, sizeof(a->provider)) &&
+                  put_text(json_array_get(entry, 2), a->key, sizeof(a->key));
+        a->secret_len = RS_KEK_LEN;
+        memcpy(a->secret, request->block + i * RS_KEK_LEN, RS_KEK_LEN);
+        if (ok) ask(a, &answer);
+        if (!ok || answer.status != 0)
+            (void)json_array_append_new(refused,
+                                        json_pack("[O, s]", entry, ok ? answer.why : "no such names"));
+        if (answer.status == RESEAL_EPERM) break; /* all would be refused */
+    }
+    bool all = answer.status == RESEAL_EPERM;
+    if (!all) answer.status = 0;
+    set_answer(out, &answer);
+    (void)json_object_set_new(out->json, "refused", refused);
+}
+
+static void on_one(const struct rs_wire_message *request, struct rs_agent_ask *a, struct rs_wire_message *out)
+{
+    struct rs_agent_answer answer;
+    bool named = a->what != RS_AGENT_HELLO && a->what != RS_AGENT_PREPARE;
+    if (named && (!put_text(json_object_get(request->json, "tenant"), a->tenant, sizeof(a->tenant)) ||
+                  !put_text(json_object_get(request->json, "provider"), a->provider, sizeof(a->provider)))) {
+        out->json = rs_wire_refusal(RESEAL_EPROTO, "it names no tenant and provider");
+        return;
+    }
+    (void)put_text(json_object_get(request->json, "key"), a->key, sizeof(a->key));
+    if (request->block_len > sizeof(a->secret)) {
+        out->json = rs_wire_refusal(RESEAL_EPROTO, "a secret of more than %zu bytes", sizeof(a->secret));
+        return;
+    }
+    a->secret_len = (uint32_t)request->block_len;
+    if (a->secret_len != 0) memcpy(a->secret, request->block, a->secret_len);
+    ask(a, &answer);
+    set_answer(out, &answer);
+}
+
+static void handle(void *arg, const struct rs_wire_caller *caller, const struct rs_wire_message *request,
+                   struct rs_wire_message *answer)
+{
+    static const char *const methods[] = {"hello", "put", "forget", "kdk", "no-kdk", "prepare"};
+    (void)arg;
+    const char *method = json_string_value(json_object_get(request->json, "method"));
+    RS_KEYMEM struct rs_agent_ask *a = rs_keymem_alloc(sizeof(*a));
+    unsigned what = 0;
+    while (method != NULL && what < RS_ARRAY_LEN(methods) && strcmp(method, methods[what]) != 0) what++;
+    if (a == NULL) return;
+    if (method == NULL || what == RS_ARRAY_LEN(methods)) {
+        answer->json = rs_wire_refusal(RESEAL_ENOSUPPORT, "this host knows no such request");
+        return;
+    }
+    a->what = what;
+    memcpy(a->caller, caller->id.cert, sizeof(a->caller));
+    if (what == RS_AGENT_PUT)
+        on_put(request, a, answer);
+    else
+        on_one(request, a, answer);
+}
+
+/* ---- life ----------------------------------------------------------------------------------- */
+
+static RS_NORETURN void stop(const char *why)
+{
+    char line[RS_WIRE_WHY_MAX];
+    (void)snprintf(line, sizeof(line), "%s", why);
+    _exit(rs_msg_send(keyd, RS_MSG_AGENT_READY, RESEAL_EIO, line, strlen(line) + 1, NULL, 0, 0) == 0 ? 1 : 2);
+}
+
+/* A PEM text of reseal-keyd. */
+static char *take_pem(uint16_t type)
+{
+    RS_KEYMEM struct rs_msg *m = rs_keymem_alloc(sizeof(*m));
+    char *text = rs_keymem_alloc(RS_MSG_BODY_MAX + 1);
+    if (m == NULL || text == NULL || rs_msg_recv(keyd, m, 0) != 0 || m->header.type != type) _exit(2);
+    memcpy(text, m->body, m->header.length);
+    return text;
+}
+
+static void confine(void)
+{
+    struct rs_protections p = {0};
+    const struct rs_path none[] = {{NULL, 0}};
+    rs_sandbox_process(&p);
+    rs_sandbox_capabilities(&p, 0);
+    if (rs_sandbox_files(&p, none, RS_SANDBOX_SCOPE_SIGNALS) != 0 || rs_sandbox_calls(&p, agent_calls) != 0)
+        stop("it cannot confine itself");
+}
+
+static RS_NORETURN void agent(const char *address)
+{
+    struct rs_wire_error error = {0};
+    struct rs_wire_server *server;
+    uint16_t port;
+    (void)prctl(PR_SET_NAME, "reseal-agent");
+    (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
+    (void)signal(SIGPIPE, SIG_IGN);
+    if (rs_keymem_init(0) != 0 || rs_keymem_hook_openssl() != 0 ||
+        OPENSSL_init_crypto(OPENSSL_INIT_NO_LOAD_CONFIG, NULL) != 1)
+        _exit(2);
+    char *cert = take_pem(RS_MSG_AGENT_CERT), *key = take_pem(RS_MSG_AGENT_KEY);
+    int listener = rs_wire_listen(address, &port, &error);
+    if (listener < 0) stop(error.why);
+    const struct rs_wire_server_config config = {
+        .listener = listener, .trust = {.any = true, .cert = cert, .key = key}, .handle = handle};
+    if (rs_wire_server_open(&server, &config, &error) != 0) stop(error.why);
+    rs_keymem_free(cert);
+    rs_keymem_free(key);
+    confine();
+    if (rs_msg_send(keyd, RS_MSG_AGENT_READY, 0, NULL, 0, NULL, 0, 0) != 0) _exit(2);
+    for (;;) rs_wire_server_work(server, -1);
+}
+
+int rs_agent_start(const char *address, int *sock)
+{
+    int pair[2];
+    if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) != 0) return RESEAL_EIO;
+    pid_t pid = fork();
+    if (pid == 0) {
+        if (dup2(pair[1], 3) != 3) _exit(2);
+        (void)close_range(4, ~0u, 0);
+        (void)fcntl(3, F_SETFD, FD_CLOEXEC);
+        keyd = 3;
+        agent(address);
+    }
+    close(pair[1]);
+    *sock = pair[0];
+    if (pid > 0) return 0;
+    close(pair[0]);
+    return RESEAL_EIO;
+}
