@@ -341,6 +341,7 @@ static void answered(struct rs_keyd *d, void *arg, struct rs_task_answer *a)
         kek.bytes = bytes;
         keep(d, r, bytes);
         rs_hosts_key_used(d, r->tenant, r->provider, r->key);
+        if (r->make) rs_tenants_key_made(d, r->who.tenant, r->provider, r->key);
         why = "";
     } else {
         verdict(status, p != NULL && p->kind->here, &kek);
