@@ -31,6 +31,8 @@
 #define RS_EVENT_MIXED_KEYS      "com.vmware.vc.vm.crypto.DiskchainUsingMixedKeys"
 #define RS_EVENT_OPERATION       "com.vmware.vc.crypto.Operation"
 #define RS_EVENT_INTEGRITY_FAIL  "com.vmware.vc.crypto.IntegrityCheckFailed"
+#define RS_EVENT_TA_DOWN         "com.vmware.vc.kms.crypto.TrustAuthority.ClusterNotAvailable"
+#define RS_EVENT_TA_UNHEALTHY    "com.vmware.vc.kms.crypto.TrustAuthority.KmsUnhealthy"
 #define RS_EVENT_ATTEST_PASS     "com.vmware.vc.TaHostAttestPassEvent"
 #define RS_EVENT_ATTEST_FAIL     "com.vmware.vc.TaHostAttestFailEvent"
 #define RS_EVENT_HOST_ENABLED    "com.vmware.vc.host.Crypto.Enabled"

@@ -18,7 +18,8 @@
  */
 #define DEFAULTS "provider-defaults.json"
 
-static const struct rs_provider_kind *const kinds[] = {&rs_provider_native, &rs_provider_standard};
+static const struct rs_provider_kind *const kinds[] = {&rs_provider_native, &rs_provider_standard,
+                                                    &rs_provider_trusted};
 
 const struct rs_provider_kind *rs_provider_kind_of(const char *name)
 {

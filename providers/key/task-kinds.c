@@ -6,6 +6,7 @@
 #include "providers/key/luks-tasks.h"
 #include "providers/key/native/provider.h"
 #include "providers/key/standard/provider.h"
+#include "providers/key/trusted/provider.h"
 #include "providers/key/vm-home-tasks.h"
 #include "providers/key/vm-home.h"
 #include "providers/key/webhook.h"
@@ -37,5 +38,6 @@ const struct rs_task_kind *const rs_task_kinds[] = {
     &rs_task_webhook,
     &rs_task_host,
     &rs_task_webhook_check,
+    &rs_task_trusted,
     NULL,
 };

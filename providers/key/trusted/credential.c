@@ -134,3 +134,18 @@ int rs_credential_make(const struct rs_tpm_blob *ek, const uint8_t name[RS_TPM_N
     ERR_clear_error();
     return err;
 }
+
+/* ---- proof ---------------------------------------------------------------------------- */
+
+bool rs_enrol_proof(const uint8_t credential[32], const uint8_t challenge[32], const uint8_t host[32],
+                    const uint8_t name[RS_TPM_NAME_LEN], const uint8_t spki[32], uint8_t out[32])
+{
+    static const char label[16] = "reseal enrol v1";
+    uint8_t all[sizeof(label) + 32 + 32 + RS_TPM_NAME_LEN + 32], *p = all;
+    memcpy(p, label, sizeof(label));
+    memcpy(p += sizeof(label), challenge, 32);
+    memcpy(p += 32, host, 32);
+    memcpy(p += 32, name, RS_TPM_NAME_LEN);
+    memcpy(p + RS_TPM_NAME_LEN, spki, 32);
+    return HMAC(EVP_sha256(), credential, 32, all, sizeof(all), out, NULL) != NULL;
+}

@@ -20,4 +20,10 @@ RS_MUST_CHECK int rs_credential_make(const struct rs_tpm_blob *ek, const uint8_t
                                      const uint8_t credential[RS_CREDENTIAL_LEN], struct rs_tpm_blob *blob,
                                      struct rs_tpm_blob *secret);
 
+/* HMAC-SHA-256(credential, "reseal enrol v1" | challenge | host id | name of the attestation key | TLS key).
+ */
+RS_MUST_CHECK bool rs_enrol_proof(const uint8_t credential[32], const uint8_t challenge[32],
+                                  const uint8_t host[32], const uint8_t name[RS_TPM_NAME_LEN],
+                                  const uint8_t spki[32], uint8_t out[32]);
+
 #endif

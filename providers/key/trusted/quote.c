@@ -11,6 +11,7 @@
 #include <openssl/x509.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <tss2/tss2_mu.h>
 
 #define COORDINATE 32u /* bytes of a P-256 coordinate */
@@ -103,6 +104,20 @@ static EVP_PKEY *ecc_key(const TPMT_PUBLIC *p)
     return key;
 }
 
+uint32_t rs_pcr_mask(const char *list)
+{
+    uint32_t mask = 0;
+    for (const char *p = list;; p++) {
+        char *end;
+        unsigned long n = *p >= '0' && *p <= '9' ? strtoul(p, &end, 10) : RS_PCRS;
+        if (n >= RS_PCRS) return 0;
+        mask |= 1u << n;
+        if (*end == '\0') return mask;
+        if (*end != ',') return 0;
+        p = end;
+    }
+}
+
 /* ---- quotes -------------------------------------------------------------------------- */
 
 void rs_quote_qualify(const uint8_t nonce[32], const uint8_t spki[32], uint8_t out[32])
@@ -189,21 +204,27 @@ static int check_contents(const TPMS_ATTEST *a, const struct rs_pcrs *pcrs, cons
     return 0;
 }
 
+bool rs_quote_signed(const struct rs_quote *q, const struct rs_tpm_blob *ak)
+{
+    TPM2B_PUBLIC p;
+    if (!read_public(ak, &p) || !is_p256_signer(&p.publicArea)) return false;
+    EVP_PKEY *key = ecc_key(&p.publicArea);
+    bool ok = key != NULL && q->attest.len <= RS_TPM_BLOB_MAX && signed_by(q, key);
+    EVP_PKEY_free(key);
+    return ok;
+}
+
 int rs_quote_verify(const struct rs_quote *q, const struct rs_tpm_blob *ak, const uint8_t nonce[32],
                     const uint8_t spki[32], uint32_t mask, struct rs_tpm_clock *clock, uint8_t digest[32],
                     char why[RS_TRUST_WHY])
 {
     uint8_t name[RS_TPM_NAME_LEN], want[32];
-    TPM2B_PUBLIC p;
     TPMS_ATTEST a;
     size_t at = 0;
     int err = rs_ak_check(ak, name, why);
     if (err != 0) return err;
-    (void)read_public(ak, &p);
-    EVP_PKEY *key = ecc_key(&p.publicArea);
-    bool ok = key != NULL && q->attest.len <= RS_TPM_BLOB_MAX && signed_by(q, key);
-    EVP_PKEY_free(key);
-    if (!ok) return refuse(RESEAL_EAUTH, why, "the quote is not signed by the enrolled attestation key");
+    if (!rs_quote_signed(q, ak))
+        return refuse(RESEAL_EAUTH, why, "the quote is not signed by the enrolled attestation key");
     memset(&a, 0, sizeof(a));
     if (Tss2_MU_TPMS_ATTEST_Unmarshal(q->attest.bytes, q->attest.len, &at, &a) != TSS2_RC_SUCCESS ||
         at != q->attest.len)
@@ -227,8 +248,8 @@ int rs_tpm_clock_check(const struct rs_tpm_clock *last, const struct rs_tpm_cloc
     if (!back) return 0;
     return refuse(
         RESEAL_EAUTH, why,
-        "the TPM's counters went back (resets %u, then %u): it was restored or exchanged: enrol the "
-        "host again",
+        "the TPM's counters went back (resets %u, then %u): it was cleared, restored or exchanged; where "
+        "that is right, remove the host's record from the attestation service",
         last->resets, now->resets);
 }
 

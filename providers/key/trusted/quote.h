@@ -42,6 +42,9 @@ struct rs_tpm_clock {
     bool safe; /* ms never was higher */
 };
 
+/* "0,7,14" as a mask; 0: no list of PCRs, or an empty one. */
+uint32_t rs_pcr_mask(const char *list);
+
 /* An attestation key must be a restricted P-256 signing key that was made in a TPM and cannot leave it, with
  * ECDSA and SHA-256. RESEAL_EFORMAT, RESEAL_EAUTH with a line in `why`. */
 RS_MUST_CHECK int rs_ak_check(const struct rs_tpm_blob *pub, uint8_t name[RS_TPM_NAME_LEN],
@@ -57,6 +60,9 @@ void rs_quote_qualify(const uint8_t nonce[32], const uint8_t spki[32], uint8_t o
 RS_MUST_CHECK int rs_quote_verify(const struct rs_quote *q, const struct rs_tpm_blob *ak,
                                   const uint8_t nonce[32], const uint8_t spki[32], uint32_t mask,
                                   struct rs_tpm_clock *clock, uint8_t digest[32], char why[RS_TRUST_WHY]);
+
+/* True when that key has signed it, whatever it says. */
+bool rs_quote_signed(const struct rs_quote *q, const struct rs_tpm_blob *ak);
 
 /* A TPM's time does not go back: RESEAL_EAUTH when it has, compared with what was seen last. */
 RS_MUST_CHECK int rs_tpm_clock_check(const struct rs_tpm_clock *last, const struct rs_tpm_clock *now,

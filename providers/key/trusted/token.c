@@ -5,27 +5,52 @@
 #include "reseal/reseal.h"
 
 #include <jose/jose.h>
-#include <openssl/rand.h>
+#include <openssl/core_names.h>
+#include <openssl/ec.h>
+#include <openssl/ecdsa.h>
+#include <openssl/x509.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 
-#define PART_MAX 3072u /* bytes of a decoded part */
+#define PART_MAX       3072u /* bytes of a decoded part */
+#define PART_TEXT      (PART_MAX * 4 / 3 + 4)
+#define COORDINATE     32u /* bytes of a P-256 number */
+#define SIGNATURE_TEXT (2 * COORDINATE * 4 / 3 + 4)
+#define KID_LEN        16u
+#define KID_ROOM       (KID_LEN * 4 / 3 + 4)
 
 /* ---- keys ---------------------------------------------------------------------------- */
 
-json_t *rs_token_make_key(void)
+EVP_PKEY *rs_token_make_key(void)
 {
-    uint8_t kid[12];
-    json_t *jwk = json_pack("{s:s}", "alg", "ES256");
-    if (jwk == NULL || RAND_bytes(kid, sizeof(kid)) != 1 || !jose_jwk_gen(NULL, jwk) ||
-        json_object_set_new(jwk, "kid", rs_wire_json(kid, sizeof(kid))) != 0 ||
-        json_object_set_new(jwk, "use", json_string("sig")) != 0) {
-        json_decref(jwk);
+    return EVP_EC_gen("P-256");
+}
+
+/* SHA-256 of the key, 16 bytes of it: who has the key computes the same. */
+static bool kid_of(EVP_PKEY *key, char out[KID_ROOM])
+{
+    uint8_t hash[32];
+    unsigned char *der = NULL;
+    int len = i2d_PUBKEY(key, &der);
+    bool ok = len > 0 && EVP_Digest(der, (size_t)len, hash, NULL, EVP_sha256(), NULL) == 1;
+    OPENSSL_free(der);
+    if (ok) rs_wire_to_text(hash, KID_LEN, out);
+    return ok;
+}
+
+json_t *rs_token_publish(EVP_PKEY *key)
+{
+    uint8_t point[65];
+    size_t len = 0;
+    char kid[KID_ROOM];
+    if (!kid_of(key, kid) ||
+        EVP_PKEY_get_octet_string_param(key, OSSL_PKEY_PARAM_PUB_KEY, point, sizeof(point), &len) != 1 ||
+        len != 65)
         return NULL;
-    }
-    (void)json_object_del(jwk, "key_ops"); /* "use" says it, and survives publication */
-    return jwk;
+    return json_pack("{s:s, s:s, s:s, s:s, s:s, s:o, s:o}", "kty", "EC", "crv", "P-256", "alg", "ES256",
+                     "use", "sig", "kid", kid, "x", rs_wire_json(point + 1, COORDINATE), "y",
+                     rs_wire_json(point + 1 + COORDINATE, COORDINATE));
 }
 
 /* A member that is a text; NULL: not. */
@@ -68,37 +93,61 @@ static json_t *claims_json(const struct rs_token_claims *c)
                      measures);
 }
 
-/* Key, payload and header in, the three parts out. */
-static char *sign(const json_t *jwk, const json_t *payload)
+/* An object as a part of a token. */
+static bool encode(const json_t *object, char out[PART_TEXT])
 {
-    json_t *jws = json_object();
-    json_t *sig = json_pack("{s:{s:s, s:s, s:s}}", "protected", "alg", "ES256", "kid", text_of(jwk, "kid"),
-                            "typ", "JWT");
-    char *out = NULL;
-    if (jws != NULL && sig != NULL && json_object_set_new(jws, "payload", jose_b64_enc_dump(payload)) == 0 &&
-        jose_jws_sig(NULL, jws, sig, jwk)) {
-        const char *header = text_of(jws, "protected"), *body = text_of(jws, "payload"),
-                   *mark = text_of(jws, "signature");
-        size_t room = header == NULL || body == NULL || mark == NULL
-                          ? 0
-                          : strlen(header) + strlen(body) + strlen(mark) + 3;
-        if (room > 0 && room <= RS_TOKEN_MAX) out = malloc(room);
-        if (out != NULL) (void)snprintf(out, room, "%s.%s.%s", header, body, mark);
-    }
-    json_decref(jws);
-    json_decref(sig);
-    return out;
+    char text[PART_MAX];
+    size_t len = json_dumpb(object, text, sizeof(text), JSON_COMPACT);
+    if (len == 0 || len > sizeof(text)) return false;
+    rs_wire_to_text(text, len, out);
+    return true;
 }
 
-int rs_token_sign(const json_t *jwk, const struct rs_token_claims *claims, char **out)
+/* The two numbers of an ECDSA signature, 32 bytes each, as JWS wants them. */
+static bool raw_signature(const unsigned char *der, size_t len, uint8_t out[2 * COORDINATE])
 {
+    ECDSA_SIG *sig = d2i_ECDSA_SIG(NULL, &der, (long)len);
+    bool ok = sig != NULL && BN_bn2binpad(ECDSA_SIG_get0_r(sig), out, COORDINATE) == COORDINATE &&
+              BN_bn2binpad(ECDSA_SIG_get0_s(sig), out + COORDINATE, COORDINATE) == COORDINATE;
+    ECDSA_SIG_free(sig);
+    return ok;
+}
+
+static bool sign(EVP_PKEY *key, const char *text, char out[SIGNATURE_TEXT])
+{
+    unsigned char der[128];
+    uint8_t raw[2 * COORDINATE];
+    size_t len = sizeof(der);
+    EVP_MD_CTX *md = EVP_MD_CTX_new();
+    bool ok = md != NULL && EVP_DigestSignInit(md, NULL, EVP_sha256(), NULL, key) == 1 &&
+              EVP_DigestSign(md, der, &len, (const unsigned char *)text, strlen(text)) == 1 &&
+              raw_signature(der, len, raw);
+    EVP_MD_CTX_free(md);
+    if (ok) rs_wire_to_text(raw, sizeof(raw), out);
+    return ok;
+}
+
+int rs_token_sign(EVP_PKEY *key, const struct rs_token_claims *claims, char **out)
+{
+    char kid[KID_ROOM], first[PART_TEXT], body[PART_TEXT], mark[SIGNATURE_TEXT];
     *out = NULL;
-    if (!is_text(jwk, "alg", "ES256") || text_of(jwk, "kid") == NULL) return RESEAL_EINVAL;
+    if (!kid_of(key, kid)) return RESEAL_EINVAL;
+    json_t *header = json_pack("{s:s, s:s, s:s}", "alg", "ES256", "kid", kid, "typ", "JWT");
     json_t *payload = claims_json(claims);
-    if (payload == NULL) return RESEAL_EINVAL;
-    *out = sign(jwk, payload);
+    bool ok = header != NULL && payload != NULL && encode(header, first) && encode(payload, body) &&
+              strlen(first) + strlen(body) + SIGNATURE_TEXT + 2 < RS_TOKEN_MAX;
+    json_decref(header);
     json_decref(payload);
-    return *out == NULL ? RESEAL_ENOMEM : 0;
+    char *text = ok ? malloc(RS_TOKEN_MAX) : NULL;
+    if (text == NULL) return ok ? RESEAL_ENOMEM : RESEAL_EINVAL;
+    int n = snprintf(text, RS_TOKEN_MAX, "%s.%s", first, body);
+    if (!sign(key, text, mark)) {
+        free(text);
+        return RESEAL_EIO;
+    }
+    (void)snprintf(text + n, RS_TOKEN_MAX - (size_t)n, ".%s", mark);
+    *out = text;
+    return 0;
 }
 
 /* ---- verifying ----------------------------------------------------------------------- */

@@ -26,14 +26,16 @@ struct rs_token_claims {
     int64_t issued, not_before, expires; /* seconds since 1970 */
 };
 
-/* A new key to sign tokens with: a private JWK with kid, alg and use. NULL: no memory, no randomness. */
-json_t *rs_token_make_key(void);
-/* What may be published of it; NULL when it is no such key. */
+/* A new P-256 key to sign tokens with: NULL: no memory, no randomness. */
+EVP_PKEY *rs_token_make_key(void);
+/* What is published of it: a JWK with kid (SHA-256 of the key), alg and use. NULL: no memory. */
+json_t *rs_token_publish(EVP_PKEY *key);
+/* The members of a published JWK that count here; NULL when it is no key for ES256. */
 json_t *rs_token_public_key(const json_t *jwk);
 
-/* The id and issue of `claims` are drawn and set by the caller. *out is freed with free(). RESEAL_EINVAL,
- * RESEAL_ENOMEM. */
-RS_MUST_CHECK int rs_token_sign(const json_t *jwk, const struct rs_token_claims *claims, char **out);
+/* The private key never is a JWK: it stays where libcrypto keeps it. The id and times of `claims` are the
+ * caller's to draw and set. *out is freed with free(). RESEAL_EINVAL, RESEAL_ENOMEM. */
+RS_MUST_CHECK int rs_token_sign(EVP_PKEY *key, const struct rs_token_claims *claims, char **out);
 
 struct rs_token_rules {
     const json_t *keys; /* array of public JWKs: those of attestation services that are trusted */

@@ -227,7 +227,24 @@ int rs_tpm_endorsement(struct rs_tpm *t, struct rs_tpm_blob *pub, uint8_t *cert,
     return told(rc, why, "reading the endorsement key");
 }
 
-/* ---- keys under the storage key ------------------------------------------------------ */
+/* ---- keys under others ------------------------------------------------------------------- */
+
+static TSS2_RC start_session(struct rs_tpm *t, TPM2_SE type, ESYS_TR *session)
+{
+    const TPMT_SYM_DEF none = {.algorithm = TPM2_ALG_NULL};
+    *session = ESYS_TR_NONE;
+    return Esys_StartAuthSession(t->esys, ESYS_TR_NONE, ESYS_TR_NONE, ESYS_TR_NONE, ESYS_TR_NONE,
+                                 ESYS_TR_NONE, NULL, type, &none, TPM2_ALG_SHA256, session);
+}
+
+/* What the endorsement key wants of whoever uses it: the (empty) authorization of its hierarchy. */
+static TSS2_RC ek_session(struct rs_tpm *t, ESYS_TR *session)
+{
+    TSS2_RC rc = start_session(t, TPM2_SE_POLICY, session);
+    if (rc != TSS2_RC_SUCCESS) return rc;
+    return Esys_PolicySecret(t->esys, ESYS_TR_RH_ENDORSEMENT, *session, ESYS_TR_PASSWORD, ESYS_TR_NONE,
+                             ESYS_TR_NONE, NULL, NULL, NULL, 0, NULL, NULL);
+}
 
 static const TPM2B_PUBLIC storage_template = {
     .publicArea = {
@@ -258,51 +275,73 @@ static const TPM2B_PUBLIC ak_template = {
                                  .kdf = {.scheme = TPM2_ALG_NULL}},
     }};
 
-static TSS2_RC create_under(struct rs_tpm *t, const TPM2B_SENSITIVE_CREATE *sensitive,
+/* A parent that is loaded, and how it is authorized. */
+struct parent {
+    ESYS_TR key, session;
+    bool transient;
+};
+
+static TSS2_RC open_storage(struct rs_tpm *t, struct parent *p)
+{
+    *p = (struct parent){.session = ESYS_TR_PASSWORD, .transient = true};
+    return make_primary(t, ESYS_TR_RH_OWNER, &storage_template, &p->key);
+}
+
+/* Attestation keys are under the endorsement key: a TPM shows how often it was reset to keys of that
+ * hierarchy, and hides it from those of the owner's. */
+static TSS2_RC open_endorsement(struct rs_tpm *t, struct parent *p)
+{
+    *p = (struct parent){.session = ESYS_TR_NONE};
+    TSS2_RC rc = load_ek(t, &p->key, &p->transient);
+    return rc == TSS2_RC_SUCCESS ? ek_session(t, &p->session) : rc;
+}
+
+static void close_parent(struct rs_tpm *t, struct parent *p)
+{
+    if (p->session != ESYS_TR_PASSWORD) flush(t, &p->session);
+    drop_ek(t, &p->key, p->transient);
+}
+
+typedef TSS2_RC open_parent(struct rs_tpm *t, struct parent *p);
+
+static TSS2_RC create_under(struct rs_tpm *t, open_parent *open, const TPM2B_SENSITIVE_CREATE *sensitive,
                             const TPM2B_PUBLIC *template, struct rs_tpm_key *out)
 {
-    ESYS_TR parent;
+    struct parent parent;
     TPM2B_PUBLIC *pub = NULL;
     TPM2B_PRIVATE *priv = NULL;
-    TSS2_RC rc = make_primary(t, ESYS_TR_RH_OWNER, &storage_template, &parent);
+    TSS2_RC rc = open(t, &parent);
     if (rc == TSS2_RC_SUCCESS)
-        rc = Esys_Create(t->esys, parent, ESYS_TR_PASSWORD, ESYS_TR_NONE, ESYS_TR_NONE, sensitive, template,
+        rc = Esys_Create(t->esys, parent.key, parent.session, ESYS_TR_NONE, ESYS_TR_NONE, sensitive, template,
                          &no_data, &no_pcrs, &priv, &pub, NULL, NULL, NULL);
-    flush(t, &parent);
+    close_parent(t, &parent);
     if (rc == TSS2_RC_SUCCESS && !to_key(pub, priv, out)) rc = TSS2_ESYS_RC_GENERAL_FAILURE;
     free(pub);
     free(priv);
     return rc;
 }
 
-static TSS2_RC load_under(struct rs_tpm *t, const struct rs_tpm_key *key, ESYS_TR *out)
+static TSS2_RC load_under(struct rs_tpm *t, open_parent *open, const struct rs_tpm_key *key, ESYS_TR *out)
 {
-    ESYS_TR parent;
+    struct parent parent;
     TPM2B_PUBLIC pub;
     TPM2B_PRIVATE priv;
     *out = ESYS_TR_NONE;
     if (!from_key(key, &pub, &priv)) return TSS2_ESYS_RC_BAD_VALUE;
-    TSS2_RC rc = make_primary(t, ESYS_TR_RH_OWNER, &storage_template, &parent);
+    TSS2_RC rc = open(t, &parent);
     if (rc == TSS2_RC_SUCCESS)
-        rc = Esys_Load(t->esys, parent, ESYS_TR_PASSWORD, ESYS_TR_NONE, ESYS_TR_NONE, &priv, &pub, out);
-    flush(t, &parent);
+        rc = Esys_Load(t->esys, parent.key, parent.session, ESYS_TR_NONE, ESYS_TR_NONE, &priv, &pub, out);
+    close_parent(t, &parent);
     return rc;
 }
 
 int rs_tpm_make_ak(struct rs_tpm *t, struct rs_tpm_key *ak, char why[RS_TRUST_WHY])
 {
-    return told(create_under(t, &no_sensitive, &ak_template, ak), why, "making an attestation key");
+    return told(create_under(t, open_endorsement, &no_sensitive, &ak_template, ak), why,
+                "making an attestation key");
 }
 
 /* ---- activation ---------------------------------------------------------------------- */
-
-static TSS2_RC start_session(struct rs_tpm *t, TPM2_SE type, ESYS_TR *session)
-{
-    const TPMT_SYM_DEF none = {.algorithm = TPM2_ALG_NULL};
-    *session = ESYS_TR_NONE;
-    return Esys_StartAuthSession(t->esys, ESYS_TR_NONE, ESYS_TR_NONE, ESYS_TR_NONE, ESYS_TR_NONE,
-                                 ESYS_TR_NONE, NULL, type, &none, TPM2_ALG_SHA256, session);
-}
 
 int rs_tpm_activate(struct rs_tpm *t, const struct rs_tpm_key *ak, const struct rs_tpm_blob *blob,
                     const struct rs_tpm_blob *secret, uint8_t credential[32], char why[RS_TRUST_WHY])
@@ -316,12 +355,9 @@ int rs_tpm_activate(struct rs_tpm *t, const struct rs_tpm_key *ak, const struct 
     TSS2_RC rc = Tss2_MU_TPM2B_ID_OBJECT_Unmarshal(blob->bytes, blob->len, &a, &id);
     if (rc == TSS2_RC_SUCCESS)
         rc = Tss2_MU_TPM2B_ENCRYPTED_SECRET_Unmarshal(secret->bytes, secret->len, &b, &seed);
-    if (rc == TSS2_RC_SUCCESS) rc = load_under(t, ak, &key);
+    if (rc == TSS2_RC_SUCCESS) rc = load_under(t, open_endorsement, ak, &key);
     if (rc == TSS2_RC_SUCCESS) rc = load_ek(t, &ek, &transient);
-    if (rc == TSS2_RC_SUCCESS) rc = start_session(t, TPM2_SE_POLICY, &session);
-    if (rc == TSS2_RC_SUCCESS)
-        rc = Esys_PolicySecret(t->esys, ESYS_TR_RH_ENDORSEMENT, session, ESYS_TR_PASSWORD, ESYS_TR_NONE,
-                               ESYS_TR_NONE, NULL, NULL, NULL, 0, NULL, NULL);
+    if (rc == TSS2_RC_SUCCESS) rc = ek_session(t, &session);
     if (rc == TSS2_RC_SUCCESS)
         rc = Esys_ActivateCredential(t->esys, key, ek, ESYS_TR_PASSWORD, session, ESYS_TR_NONE, &id, &seed,
                                      &out);
@@ -399,25 +435,11 @@ int rs_tpm_quote(struct rs_tpm *t, const struct rs_tpm_key *ak, const uint8_t qu
 {
     ESYS_TR key;
     memset(out, 0, sizeof(*out));
-    TSS2_RC rc = load_under(t, ak, &key);
+    TSS2_RC rc = load_under(t, open_endorsement, ak, &key);
     if (rc == TSS2_RC_SUCCESS) rc = quote(t, key, qualifying, mask, out);
     flush(t, &key);
     if (rc == TSS2_RC_SUCCESS) rc = read_pcrs(t, mask, &out->pcrs);
     return told(rc, why, "quoting its PCRs");
-}
-
-uint32_t rs_pcr_mask(const char *list)
-{
-    uint32_t mask = 0;
-    for (const char *p = list;; p++) {
-        char *end;
-        unsigned long n = *p >= '0' && *p <= '9' ? strtoul(p, &end, 10) : RS_PCRS;
-        if (n >= RS_PCRS) return 0;
-        mask |= 1u << n;
-        if (*end == '\0') return mask;
-        if (*end != ',') return 0;
-        p = end;
-    }
 }
 
 /* ---- sealing ------------------------------------------------------------------------- */
@@ -453,7 +475,7 @@ int rs_tpm_seal(struct rs_tpm *t, uint32_t mask, const uint8_t *secret, size_t l
         template.publicArea.authPolicy = *policy;
         sensitive.sensitive.data.size = (uint16_t)len;
         memcpy(sensitive.sensitive.data.buffer, secret, len);
-        rc = create_under(t, &sensitive, &template, sealed);
+        rc = create_under(t, open_storage, &sensitive, &template, sealed);
         rs_wipe(&sensitive, sizeof(sensitive));
     }
     free(policy);
@@ -465,7 +487,7 @@ int rs_tpm_unseal(struct rs_tpm *t, uint32_t mask, const struct rs_tpm_key *seal
 {
     ESYS_TR key = ESYS_TR_NONE, session = ESYS_TR_NONE;
     TPM2B_SENSITIVE_DATA *out = NULL;
-    TSS2_RC rc = load_under(t, sealed, &key);
+    TSS2_RC rc = load_under(t, open_storage, sealed, &key);
     if (rc == TSS2_RC_SUCCESS) rc = pcr_policy(t, TPM2_SE_POLICY, mask, &session);
     if (rc == TSS2_RC_SUCCESS) rc = Esys_Unseal(t->esys, key, session, ESYS_TR_NONE, ESYS_TR_NONE, &out);
     flush(t, &session);

@@ -51,7 +51,4 @@ RS_MUST_CHECK int rs_tpm_seal(struct rs_tpm *t, uint32_t mask, const uint8_t *se
 RS_MUST_CHECK int rs_tpm_unseal(struct rs_tpm *t, uint32_t mask, const struct rs_tpm_key *sealed,
                                 uint8_t *secret, size_t room, size_t *len, char why[RS_TRUST_WHY]);
 
-/* "0,7,14" as a mask; 0: no list of PCRs, or an empty one. */
-uint32_t rs_pcr_mask(const char *list);
-
 #endif

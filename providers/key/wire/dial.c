@@ -118,7 +118,7 @@ static int listen_on(const struct addrinfo *a)
     return -err;
 }
 
-static uint16_t port_of(int fd)
+uint16_t rs_wire_port(int fd)
 {
     struct sockaddr_storage a = {0};
     socklen_t len = sizeof(a);
@@ -150,6 +150,6 @@ int rs_wire_listen(const char *address, uint16_t *port, struct rs_wire_error *er
         (void)rs_wire_fail(error, RS_WIRE_BAD_SETUP, "cannot listen on %.100s: %s", address, strerror(-fd));
         return RESEAL_EIO;
     }
-    *port = port_of(fd);
+    *port = rs_wire_port(fd);
     return fd;
 }

@@ -20,6 +20,9 @@ RS_MUST_CHECK int rs_wire_dial(const struct rs_wire_address *server, uint64_t de
  * RESEAL_EIO, with *error filled. *port is the one taken. */
 RS_MUST_CHECK int rs_wire_listen(const char *address, uint16_t *port, struct rs_wire_error *error);
 
+/* The port that a listening socket has. */
+uint16_t rs_wire_port(int fd);
+
 /* Splits "HOST:PORT" or "HOST" (`otherwise` then); false: neither. */
 RS_MUST_CHECK bool rs_wire_split(const char *address, uint16_t otherwise, char host[RS_WIRE_HOST_MAX],
                                  uint16_t *port);
