@@ -16,6 +16,7 @@ hosts=(a b c)
 declare -A host_pids=()
 cleanup() {
     local status=$? h
+    set +e
     for h in "${!host_pids[@]}"; do kill -TERM "${host_pids[$h]}" 2>/dev/null || true; done
     for h in "${!host_pids[@]}"; do wait "${host_pids[$h]}" 2>/dev/null || true; done
     for h in "${hosts[@]}"; do ip netns del "rs$id$h" 2>/dev/null || true; done

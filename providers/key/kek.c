@@ -298,7 +298,6 @@ static void hand_out(struct rs_keyd *d, struct rs_kek_request *r, int status, co
                      const char *why)
 {
     if (r->wants == NULL) audit(d, &r->who, r->make, kek->provider, kek->key, status, false);
-    if (r->make && status == 0) rs_tenants_key_made(d, r->who.tenant, kek->provider, kek->key);
     while (r->wants != NULL) {
         struct want *w = r->wants;
         r->wants = w->next;

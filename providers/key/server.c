@@ -57,11 +57,12 @@ void rs_keyd_unwatch(struct rs_keyd *d, struct rs_watch *w)
 
 /* What is to be done from time to time: milliseconds until it must be called again, -1: never. */
 static int (*const ticks[])(struct rs_keyd *d) = {
-    rs_orders_tick,
-    rs_tasks_tick,
     rs_kek_tick,
     rs_webhooks_tick,
     rs_hosts_tick,
+    /* Last: they start what the others ask for. */
+    rs_orders_tick,
+    rs_tasks_tick,
 };
 
 static int tick(struct rs_keyd *d)

@@ -237,3 +237,47 @@ uint8_t *file_bytes(const char *path, size_t *len)
     *len = (size_t)st.st_size;
     return bytes;
 }
+
+/* ---- named requests --------------------------------------------------------------------- */
+
+int keyd_connect_as(const struct keyd *k, uid_t uid)
+{
+    must(seteuid(uid) == 0, "seteuid"); /* the socket keeps whom the kernel saw connecting */
+    int sock = keyd_connect(k);
+    must(seteuid(0) == 0, "seteuid");
+    return sock;
+}
+
+static json_t *json_of(int fd)
+{
+    struct stat st;
+    must(fstat(fd, &st) == 0, "fstat");
+    char *text = calloc(1, (size_t)st.st_size + 1);
+    must(text != NULL && rs_pread_full(fd, text, (size_t)st.st_size, 0) == 0, "read");
+    json_t *reply = json_loads(text, 0, NULL);
+    free(text);
+    must(json_is_object(reply), "the reply is no object");
+    return reply;
+}
+
+int keyd_ask(int sock, const char *method, json_t *args, const int *fds, unsigned nfds, json_t **reply,
+             int *out)
+{
+    struct rs_msg m;
+    int all[RS_MSG_FDS];
+    json_t *request = json_pack("{s:s, s:o}", "method", method, "args", args != NULL ? args : json_object());
+    char *text = request != NULL ? json_dumps(request, JSON_COMPACT) : NULL;
+    must(text != NULL, "request");
+    all[0] = rs_msg_text_fd(text, strlen(text));
+    for (unsigned i = 0; i < nfds; i++) all[i + 1] = fds[i];
+    must(rs_msg_send(sock, RS_MSG_RPC, 0, NULL, 0, all, nfds + 1, 0) == 0, method);
+    must(rs_msg_recv(sock, &m, 0) == 0 && m.header.type == (RS_MSG_RPC | RS_MSG_REPLY) && m.nfds >= 1,
+         method);
+    close(all[0]);
+    free(text);
+    json_decref(request);
+    if (reply != NULL) *reply = json_of(m.fds[0]);
+    if (out != NULL) *out = rs_msg_take_fd(&m, 1);
+    rs_msg_close_fds(&m);
+    return m.header.status;
+}

@@ -10,6 +10,7 @@
 
 #include "providers/key/internal.h"
 
+#include <jansson.h>
 #include <sys/types.h>
 
 struct keyd {
@@ -64,6 +65,14 @@ reseal_key keyd_revoked(const struct keyd *k);
 
 /* The text of STATUS or POLICY; freed by the caller. */
 char *keyd_text(int sock, uint16_t type);
+
+/* A connection that said hello as another user; root only. */
+int keyd_connect_as(const struct keyd *k, uid_t uid);
+
+/* A request by name: the status of the reply. Takes `args` (NULL: none). *reply (NULL: not wanted) and *out,
+ * a descriptor or -1, are the caller's. */
+int keyd_ask(int sock, const char *method, json_t *args, const int *fds, unsigned nfds, json_t **reply,
+             int *out);
 
 /* Runs a program and waits; its exit code. Output goes to /dev/null. Skips the test (77) when it is not
  * installed. */

@@ -76,6 +76,7 @@ keyd_pid() {
 
 kmip_cleanup() {
     status=$?
+    set +e # the status is handed on below
     trap - EXIT
     for port in "${!kmip_pids[@]}"; do kmip_kill "$port"; done
     (exit $status)
