@@ -6,9 +6,13 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/capability.h>
+#include <linux/filter.h>
 #include <linux/landlock.h>
+#include <linux/seccomp.h>
 #include <sched.h>
 #include <seccomp.h>
+#include <stdlib.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
@@ -143,11 +147,8 @@ static int allow(scmp_filter_ctx filter, int call)
     return r;
 }
 
-int rs_sandbox_calls(struct rs_protections *p, const char *const *names)
+static int fill(scmp_filter_ctx filter, const char *const *names)
 {
-    if (RS_SANITIZED) return 0;
-    scmp_filter_ctx filter = seccomp_init(SCMP_ACT_ERRNO(EPERM));
-    if (filter == NULL) return RESEAL_EIO;
     int r = 0;
     for (; *names != NULL && r == 0; names++) {
         int call = seccomp_syscall_resolve_name(*names);
@@ -156,10 +157,48 @@ int rs_sandbox_calls(struct rs_protections *p, const char *const *names)
     /* Threads, no processes. The C library falls back from clone3, whose flags a filter cannot see. */
     const struct scmp_arg_cmp thread = SCMP_A0(SCMP_CMP_MASKED_EQ, CLONE_THREAD, CLONE_THREAD);
     if (r == 0) r = seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(clone), 1, thread);
-    if (r == 0) r = seccomp_rule_add(filter, SCMP_ACT_ERRNO(ENOSYS), SCMP_SYS(clone3), 0);
-    if (r == 0) r = seccomp_load(filter);
+    return r != 0 ? r : seccomp_rule_add(filter, SCMP_ACT_ERRNO(ENOSYS), SCMP_SYS(clone3), 0);
+}
+
+/* The filter's code goes through a file, as the library gives it. */
+static int export(scmp_filter_ctx filter, struct rs_call_filter *out)
+{
+    struct stat st;
+    RS_CLOSE int fd = memfd_create("filter", MFD_CLOEXEC);
+    if (fd < 0 || seccomp_export_bpf(filter, fd) != 0 || fstat(fd, &st) != 0) return RESEAL_EIO;
+    out->len = (size_t)st.st_size;
+    out->code = malloc(out->len);
+    if (out->code == NULL) return RESEAL_ENOMEM;
+    return rs_pread_full(fd, out->code, out->len, 0) == 0 ? 0 : RESEAL_EIO;
+}
+
+int rs_sandbox_calls_make(const char *const *names, struct rs_call_filter *out)
+{
+    *out = (struct rs_call_filter){0};
+    scmp_filter_ctx filter = seccomp_init(SCMP_ACT_ERRNO(EPERM));
+    if (filter == NULL) return RESEAL_EIO;
+    int r = fill(filter, names) == 0 ? export(filter, out) : RESEAL_EIO;
     seccomp_release(filter);
-    p->seccomp = r == 0;
-    /* A kernel without seccomp (EINVAL) is reported, not an error. */
-    return r == 0 || r == -EINVAL ? 0 : RESEAL_EIO;
+    return r;
+}
+
+int rs_sandbox_calls_load(struct rs_protections *p, const struct rs_call_filter *filter)
+{
+    if (RS_SANITIZED) return 0;
+    struct sock_fprog program = {.len = (unsigned short)(filter->len / sizeof(struct sock_filter)),
+                                 .filter = filter->code};
+    if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0) return RESEAL_EIO;
+    p->seccomp = syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &program) == 0;
+    /* A kernel without seccomp is reported, not an error. */
+    return p->seccomp || errno == EINVAL || errno == ENOSYS ? 0 : RESEAL_EIO;
+}
+
+int rs_sandbox_calls(struct rs_protections *p, const char *const *names)
+{
+    struct rs_call_filter filter;
+    if (RS_SANITIZED) return 0;
+    int r = rs_sandbox_calls_make(names, &filter);
+    if (r == 0) r = rs_sandbox_calls_load(p, &filter);
+    free(filter.code);
+    return r;
 }

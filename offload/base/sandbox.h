@@ -79,4 +79,12 @@ RS_MUST_CHECK int rs_sandbox_files(struct rs_protections *p, const struct rs_pat
  */
 RS_MUST_CHECK int rs_sandbox_calls(struct rs_protections *p, const char *const *names);
 
+/* The same in two steps, for who confines many processes alike: the filter is made once. */
+struct rs_call_filter {
+    void *code;
+    size_t len; /* bytes */
+};
+RS_MUST_CHECK int rs_sandbox_calls_make(const char *const *names, struct rs_call_filter *out);
+RS_MUST_CHECK int rs_sandbox_calls_load(struct rs_protections *p, const struct rs_call_filter *filter);
+
 #endif

@@ -15,20 +15,42 @@
 #define LARGE ((size_t)512 << 10)
 #define FRONT RS_KEYMEM_ALIGN
 
-static void *large_alloc(size_t len)
+/* In front of what does not lie in the arena. */
+struct front {
+    size_t len;
+    size_t kind; /* LARGE_KIND or TABLE_KIND */
+};
+#define LARGE_KIND ((size_t)0x4c415247)
+#define TABLE_KIND ((size_t)0x5441424c)
+
+static bool tables; /* between rs_keymem_hook_tables() and rs_keymem_hook_openssl() */
+
+static struct front front_of(const void *p)
 {
-    if (len > SIZE_MAX / 4) return NULL;
-    uint8_t *map = rs_scratch_map(len + FRONT, NULL);
-    if (map == NULL) return NULL;
-    memcpy(map, &len, sizeof(len));
-    return map + FRONT;
+    struct front f;
+    memcpy(&f, (const uint8_t *)p - FRONT, sizeof(f));
+    if (f.kind != LARGE_KIND && f.kind != TABLE_KIND) abort();
+    return f;
 }
 
-static size_t large_len(const void *p)
+static void *outside_alloc(size_t len, size_t kind)
 {
-    size_t len;
-    memcpy(&len, (const uint8_t *)p - FRONT, sizeof(len));
-    return len;
+    if (len > SIZE_MAX / 4) return NULL;
+    uint8_t *at = kind == LARGE_KIND ? rs_scratch_map(len + FRONT, NULL) : malloc(len + FRONT);
+    if (at == NULL) return NULL;
+    const struct front f = {len, kind};
+    memcpy(at, &f, sizeof(f));
+    return at + FRONT;
+}
+
+static void outside_free(void *p)
+{
+    struct front f = front_of(p);
+    uint8_t *at = (uint8_t *)p - FRONT;
+    if (f.kind == LARGE_KIND)
+        rs_scratch_unmap(at, f.len + FRONT);
+    else
+        free(at);
 }
 
 /*
@@ -77,7 +99,8 @@ static void *hook_malloc(size_t len, const char *file, int line)
 {
     (void)file, (void)line;
     if (len == 0) return NULL;
-    return len < LARGE ? small_alloc(len) : large_alloc(len);
+    if (tables) return outside_alloc(len, TABLE_KIND);
+    return len < LARGE ? small_alloc(len) : outside_alloc(len, LARGE_KIND);
 }
 
 static void hook_free(void *p, const char *file, int line)
@@ -86,12 +109,12 @@ static void hook_free(void *p, const char *file, int line)
     if (p == NULL || rs_keymem_owns(p))
         small_free(p);
     else
-        rs_scratch_unmap((uint8_t *)p - FRONT, large_len(p) + FRONT);
+        outside_free(p);
 }
 
 static void *hook_realloc(void *p, size_t len, const char *file, int line)
 {
-    bool small = p == NULL || rs_keymem_owns(p);
+    bool small = p != NULL && rs_keymem_owns(p);
     if (len == 0) {
         hook_free(p, file, line);
         return NULL;
@@ -99,14 +122,26 @@ static void *hook_realloc(void *p, size_t len, const char *file, int line)
     if (small && len < LARGE) return rs_keymem_realloc(p, len);
     void *q = hook_malloc(len, file, line);
     if (q == NULL || p == NULL) return q;
-    memcpy(q, p, RS_MIN(len, small ? rs_keymem_len(p) : large_len(p)));
+    memcpy(q, p, RS_MIN(len, small ? rs_keymem_len(p) : front_of(p).len));
     hook_free(p, file, line);
     return q;
+}
+
+int rs_keymem_hook_tables(void)
+{
+    if (CRYPTO_set_mem_functions(hook_malloc, hook_realloc, hook_free) != 1) return RESEAL_EBUSY;
+    tables = true;
+    return 0;
 }
 
 int rs_keymem_hook_openssl(void)
 {
     if (rs_keymem_kind() == RS_KEYMEM_NONE) return RESEAL_EINVAL;
+    if (tables) {
+        tables = false;
+        keeps = true;
+        return 0;
+    }
     if (CRYPTO_set_mem_functions(hook_malloc, hook_realloc, hook_free) != 1) return RESEAL_EBUSY;
     keeps = true;
     return 0;

@@ -15,4 +15,12 @@
  */
 RS_MUST_CHECK int rs_keymem_hook_openssl(void);
 
+/*
+ * For a process that forks others, has no key, and never will have one: libcrypto allocates in ordinary
+ * memory, to build its tables of algorithms once. A child calls rs_keymem_init() and
+ * rs_keymem_hook_openssl(): what is allocated from then on lies in key memory. Nothing that holds a secret
+ * may be made before, random numbers included. 0, RESEAL_EBUSY.
+ */
+RS_MUST_CHECK int rs_keymem_hook_tables(void);
+
 #endif

@@ -3,19 +3,25 @@
 
 #include "offload/base/keymem.h"
 #include "offload/base/sandbox.h"
+#include "providers/crypto/derive.h"
 #include "providers/crypto/openssl_memory.h"
+#include "providers/key/luks.h"
 
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
+#include <stdio.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <libcryptsetup.h>
 #include <openssl/crypto.h>
+#include <openssl/evp.h>
 
 /* What a pass phrase derivation may cost: argon2 of a LUKS2 header may ask for up to 4 GiB. */
 #define CHILD_MEMORY ((rlim_t)5 << 30)
@@ -143,15 +149,18 @@ static const struct rs_path network_paths[] = {
     {NULL, 0},
 };
 
-static int confine_calls(struct rs_protections *p, enum rs_task_place place)
+/* Of RS_TASK_CLOSED and RS_TASK_NETWORK; made once, in the nursery. */
+static struct rs_call_filter filters[2];
+
+static int make_filters(void)
 {
     const char *all[RS_ARRAY_LEN(child_calls) + RS_ARRAY_LEN(network_calls)];
     unsigned n = 0;
     for (unsigned i = 0; child_calls[i] != NULL; i++) all[n++] = child_calls[i];
-    for (unsigned i = 0; place == RS_TASK_NETWORK && network_calls[i] != NULL; i++)
-        all[n++] = network_calls[i];
+    for (unsigned i = 0; network_calls[i] != NULL; i++) all[n++] = network_calls[i];
     all[n] = NULL;
-    return rs_sandbox_calls(p, all);
+    int r = rs_sandbox_calls_make(child_calls, &filters[RS_TASK_CLOSED]);
+    return r != 0 ? r : rs_sandbox_calls_make(all, &filters[RS_TASK_NETWORK]);
 }
 
 static int confine(unsigned deadline_s, enum rs_task_place place)
@@ -169,7 +178,7 @@ static int confine(unsigned deadline_s, enum rs_task_place place)
     rs_sandbox_capabilities(&p, 0);
     int r = rs_sandbox_files(&p, network ? network_paths : closed_paths,
                              RS_SANDBOX_SCOPE_SIGNALS | (network ? RS_SANDBOX_CONNECT_TCP : 0));
-    return r != 0 ? r : confine_calls(&p, place);
+    return r != 0 ? r : rs_sandbox_calls_load(&p, &filters[place]);
 }
 
 static int send_birth(int op)
@@ -187,7 +196,6 @@ static void grow_up(int op, unsigned deadline_s, enum rs_task_place place)
     if (getppid() != parent) _exit(2); /* it died before that */
     (void)alarm(deadline_s);
     if (rs_keymem_init(0) != 0 || rs_keymem_hook_openssl() != 0) _exit(2);
-    if (OPENSSL_init_crypto(OPENSSL_INIT_NO_LOAD_CONFIG, NULL) != 1) _exit(2);
     if (send_birth(op) != 0 || confine(deadline_s, place) != 0) _exit(2);
 }
 
@@ -230,6 +238,48 @@ static bool is_order(const struct rs_msg *m)
                             (h->type == RS_MSG_TASK && h->length == sizeof(struct rs_task_order)));
 }
 
+/* Libcryptsetup has tables of its own, which are filled when it first makes or reads a header: one of
+ * nothing. */
+static void warm_cryptsetup(void)
+{
+    const struct crypt_pbkdf_type once = {
+        .type = CRYPT_KDF_PBKDF2, .hash = "sha256", .iterations = 1000, .flags = CRYPT_PBKDF_NO_BENCHMARK};
+    struct crypt_params_luks1 params = {.hash = "sha256"};
+    struct crypt_device *cd = NULL;
+    char path[32];
+    RS_CLOSE int fd = memfd_create("nothing", MFD_CLOEXEC);
+    (void)snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+    rs_luks_quiet();
+    if (fd < 0 || ftruncate(fd, 4 << 20) != 0 || crypt_init(&cd, path) != 0) return;
+    if (crypt_set_pbkdf_type(cd, &once) == 0)
+        (void)crypt_format(cd, CRYPT_LUKS1, "aes", "xts-plain64", NULL, NULL, 64, &params);
+    crypt_free(cd);
+}
+
+/*
+ * What every child would do anew, and takes milliseconds: libcrypto's tables of algorithms, which are no
+ * secret and may be shared. No random numbers are drawn: their state is made in each child, in its key
+ * memory.
+ */
+static int warm_libraries(void)
+{
+    static const uint8_t key[64] = {1};
+    uint8_t out[64];
+    int n = 0;
+    EVP_CIPHER_CTX *ctx = NULL;
+    int r = rs_keymem_hook_tables();
+    if (r != 0) return r;
+    bool ok = OPENSSL_init_crypto(OPENSSL_INIT_NO_LOAD_CONFIG, NULL) == 1 &&
+              (ctx = EVP_CIPHER_CTX_new()) != NULL &&
+              EVP_DecryptInit_ex(ctx, EVP_aes_256_xts(), NULL, key, key + 32) == 1 &&
+              EVP_DecryptUpdate(ctx, out, &n, key, 32) == 1 &&
+              PKCS5_PBKDF2_HMAC("x", 1, key, 16, 1, EVP_sha256(), 32, out) == 1 &&
+              rs_hkdf(key, 32, key, 16, "warm", out, 32) == 0;
+    EVP_CIPHER_CTX_free(ctx);
+    warm_cryptsetup();
+    return ok ? 0 : RESEAL_EIO;
+}
+
 static RS_NORETURN void nursery(int sock)
 {
     struct rs_protections p = {0};
@@ -241,6 +291,7 @@ static RS_NORETURN void nursery(int sock)
     rs_sandbox_process(&p);
     /* The C library loads it when a thread ends (argon2 has threads), which a child may not. */
     (void)dlopen("libgcc_s.so.1", RTLD_NOW);
+    if (warm_libraries() != 0 || make_filters() != 0) _exit(2);
     for (;;) {
         int r = rs_msg_recv(sock, &msg, 0);
         if (r == RESEAL_EIO || r == RESEAL_ENOSERVICE) _exit(0);
