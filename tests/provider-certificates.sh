@@ -12,6 +12,34 @@ service_start </dev/null >"$work/reseald.log" 2>&1
 old=$(keyd_pid)
 reseal provider add vault --server "127.0.0.1:$port" --ca "$pki/ca.crt" --cert "$pki/alice.crt" --key "$pki/alice.key" --timeout 30 >/dev/null
 alices=$(reseal key make)
+
+# A certificate is confirmed at a terminal, once.
+on_terminal() { # on_terminal ANSWER COMMAND
+    /usr/bin/python3 -c '
+import os, pty, sys
+pid, fd = pty.fork()
+if pid == 0: os.execvp("sh", ["sh", "-c", sys.argv[2]])
+said, answered = b"", False
+while True:
+    try: more = os.read(fd, 4096)
+    except OSError: break
+    if not more: break
+    said += more
+    if b"Type yes" in said and not answered:
+        answered = True
+        os.write(fd, sys.argv[1].encode() + b"\n")
+sys.stdout.write(said.decode())
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))' "$@"
+}
+add="reseal provider add asked --server 127.0.0.1:$port --cert '$pki/alice.crt' --key '$pki/alice.key' --timeout 30"
+code=0
+on_terminal no "$add" >"$work/out" || code=$?
+[ $code -eq 3 ] && grep -q 'CN=localhost' "$work/out" && grep -q 'nothing was changed' "$work/out" || fail "exit code $code: $(cat "$work/out")"
+refused 4 "there is no key provider 'asked'" reseal provider test asked
+on_terminal yes "$add" >"$work/out" || fail "$(cat "$work/out")"
+reseal provider test asked >/dev/null
+on_terminal yes 'reseal provider trust asked' >"$work/out" || fail "$(cat "$work/out")"
+grep -q 'trusted already' "$work/out" || fail "it is asked again: $(cat "$work/out")"
 reseal key forget >/dev/null
 
 reseal provider certificate vault --cert "$pki/bob.crt" --key "$pki/bob.key" >"$work/out"
