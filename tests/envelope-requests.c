@@ -101,6 +101,36 @@ static void one_file_is_not_taken_for_another(void **state)
     close(envelope);
 }
 
+static void from_bundle_to_bundle(void **state)
+{
+    (void)state;
+    int plain = pattern_file(3000001, 3);
+    json_t *args =
+        json_pack("{s:s, s:s, s:{s:s}}", "bundle", bundle, "aad", "nvram", "attributes", "x-Name", "vm");
+    int envelope = seal(args, plain);
+    const int fds[3] = {envelope, empty(), plain};
+    args = json_pack("{s:s, s:s, s:s}", "bundle", bundle, "to", other_bundle, "aad", "nvram");
+    json_decref(call_works(c.r, "file.rewrap", args, fds, 2, NULL));
+    opens(json_pack("{s:s, s:s}", "bundle", other_bundle, "aad", "nvram"), fds[1], plain);
+    refused(json_pack("{s:s, s:s}", "bundle", bundle, "aad", "nvram"), fds[1], RESEAL_EKEYBAD, "another key");
+    json_t *about = call_works(c.r, "file.describe", NULL, &fds[1], 1, NULL);
+    assert_string_equal(call_text(json_object_get(about, "attributes"), "x-Name"), "vm");
+    json_decref(about);
+    /* What does not open is not sealed anew. */
+    const int again[2] = {envelope, empty()};
+    args = json_pack("{s:s, s:s}", "bundle", other_bundle, "to", bundle);
+    call_refused(c.r, "file.rewrap", args, again, 2, RESEAL_EKEYBAD, "another key");
+    args = json_pack("{s:s, s:s}", "bundle", bundle, "to", "nothing at all");
+    call_refused(c.r, "file.rewrap", args, again, 2, RESEAL_EFORMAT, "");
+    args = json_pack("{s:s, s:s}", "bundle", bundle, "to", "phrase");
+    call_refused(c.r, "file.rewrap", args, fds, 3, RESEAL_EINVAL, "to another");
+    assert_int_equal(length_of(again[1]), 0);
+    close(again[1]);
+    close(fds[1]);
+    close(plain);
+    close(envelope);
+}
+
 static void a_bundle_that_is_none_is_told(void **state)
 {
     (void)state;
@@ -259,6 +289,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_bundle_opens_what_it_sealed),
         cmocka_unit_test(one_file_is_not_taken_for_another),
+        cmocka_unit_test(from_bundle_to_bundle),
         cmocka_unit_test(a_bundle_that_is_none_is_told),
         cmocka_unit_test(the_host_s_key),
         cmocka_unit_test(arguments_that_cannot_be_are_refused),

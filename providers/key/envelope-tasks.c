@@ -35,14 +35,18 @@ static const char *kind_of(const char *info)
     return strcmp(info, RS_KEYINFO_PHRASE) == 0 ? "phrase" : "other";
 }
 
+/* The file key of the bundle with this lock. */
+static int bundle_key(struct rs_task *t, const char *lock, const char *secret, uint8_t key[RS_ENVELOPE_KEY])
+{
+    const struct rs_secret *kek = rs_secrets_find(t->secrets, secret);
+    if (kek == NULL || kek->len != RS_HOME_KEK_LEN) return RESEAL_ENOKEY;
+    return rs_bundle_open(json_object_get(t->args, lock), kek->bytes, key, t->why, sizeof(t->why));
+}
+
 /* The kept key that `info` names. */
 static int kept_key(struct rs_task *t, const char *info, uint8_t key[RS_ENVELOPE_KEY])
 {
-    if (strcmp(info, RS_KEYINFO_BUNDLE) == 0) {
-        const struct rs_secret *kek = rs_secrets_find(t->secrets, "kek");
-        if (kek == NULL || kek->len != RS_HOME_KEK_LEN) return RESEAL_ENOKEY;
-        return rs_bundle_open(json_object_get(t->args, "lock"), kek->bytes, key, t->why, sizeof(t->why));
-    }
+    if (strcmp(info, RS_KEYINFO_BUNDLE) == 0) return bundle_key(t, "lock", "kek", key);
     const char *id = info + sizeof(RS_KEYINFO_HOST) - 1;
     const struct rs_secret *host = rs_secrets_find(t->secrets, id);
     if (host == NULL || host->len != RS_ENVELOPE_KEY)
@@ -255,15 +259,20 @@ static int copy_attributes(const struct rs_envelope *from, struct rs_envelope *t
     return 0;
 }
 
-static int phrase_header(struct rewrap *w, const struct rs_envelope *from)
+/* The header to come, and its file's key. */
+static int new_header(struct rewrap *w, const struct rs_envelope *from)
 {
+    bool bundle = strcmp(text_of(w->t, "to"), "bundle") == 0;
     rs_envelope_new(&w->header);
-    int r = rs_envelope_put_text(&w->header, RS_ENVELOPE_KEY_INFO, RS_KEYINFO_PHRASE);
-    if (r == 0) r = rs_envelope_put_phrase(&w->header);
+    int r = rs_envelope_put_text(&w->header, RS_ENVELOPE_KEY_INFO,
+                                 bundle ? RS_KEYINFO_BUNDLE : RS_KEYINFO_PHRASE);
+    if (r == 0) r = bundle ? rs_envelope_put_salt(&w->header) : rs_envelope_put_phrase(&w->header);
     if (r == 0) r = copy_attributes(from, &w->header);
     if (r == RESEAL_ESPACE)
-        return rs_task_fail(w->t, r, "its attributes leave no room for those of a pass phrase");
-    return r != 0 ? r : phrase_key(w->t, &w->header, w->t->fds[2], w->key);
+        return rs_task_fail(w->t, r, "its attributes leave no room for those of the new key");
+    if (r != 0 || !bundle) return r != 0 ? r : phrase_key(w->t, &w->header, w->t->fds[2], w->key);
+    r = bundle_key(w->t, "to_lock", "to_kek", w->key);
+    return r != 0 ? r : rs_envelope_file_key(&w->header, w->key, w->key);
 }
 
 static int reseal_piece(void *arg, const uint8_t *text, size_t len)
@@ -282,7 +291,7 @@ static int run_rewrap(struct rs_task *t)
     w->t = t;
     int r = load(t, f);
     if (r == 0) r = opening_key(t, &f->header, key);
-    if (r == 0) r = phrase_header(w, &f->header);
+    if (r == 0) r = new_header(w, &f->header);
     if (r == 0) r = open_into(t, f, key, reseal_piece, w);
     if (r == 0 && w->s == NULL) r = begin(t, &w->header, w->key, &w->s); /* an empty text */
     if (r == 0) r = cannot_write(t, rs_envelope_seal_end(w->s));

@@ -11,7 +11,7 @@
  *   reseal:phrase    a pass phrase
  *
  * Secrets: the keys of the host, each under its ID; or "kek", which opens the lock in args["lock"] of a
- * bundle.
+ * bundle, and "to_kek" for args["to_lock"].
  */
 
 #include "providers/key/task.h"
@@ -29,7 +29,8 @@ RS_MUST_CHECK bool rs_file_attribute_ok(const char *name);
 extern const struct rs_task_kind rs_task_file_seal;
 /* args {"key": "host", "bundle" or "phrase", "lock", "aad"} -> {"bytes"} */
 extern const struct rs_task_kind rs_task_file_open;
-/* args {"key": "host"} -> {"bytes"}: the same text, sealed with the pass phrase */
+/* args {"key": "host" or "bundle", "to": "phrase" or "bundle", "lock", "to_lock", "aad"} -> {"bytes"}: the
+ * same text under another key */
 extern const struct rs_task_kind rs_task_file_rewrap;
 /* -> {"keyInfo", "key": "host", "bundle", "phrase" or "other", "cipher", "size": of the file, "attributes"}
  */

@@ -20,9 +20,15 @@
 
 struct job {
     const struct rs_task_kind *task;
-    json_t *args; /* of the task */
+    json_t *args;              /* of the task */
+    struct rs_secrets secrets; /* of the task: KEKs */
+    const char *bundles[2];    /* whose KEKs are asked for, one after the other; texts of the call */
+    unsigned nbundles, asked;
     char object[OBJECT_MAX];
 };
+
+/* What the first bundle and the second are to the task. */
+static const char *const lock_names[] = {"lock", "to_lock"}, *const kek_names[] = {"kek", "to_kek"};
 
 static struct rs_who who_of(const struct rs_rpc *call)
 {
@@ -43,6 +49,7 @@ static void drop_job(struct rs_rpc *call)
 {
     struct job *j = call->state;
     json_decref(j->args);
+    rs_secrets_free(&j->secrets);
     free(j);
 }
 
@@ -131,18 +138,20 @@ static void with_host_key(struct rs_rpc *call)
     rs_secrets_free(&keys);
 }
 
+static void next_bundle(struct rs_rpc *call);
+
 static void with_kek(struct rs_keyd *d, void *arg, int status, const struct rs_kek *kek, const char *why)
 {
     struct rs_rpc *call = arg;
-    struct rs_secrets secrets = {0};
+    struct job *j = call->state;
     (void)d;
     int r = status;
-    if (r == 0) r = rs_secrets_put(&secrets, "kek", kek->bytes, RS_KEK_LEN);
+    if (r == 0) r = rs_secrets_put(&j->secrets, kek_names[j->asked], kek->bytes, RS_KEK_LEN);
+    j->asked++;
     if (r == 0)
-        work(call, &secrets);
+        next_bundle(call);
     else
         rs_rpc_fail(call, r, "%s", status != 0 ? why : reseal_strerror(r));
-    rs_secrets_free(&secrets);
 }
 
 static void bundle_read(struct rs_keyd *d, void *arg, struct rs_task_answer *answer)
@@ -150,33 +159,48 @@ static void bundle_read(struct rs_keyd *d, void *arg, struct rs_task_answer *ans
     struct rs_rpc *call = arg;
     struct job *j = call->state;
     struct rs_who who = who_of(call);
-    const char *provider = json_string_value(json_object_get(answer->result, "provider"));
-    const char *key = json_string_value(json_object_get(answer->result, "key"));
     if (answer->status != 0) {
         rs_rpc_fail_as(call, answer);
         return;
     }
-    if (provider == NULL || key == NULL || strlen(provider) >= RS_PROVIDER_NAME_MAX ||
-        strlen(key) >= RS_KEY_ID_MAX) {
+    json_t *lock = json_deep_copy(answer->result);
+    const char *provider = json_string_value(json_object_get(lock, "provider"));
+    const char *key = json_string_value(json_object_get(lock, "key"));
+    bool ok = provider != NULL && key != NULL && strlen(provider) < RS_PROVIDER_NAME_MAX &&
+              strlen(key) < RS_KEY_ID_MAX;
+    if (!ok) {
+        json_decref(lock);
         rs_rpc_fail(call, RESEAL_EFORMAT, "bundle: names no key provider and key");
         return;
     }
     (void)snprintf(j->object, sizeof(j->object), "kek:%s/%s", provider, key);
-    if (set(call, "lock", json_deep_copy(answer->result)) &&
-        set(call, "keyInfo", json_string(RS_KEYINFO_BUNDLE)))
-        rs_kek_get(d, &who, json_string_value(json_object_get(json_object_get(j->args, "lock"), "provider")),
-                   json_string_value(json_object_get(json_object_get(j->args, "lock"), "key")), NULL,
-                   with_kek, call);
+    /* It lives in the arguments from here on, and the two texts with it. */
+    if (set(call, lock_names[j->asked], lock)) rs_kek_get(d, &who, provider, key, NULL, with_kek, call);
 }
 
-static void with_bundle(struct rs_rpc *call, const char *bundle)
+/* Asks for the KEK of the bundle whose turn it is; then for the work. */
+static void next_bundle(struct rs_rpc *call)
 {
-    json_t *args = json_pack("{ss}", "text", bundle);
+    struct job *j = call->state;
+    if (j->asked == j->nbundles) {
+        if (set(call, "keyInfo", json_string(RS_KEYINFO_BUNDLE))) work(call, &j->secrets);
+        return;
+    }
+    json_t *args = json_pack("{ss}", "text", j->bundles[j->asked]);
     int r = args != NULL ? rs_task_start(call->d, &rs_task_home_lock, call->client->uid, args, NULL, NULL, 0,
                                          bundle_read, call)
                          : RESEAL_ENOMEM;
     json_decref(args);
     if (r != 0) rs_rpc_fail(call, r, NULL);
+}
+
+static void with_bundles(struct rs_rpc *call, const char *bundle, const char *to)
+{
+    struct job *j = call->state;
+    j->bundles[0] = bundle;
+    j->bundles[1] = to;
+    j->nbundles = to != NULL ? 2 : 1;
+    next_bundle(call);
 }
 
 /* What the request names as the key; NULL: the call has failed. Exactly one of the three. */
@@ -245,7 +269,7 @@ static void file_seal(struct rs_rpc *call)
     if (strcmp(by, "host") == 0)
         with_host_key(call);
     else
-        with_bundle(call, bundle);
+        with_bundles(call, bundle, NULL);
 }
 
 static void file_open(struct rs_rpc *call)
@@ -267,20 +291,33 @@ static void file_open(struct rs_rpc *call)
     else if (strcmp(by, "host") == 0)
         with_host_key(call);
     else
-        with_bundle(call, bundle);
+        with_bundles(call, bundle, NULL);
 }
 
+/* From the host's key to a pass phrase: who has that can read it. From bundle to bundle: nobody can who could
+ * not before.
+ */
 static void file_rewrap(struct rs_rpc *call)
 {
-    if (!rs_rpc_args(call, "host to") || !make_job(call, &rs_task_file_rewrap)) return;
-    int host = rs_rpc_flag(call, "host");
-    if (host < 0) return;
-    const char *to = rs_rpc_need(call, "to", 16);
-    if (to == NULL) return;
-    if (host != 1 || strcmp(to, "phrase") != 0)
-        rs_rpc_fail(call, RESEAL_EINVAL, "file.rewrap goes from host: true to \"phrase\", no other way");
-    else if (set(call, "key", json_string("host")))
+    if (!rs_rpc_args(call, "host bundle to aad") || !make_job(call, &rs_task_file_rewrap)) return;
+    const char *bundle = "", *by = named_key(call, &bundle);
+    if (by == NULL) return;
+    bool host = strcmp(by, "host") == 0;
+    const char *to = rs_rpc_need(call, "to", RS_HOME_TEXT_MAX);
+    if (to == NULL || !rs_rpc_may(call, host ? RS_PRIV_ACCESS : RS_PRIV_RECRYPT)) return;
+    if (host != (strcmp(to, "phrase") == 0) || call->nfds != (host ? 3u : 2u)) {
+        rs_rpc_fail(call, RESEAL_EINVAL,
+                    "file.rewrap goes from host: true to \"phrase\", with a third descriptor that the pass "
+                    "phrase is read from, or from one bundle to another");
+        return;
+    }
+    if (!take_aad(call) || !set(call, "key", json_string(by)) ||
+        !set(call, "to", json_string(host ? "phrase" : "bundle")))
+        return;
+    if (host)
         with_host_key(call);
+    else
+        with_bundles(call, bundle, to);
 }
 
 static void file_describe(struct rs_rpc *call)
@@ -310,7 +347,7 @@ static void host_key(struct rs_rpc *call)
 const struct rs_rpc_method rs_rpc_envelopes[] = {
     {"file.seal", 2, 2, RS_NO_PRIVILEGE, file_seal}, /* Encrypt for a bundle */
     {"file.open", 2, 3, RS_PRIV_ACCESS, file_open},
-    {"file.rewrap", 3, 3, RS_PRIV_ACCESS, file_rewrap},
+    {"file.rewrap", 2, 3, RS_NO_PRIVILEGE, file_rewrap}, /* Access, or Recrypt between bundles */
     {"file.describe", 1, 1, RS_NO_PRIVILEGE, file_describe},
     {"host.key", 0, 0, RS_NO_PRIVILEGE, host_key}, /* RegisterHost to change it */
     {NULL, 0, 0, 0, NULL},
