@@ -140,18 +140,14 @@ static int copy_all(struct rs_vmc *c, int from, int to, const char *path)
 int rs_vmc_convert_file(struct rs_vmc *c, const char *from, const char *from_bundle, const char *to,
                         const char *to_bundle)
 {
-    RS_CLOSE int in = open(from, O_RDONLY | O_CLOEXEC), plain = -1, out = -1;
+    RS_CLOSE int in = open(from, O_RDONLY | O_CLOEXEC), out = -1;
     if (in < 0) return rs_failure_errno(&c->f, errno, "open", from);
     (void)unlink(to);
     out = open(to, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
     if (out < 0) return rs_failure_errno(&c->f, errno, "create", to);
     int code = 0;
     if (from_bundle != NULL && to_bundle != NULL) {
-        plain = memfd_create("reseal-home-file", MFD_CLOEXEC);
-        if (plain < 0) return rs_failure_errno(&c->f, errno, "open", from);
-        code = rs_vmc_file_open(c, from_bundle, in, plain, from);
-        if (code == 0 && lseek(plain, 0, SEEK_SET) != 0) return rs_failure_errno(&c->f, errno, "open", from);
-        if (code == 0) code = rs_vmc_file_seal(c, to_bundle, plain, out, from);
+        code = rs_vmc_file_rewrap(c, from_bundle, to_bundle, in, out, from);
     } else if (from_bundle != NULL) {
         code = rs_vmc_file_open(c, from_bundle, in, out, from);
     } else if (to_bundle != NULL) {

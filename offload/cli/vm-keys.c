@@ -316,23 +316,31 @@ int rs_vmc_disk_rewrap(struct rs_vmc *c, int header, const struct rs_vmc_key *wa
 
 /* ---- files -------------------------------------------------------------------------- */
 
-static int file(struct rs_vmc *c, const char *method, const char *verb, const char *bundle, int from, int to,
+/* Takes `args`. */
+static int file(struct rs_vmc *c, const char *method, const char *verb, json_t *args, int from, int to,
                 const char *name)
 {
-    char what[PATH_MAX + 32];
+    char what[PATH_MAX + 64];
     (void)snprintf(what, sizeof(what), "cannot %s %s", verb, name);
     int fds[2] = {from, to};
-    return call(c, method, json_pack("{s:s}", "bundle", bundle), fds, 2, NULL, NULL, what);
+    return call(c, method, args, fds, 2, NULL, NULL, what);
 }
 
 int rs_vmc_file_seal(struct rs_vmc *c, const char *bundle, int from, int to, const char *name)
 {
-    return file(c, "file.seal", "encrypt", bundle, from, to, name);
+    return file(c, "file.seal", "encrypt", json_pack("{s:s}", "bundle", bundle), from, to, name);
 }
 
 int rs_vmc_file_open(struct rs_vmc *c, const char *bundle, int from, int to, const char *name)
 {
-    return file(c, "file.open", "decrypt", bundle, from, to, name);
+    return file(c, "file.open", "decrypt", json_pack("{s:s}", "bundle", bundle), from, to, name);
+}
+
+int rs_vmc_file_rewrap(struct rs_vmc *c, const char *bundle, const char *other, int from, int to,
+                       const char *name)
+{
+    json_t *args = json_pack("{s:s, s:s}", "bundle", bundle, "to", other);
+    return file(c, "file.rewrap", "change the key of", args, from, to, name);
 }
 
 /* ---- events ------------------------------------------------------------------------- */

@@ -67,6 +67,9 @@ RS_MUST_CHECK int rs_vmc_disk_rewrap(struct rs_vmc *c, int header, const struct 
 /* NVRAM and vTPM state, under the VM's bundle. Both descriptors are files; `to` is written from its start. */
 RS_MUST_CHECK int rs_vmc_file_seal(struct rs_vmc *c, const char *bundle, int from, int to, const char *name);
 RS_MUST_CHECK int rs_vmc_file_open(struct rs_vmc *c, const char *bundle, int from, int to, const char *name);
+/* From one bundle to another: the text does not come out. */
+RS_MUST_CHECK int rs_vmc_file_rewrap(struct rs_vmc *c, const char *bundle, const char *other, int from,
+                                     int to, const char *name);
 
 /* Tells of something that happened to the VM, as an event. Never fails. */
 void rs_vmc_event(struct rs_vmc *c, const char *id, const char *message);
