@@ -138,6 +138,9 @@ static void what_a_method_does_not_have_is_refused(void **state)
     RS_CLOSE int fd = rs_msg_text_fd(request, strlen(request));
     for (unsigned more = 1; more < RS_MSG_FDS; more++)
         refused_fd(sock, fd, more, RESEAL_EINVAL, "descriptors");
+    refused(sock, "{\"method\": \"kek.status\", \"args\": {}}", RESEAL_EINVAL, "key: must be given");
+    refused(sock, "{\"method\": \"kek.status\", \"args\": {\"key\": \"\\u0007\"}}", RESEAL_EINVAL,
+            "key: wants a text");
     works(sock);
     close(sock);
 }

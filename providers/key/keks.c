@@ -62,8 +62,8 @@ static void status(struct rs_rpc *call)
     if (!rs_rpc_args(call, "provider key probe")) return;
     const char *provider = rs_rpc_text(call, "provider", RS_PROVIDER_NAME_MAX);
     const char *key = provider != NULL ? rs_rpc_need(call, "key", RS_KEY_ID_MAX) : NULL;
-    const json_t *probe = json_object_get(call->args, "probe");
     if (key == NULL) return;
+    const json_t *probe = json_object_get(call->args, "probe");
     bool cached = rs_kek_cached(call->d, call->client->tenant, provider, key);
     if (cached || json_is_false(probe)) {
         rs_rpc_answer(call,

@@ -20,15 +20,24 @@ static void (*const cancels[])(struct rs_keyd *d, const void *arg) = {
 
 /* ---- the end of a call --------------------------------------------------------- */
 
-/* Ends all that belongs to the call; its client is free for the next. */
+static void free_call(struct rs_rpc *call)
+{
+    json_decref(call->request);
+    free(call);
+}
+
+/*
+ * Ends all that belongs to the call; its client is free for the next. While the method itself runs the call
+ * stays in memory: one that looks at an argument after it has failed must do no harm.
+ */
 static void end_call(struct rs_rpc *call)
 {
     if (call->client->call == call) call->client->call = NULL;
+    call->ended = true;
     for (unsigned i = 0; i < RS_ARRAY_LEN(cancels); i++) cancels[i](call->d, call);
     if (call->drop != NULL) call->drop(call);
     for (unsigned i = 0; i < RS_RPC_FDS; i++) rs_cleanup_close(&call->fds[i]);
-    json_decref(call->request);
-    free(call);
+    if (!call->running) free_call(call);
 }
 
 /* Takes `reply` and fd. False: the client does not get it. */
@@ -48,9 +57,17 @@ static void finish(struct rs_rpc *call, int status, json_t *reply, int fd)
 {
     struct rs_keyd *d = call->d;
     struct rs_client *c = call->client;
+    bool running = call->running;
+    if (call->ended) { /* it was answered already */
+        json_decref(reply);
+        rs_cleanup_close(&fd);
+        return;
+    }
     end_call(call);
     if (send_reply(c, status, reply, fd))
         rs_keyd_interest(d, &c->watch, EPOLLIN);
+    else if (running)
+        call->lost = true;
     else
         rs_keyd_drop(d, c);
 }
@@ -285,8 +302,13 @@ bool rs_rpc_request(struct rs_keyd *d, struct rs_client *c, struct rs_msg *m)
     for (unsigned i = 0; i < call->nfds; i++) call->fds[i] = rs_msg_take_fd(m, i + 1);
     c->call = call;
     rs_keyd_interest(d, &c->watch, 0);
+    call->running = true;
     if (parse(call, text)) dispatch(call);
-    return true;
+    call->running = false;
+    if (!call->ended) return true;
+    bool keep = !call->lost;
+    free_call(call);
+    return keep;
 }
 
 /* ---- methods of the service itself ------------------------------------------------------ */

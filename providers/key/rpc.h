@@ -28,6 +28,7 @@ struct rs_rpc {
     json_t *args;        /* an object */
     int fds[RS_RPC_FDS]; /* the client's; closed with the call unless taken (set to -1) */
     unsigned nfds;
+    bool running, ended, lost;         /* rpc.c's own */
     void *state;                       /* the method's own */
     void (*drop)(struct rs_rpc *call); /* frees it; called when the call ends, however it does */
 };

@@ -5,10 +5,16 @@
  * runs.
  */
 #include "offload/base/keymem.h"
+#include "providers/key/events.h"
+#include "providers/key/hosts.h"
 #include "providers/key/keyd.h"
+#include "providers/key/provider.h"
+#include "providers/key/rooms.h"
 #include "providers/key/rpc.h"
+#include "providers/key/store.h"
 
 #include <fcntl.h>
+#include <ftw.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/socket.h>
@@ -18,12 +24,30 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 static struct rs_keyd d;
 
+static char folder[] = "/dev/shm/reseal-fuzz-XXXXXX";
+
+static int remove_one(const char *path, const struct stat *st, int type, struct FTW *ftw)
+{
+    (void)st, (void)type, (void)ftw;
+    return remove(path);
+}
+
+static void leave(void)
+{
+    (void)nftw(folder, remove_one, 16, FTW_DEPTH | FTW_PHYS);
+}
+
 static void start(void)
 {
-    if (rs_keymem_init(0) != 0) abort();
+    char why[512];
+    if (rs_keymem_init(0) != 0 || mkdtemp(folder) == NULL || atexit(leave) != 0) abort();
     d.policy = rs_policy_private(getuid());
     d.nursery.sock = -1;
+    d.state_folder = folder;
     if (d.policy == NULL || rs_keyd_init(&d) != 0) abort();
+    if (rs_store_open(folder, NULL, &d.store, why, sizeof(why)) != 0) abort();
+    if (rs_events_open(&d, d.store) != 0 || rs_providers_load(&d) != 0) abort();
+    if (rs_tenants_open(&d) != 0 || rs_hosts_open(&d) != 0) abort();
 }
 
 /* The method of that number, counted over all tables; NULL: there is none. */
