@@ -244,7 +244,7 @@ static void test_no_secret_can_be_read(void **state)
     add_standard(&s, "vault", kms.port);
     make_key("vault", id);
     fetch_standard(&s, id);
-    RS_CLOSE int listener = kmip_listen(&slow);
+    RS_CLOSE RS_UNUSED int listener = kmip_listen(&slow);
     add_standard(&s, "slow", slow);
     add_needles(&s);
     needles_check_scanner(s.kdk.key);
