@@ -249,12 +249,10 @@ static int check_room(struct rs_vmc_change *ch)
 int rs_vmc_plan(struct rs_vmc_change *ch)
 {
     const struct rs_vm *vm = ch->c->vm;
-    char place[PATH_MAX];
-    if (!rs_safe_folder(ch->c->o.safe_dir, place))
-        return rs_failure_set(&ch->c->f, RS_EXIT_USAGE,
-                              "there is no place for the safe copy: name one with --safe-dir");
+    int code = rs_vmc_safe_place(ch->c);
+    if (code != 0) return code;
     if (ch->c->vm->uuid[0] == '\0') rs_vm_uuid(ch->c->vm->uuid);
-    int code = rs_vmc_set(ch, "uuid", ch->c->vm->uuid);
+    code = rs_vmc_set(ch, "uuid", ch->c->vm->uuid);
     if (code == 0) code = check_room(ch);
     for (unsigned i = 0; code == 0 && i < vm->ndisks; i++) {
         const struct rs_disk *d = &vm->disks[i].disk;
@@ -266,6 +264,15 @@ int rs_vmc_plan(struct rs_vmc_change *ch)
     if (code == 0 && rs_intent_save(&ch->intent) != 0)
         code = rs_failure_errno(&ch->c->f, errno, "write", ch->intent.path);
     rs_intent_step("plan");
+    return code;
+}
+
+int rs_vmc_give_up(struct rs_vmc_change *ch, int code)
+{
+    char why[RS_VM_WHY];
+    bool goes_on = code == RS_EXIT_INTERRUPTED || code == RS_EXIT_SERVICE || code == RS_EXIT_IO;
+    if (code == 0 || ch->resumed || goes_on || rs_intent_has_any(&ch->intent, "copy:")) return code;
+    (void)!rs_intent_abandon(&ch->intent, why, sizeof(why));
     return code;
 }
 

@@ -46,6 +46,10 @@ const char *rs_vmc_get_disk(const struct rs_vmc_change *ch, const struct rs_disk
 /* Adds the actions of the plan, looks for room, writes the intent. */
 RS_MUST_CHECK int rs_vmc_plan(struct rs_vmc_change *ch);
 
+/* After staging failed: what could not have begun (a key that is missing, a right) leaves no intent behind;
+ * work that was done stays to go on from. Returns the code. */
+int rs_vmc_give_up(struct rs_vmc_change *ch, int code);
+
 /* Commit, safe copy, end of the intent, event. */
 RS_MUST_CHECK int rs_vmc_finish(struct rs_vmc_change *ch);
 

@@ -185,7 +185,7 @@ static int change(struct rs_vmc *c, const char *operation, int (*plan)(struct rs
         if (code == 0) code = plan(&ch);
         if (code == 0) code = rs_vmc_plan(&ch);
     }
-    if (code == 0 && !over) code = rs_vmc_stage(&ch);
+    if (code == 0 && !over) code = rs_vmc_give_up(&ch, rs_vmc_stage(&ch));
     if (code == 0) code = rs_vmc_finish(&ch);
     rs_vmc_change_free(&ch);
     return code;

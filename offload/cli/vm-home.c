@@ -191,6 +191,22 @@ int rs_vmc_same_vm(struct rs_vmc *c)
         c->vm->vmx_path, c->vm->uuid[0] != '\0' ? c->vm->uuid : "no VM", uuid);
 }
 
+static int safe_failed(struct rs_vmc *c, int err, const char *why)
+{
+    int code = err == RESEAL_EINVAL ? RS_EXIT_REFUSED : rs_exit_of(err);
+    return rs_failure_set(&c->f, code, "no safe copy of %s can be made: %s", c->vm->vmx_path, why);
+}
+
+int rs_vmc_safe_place(struct rs_vmc *c)
+{
+    char why[RS_VM_WHY], folder[PATH_MAX];
+    if (!rs_safe_folder(c->o.safe_dir, folder))
+        return rs_failure_set(&c->f, RS_EXIT_USAGE,
+                              "there is no place for the safe copy: name one with --safe-dir");
+    int err = rs_safe_prepare(folder, c->vm->vmx_path, why, sizeof(why));
+    return err == 0 ? 0 : safe_failed(c, err, why);
+}
+
 int rs_vmc_keep_safe(struct rs_vmc *c, uint64_t *version)
 {
     char why[RS_VM_WHY], folder[PATH_MAX];
@@ -206,7 +222,5 @@ int rs_vmc_keep_safe(struct rs_vmc *c, uint64_t *version)
     if (err == 0) err = rs_vmc_home_check(c, v, why, sizeof(why));
     rs_vmx_free(v);
     if (err == 0) err = rs_safe_put(folder, c->vm->vmx_path, text, len, version, why, sizeof(why));
-    return err == 0 ? 0
-                    : rs_failure_set(&c->f, rs_exit_of(err), "no safe copy of %s was made: %s",
-                                     c->vm->vmx_path, why);
+    return err == 0 ? 0 : safe_failed(c, err, why);
 }

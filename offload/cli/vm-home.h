@@ -34,6 +34,9 @@ bool rs_vmc_is_envelope(const char *path);
 /* Refuses a .vmx that the safe copies of its place say to be of another VM. */
 RS_MUST_CHECK int rs_vmc_same_vm(struct rs_vmc *c);
 
+/* Makes the place of safe copies: before anything is changed. */
+RS_MUST_CHECK int rs_vmc_safe_place(struct rs_vmc *c);
+
 /* Renews the safe copy from the .vmx that is there, if the key service finds it authentic; says which
  * version. */
 RS_MUST_CHECK int rs_vmc_keep_safe(struct rs_vmc *c, uint64_t *version);

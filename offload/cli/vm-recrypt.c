@@ -74,7 +74,7 @@ int rs_vmc_shallow(struct rs_vmc *c)
     if (code == 0 && !over) code = rs_vmc_rules(&ch, true);
     if (code == 0 && !over) code = find_chains(c);
     if (code == 0 && !ch.resumed) code = plan(&ch);
-    if (code == 0 && !over) code = rs_vmc_stage(&ch);
+    if (code == 0 && !over) code = rs_vmc_give_up(&ch, rs_vmc_stage(&ch));
     if (code == 0) code = rs_vmc_finish(&ch);
     rs_vmc_change_free(&ch);
     return code;

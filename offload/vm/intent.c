@@ -129,6 +129,17 @@ bool rs_intent_has(const struct rs_intent *i, const char *step)
     return json_object_get(json_object_get(i->root, "done"), step) != NULL;
 }
 
+bool rs_intent_has_any(const struct rs_intent *i, const char *prefix)
+{
+    const char *step;
+    json_t *value;
+    json_object_foreach(json_object_get(i->root, "done"), step, value)
+    {
+        if (strncmp(step, prefix, strlen(prefix)) == 0) return true;
+    }
+    return false;
+}
+
 int rs_intent_did(struct rs_intent *i, const char *step)
 {
     if (json_object_set_new(json_object_get(i->root, "done"), step, json_true()) != 0) return RESEAL_ENOMEM;

@@ -49,6 +49,7 @@ RS_MUST_CHECK int rs_intent_set(struct rs_intent *intent, const char *name, cons
 
 /* Steps that were done; rs_intent_did() saves. RESEAL_EIO, RESEAL_ENOMEM. */
 bool rs_intent_has(const struct rs_intent *intent, const char *step);
+bool rs_intent_has_any(const struct rs_intent *intent, const char *prefix); /* a step that begins so */
 RS_MUST_CHECK int rs_intent_did(struct rs_intent *intent, const char *step);
 
 enum rs_intent_kind {

@@ -172,22 +172,29 @@ static int write_copy(const char *place, const char *vmx_path, uint64_t version,
     return rs_vm_replace_file(path, text, len);
 }
 
-int rs_safe_put(const char *folder, const char *vmx_path, const char *text, size_t len, uint64_t *version,
-                char *why, size_t why_len)
+int rs_safe_prepare(const char *folder, const char *vmx_path, char *why, size_t why_len)
 {
     char place[PLACE_MAX];
-    struct rs_safe_copy have[RS_SAFE_VERSIONS];
     if (!place_of(folder, vmx_path, place)) return failed("make", folder, ENAMETOOLONG, why, why_len);
     int code = make_folders(folder);
     if (code != 0) return failed("make", folder, -code, why, why_len);
     if (is_within(folder, vmx_path))
         return rs_vm_refuse(
             RESEAL_EINVAL, why, why_len,
-            "%s is in the VM's own folder: what destroys the one destroys the other; name another "
-            "--safe-dir",
+            "%s is in the VM's own folder: what destroys the one destroys the other; name another --safe-dir",
             folder);
     code = make_folders(place);
-    if (code != 0) return failed("make", place, -code, why, why_len);
+    return code == 0 ? 0 : failed("make", place, -code, why, why_len);
+}
+
+int rs_safe_put(const char *folder, const char *vmx_path, const char *text, size_t len, uint64_t *version,
+                char *why, size_t why_len)
+{
+    char place[PLACE_MAX];
+    struct rs_safe_copy have[RS_SAFE_VERSIONS];
+    int code = rs_safe_prepare(folder, vmx_path, why, why_len);
+    if (code != 0) return code;
+    if (!place_of(folder, vmx_path, place)) return failed("make", folder, ENAMETOOLONG, why, why_len);
     int n = rs_safe_list(folder, vmx_path, have, why, why_len);
     if (n < 0) return n;
     *version = n == 0 ? 1 : have[0].version;

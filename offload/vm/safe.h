@@ -21,6 +21,10 @@
  * ~/.local/state/reseal/vmx for others. False: there is no such place, or too long. */
 RS_MUST_CHECK bool rs_safe_folder(const char *given, char out[PATH_MAX]);
 
+/* Makes the place, before anything is changed that shall be kept there. RESEAL_EINVAL: it is within the VM's
+ * own folder; RESEAL_EIO; with a line. */
+RS_MUST_CHECK int rs_safe_prepare(const char *folder, const char *vmx_path, char *why, size_t why_len);
+
 struct rs_safe_copy {
     uint64_t version;
     int64_t time;  /* seconds since 1970: when it was taken */

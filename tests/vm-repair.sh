@@ -1,0 +1,68 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+# The safe copy of a .vmx: kept elsewhere, several versions, never replaced by a bad one, put back by repair.
+set -eu
+. "$RESEAL_SOURCE/tests/support/service.sh"
+. "$RESEAL_SOURCE/tests/support/vm.sh"
+vm_service
+
+vm_make web 1
+vm_make shop 1
+vm_expect 3 'not encrypted' vm repair web
+vm encrypt web
+vm encrypt shop
+place=$(dirname "$(find "$safe" -name 1.vmx -path '*/web-*')")
+cmp "$place/1.vmx" web/web.vmx || fail "the safe copy is not the .vmx"
+vm_expect 3 'is sound' vm repair web
+for _ in 1 2 3 4 5 6 7 8 9; do vm recrypt --shallow web; done
+[ "$(find "$place" -name '*.vmx' | wc -l)" = 8 ] || fail "not eight versions: $(ls "$place")"
+cmp "$place/10.vmx" web/web.vmx || fail "the newest is not the .vmx"
+vm unlock web
+[ ! -e "$place/11.vmx" ] || fail "a copy of what is there already"
+vm repair --list web | grep -q '^  10 ' || fail "--list: $(vm repair --list web)"
+good=$(sha256sum <web/web.vmx)
+
+# back TEXT: each command refuses and says so; the copies stay; repair puts the newest back and says which
+back() {
+    vm_expect 5 "$1" vm unlock web
+    vm_expect 5 "$1" vm recrypt --shallow web
+    [ "$(sha256sum <"$place/10.vmx")" = "$good" ] || fail "the good copy is gone"
+    [ ! -e "$place/11.vmx" ] || fail "a bad copy was kept"
+    reseal vm repair --safe-dir "$safe" web | grep -q 'safe copy 10' || fail "repair does not say which"
+    [ "$(sha256sum <web/web.vmx)" = "$good" ] || fail "repair put something else back"
+    vm unlock web
+}
+: >web/web.vmx
+back 'the file is empty'
+head -c 500 web/web.vmx >torn && cp torn web/web.vmx
+back 'damaged'
+grep -v encryption.data web/web.vmx >torn && cp torn web/web.vmx
+back 'torn'
+cp shop/shop.vmx web/web.vmx
+back 'of another VM'
+# The key safe is this VM's, what it locks is another's: the MAC tells.
+{ grep -v encryption.data web/web.vmx; grep encryption.data shop/shop.vmx; } >mixed && cp mixed web/web.vmx
+back 'damaged or not of this VM'
+# One digit of the locked text.
+python3 - web/web.vmx <<'END'
+import re, sys
+text = open(sys.argv[1]).read()
+at = text.index('encryption.data = "') + 400
+new = 'A' if text[at] != 'A' else 'B'
+open(sys.argv[1], 'w').write(text[:at] + new + text[at + 1:])
+END
+back 'damaged or not of this VM'
+rm web/web.vmx
+vm repair web
+[ "$(sha256sum <web/web.vmx)" = "$good" ] || fail "a lost .vmx did not come back"
+
+# A bundle without its key safe, and none at all.
+{ grep -v 'encryption.keySafe' web/web.vmx; } >torn && cp torn web/web.vmx
+back 'torn'
+vm repair --version 5 web
+cmp "$place/5.vmx" web/web.vmx || fail "not version 5"
+vm repair --version 10 web
+vm_expect 1 'that can be used' vm repair --version 77 web
+mkdir web/safe
+vm_expect 3 "VM's own folder" reseal vm unlock -q --safe-dir web/safe web
+cmp "$place/10.vmx" web/web.vmx || fail "not version 10"
