@@ -11,7 +11,10 @@
 #define DEFAULT_FILE "/etc/reseal/policy.json"
 
 static const char help[] =
-    "usage: reseal policy check [--json] [FILE]\n\n"
+    "usage: reseal policy check [--json] [--fail-plain] [FILE]\n"
+    "       reseal policy show [--json] [FILE]\n\n"
+    "'show' prints who has which privileges, by which roles, and may turn what into what; and the\n"
+    "roles that every policy knows. 'check' looks for where plaintext comes out.\n\n"
     "Reads a policy (" DEFAULT_FILE " when FILE is not given) as reseal-keyd\n"
     "would, and prints for everybody it names: tenants, privileges, the pairs of keys\n"
     "it lists, and every chain that they make. PLAIN marks where plaintext can come\n"
@@ -96,7 +99,50 @@ static bool print_identity(json_t *identity, bool print)
     return print_chains(json_object_get(identity, "reaches"), print);
 }
 
-static int check(const char *file, bool json, bool fail_plain)
+/* ---- show ---------------------------------------------------------------------------- */
+
+/* A privilege without what all of them begin with. */
+static const char *short_name(const char *privilege)
+{
+    const char *dot = strchr(privilege, '.');
+    return dot != NULL ? dot + 1 : privilege;
+}
+
+static void show_identity(json_t *identity)
+{
+    size_t i;
+    json_t *word, *privileges = json_object_get(identity, "privileges"),
+                  *roles = json_object_get(identity, "roles");
+    printf("%s", text_of(identity, "identity"));
+    if (json_array_size(json_object_get(identity, "tenants")) != 0) {
+        printf("  tenants: ");
+        print_words(json_object_get(identity, "tenants"), ", ");
+    }
+    if (json_array_size(roles) != 0) {
+        printf("  roles: ");
+        print_words(roles, ", ");
+    }
+    printf("\n  privileges: ");
+    json_array_foreach(privileges, i, word)
+        printf("%s%s", i != 0 ? ", " : "", short_name(json_string_value(word)));
+    printf("%s\n", json_array_size(privileges) == 0 ? "none" : "");
+    print_pairs(json_object_get(identity, "pairs"));
+}
+
+static void show_all(json_t *root)
+{
+    size_t i;
+    json_t *identity, *administrators = json_object_get(root, "administrators");
+    json_array_foreach(json_object_get(root, "identities"), i, identity) show_identity(identity);
+    printf("administrators of the service: root, its own user");
+    json_array_foreach(administrators, i, identity) printf(", %s", json_string_value(identity));
+    printf("\n\nroles that every policy knows:\n");
+    for (const struct rs_role *r = rs_roles; r->name != NULL; r++) printf("  %-22s %s\n", r->name, r->what);
+}
+
+/* ---- the command ------------------------------------------------------------------------ */
+
+static int check(const char *file, bool json, bool fail_plain, bool show)
 {
     struct rs_policy *policy;
     char why[400];
@@ -109,6 +155,11 @@ static int check(const char *file, bool json, bool fail_plain)
     json_t *root = text != NULL ? json_loads(text, 0, NULL) : NULL, *identity;
     if (root == NULL) return rs_cli_fail(RS_CLI_FAILED, "policy", "out of memory");
     if (json) printf("%s\n", text);
+    if (show) {
+        if (!json) show_all(root);
+        json_decref(root);
+        return RS_CLI_OK;
+    }
     size_t i;
     bool plain = false;
     json_array_foreach(json_object_get(root, "identities"), i, identity)
@@ -135,9 +186,11 @@ int reseal_cmd_policy(int argc, char **argv)
         }
         if (c == '?') return rs_cli_usage("policy");
     }
-    if (optind >= argc || strcmp(argv[optind], "check") != 0 || argc - optind > 2) {
+    bool show = optind < argc && strcmp(argv[optind], "show") == 0;
+    if (optind >= argc || (!show && strcmp(argv[optind], "check") != 0) || argc - optind > 2 ||
+        (show && fail_plain)) {
         fputs(help, stderr);
         return RS_CLI_USAGE;
     }
-    return check(argc - optind == 2 ? argv[optind + 1] : DEFAULT_FILE, json, fail_plain);
+    return check(argc - optind == 2 ? argv[optind + 1] : DEFAULT_FILE, json, fail_plain, show);
 }

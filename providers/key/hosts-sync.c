@@ -218,7 +218,8 @@ static void gather(struct rs_keyd *d, struct rs_host *h)
         const char *tenant = json_string_value(json_array_get(entry, 0));
         const char *provider = json_string_value(json_array_get(entry, 1));
         const char *key = json_string_value(json_array_get(entry, 2));
-        if (takes(d, h, provider)) {
+        /* What was removed with its provider is nobody's any more. */
+        if (takes(d, h, provider) && rs_providers_of(d, tenant, provider) != NULL) {
             (void)snprintf(who.tenant, sizeof(who.tenant), "%s", tenant);
             rs_kek_get(d, &who, provider, key, NULL, got_key, h);
             return;

@@ -166,6 +166,26 @@ static json_t *privileges_of(const struct rs_policy *policy, const struct identi
     return list;
 }
 
+/* Names of the roles that gave them. */
+static json_t *roles_of(const struct rs_policy *policy, const struct identity *who)
+{
+    json_t *list = json_array();
+    for (size_t i = 0; i < policy->nallows; i++) {
+        const struct rs_allow *allow = &policy->allows[i];
+        if (allow->roles != NULL && holds(policy, &allow->who, who))
+            (void)json_array_append_new(list, json_string(allow->roles));
+    }
+    return list;
+}
+
+static json_t *administrators_of(const struct rs_policy *policy)
+{
+    json_t *list = json_array();
+    for (size_t i = 0; i < policy->nadministrators; i++)
+        (void)json_array_append_new(list, json_string(policy->administrators[i].name));
+    return list;
+}
+
 static json_t *tenants_of(const struct rs_policy *policy, const struct identity *who)
 {
     json_t *list = json_array();
@@ -189,9 +209,9 @@ static json_t *report(const struct rs_policy *policy, const struct identity *who
     for (size_t i = 0; i < policy->npairs && w.pairs != NULL; i++)
         if (holds(policy, &policy->pairs[i].who, who)) w.pairs[w.n++] = &policy->pairs[i];
     if (w.pairs != NULL && w.before != NULL && w.seen != NULL && w.queue != NULL)
-        out = json_pack("{s:s, s:o, s:o, s:o, s:o}", "identity", who->name, "tenants",
-                        tenants_of(policy, who), "privileges", privileges_of(policy, who), "pairs",
-                        pairs_of(&w), "reaches", reaches(&w));
+        out = json_pack("{s:s, s:o, s:o, s:o, s:o, s:o}", "identity", who->name, "tenants",
+                        tenants_of(policy, who), "roles", roles_of(policy, who), "privileges",
+                        privileges_of(policy, who), "pairs", pairs_of(&w), "reaches", reaches(&w));
     free(w.pairs);
     free(w.before);
     free(w.seen);
@@ -258,7 +278,8 @@ char *rs_policy_check(const struct rs_policy *policy, const struct rs_identity *
         } else {
             add_all(policy, list);
         }
-        root = json_pack("{s:i, s:b, s:o}", "version", 1, "private", 0, "identities", list);
+        root = json_pack("{s:i, s:b, s:o, s:o}", "version", 1, "private", 0, "identities", list,
+                         "administrators", only == NULL ? administrators_of(policy) : json_array());
     }
     char *text = root != NULL ? json_dumps(root, JSON_INDENT(2)) : NULL;
     json_decref(root);

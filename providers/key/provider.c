@@ -19,7 +19,7 @@
 #define DEFAULTS "provider-defaults.json"
 
 static const struct rs_provider_kind *const kinds[] = {&rs_provider_native, &rs_provider_standard,
-                                                    &rs_provider_trusted};
+                                                       &rs_provider_trusted};
 
 const struct rs_provider_kind *rs_provider_kind_of(const char *name)
 {
@@ -246,7 +246,7 @@ int rs_providers_remove(struct rs_keyd *d, struct rs_provider *p)
     unlink_it(d, p);
     rs_provider_give_up(d, p, RESEAL_ENOKEY, "the key provider was removed");
     (void)rs_kek_forget(d, p->tenant, p->name, NULL);
-    if (p->kind == &rs_provider_native) rs_hosts_provider_removed(d, p->tenant, p->name);
+    rs_hosts_provider_removed(d, p->tenant, p->name);
     provider_free(p);
     return 0;
 }
