@@ -66,9 +66,17 @@ reseal provider import there "$work/safe.p12" --password-file "$work/password" >
 [ "$(reseal key status "$key")" = "available, in memory" ] || fail "another service has the same key"
 service_stop
 
-# A state folder without its host key: the provider is left out, and says so.
-cp -r "$work/run/state/providers" "$work/kept"
-rm "$work/run/state/host.key"
-service_start </dev/null >"$work/reseald.log" 2>&1 || true
-[ -n "$(reseal provider list 2>/dev/null | grep '^there ' || true)" ] && [ ! -s "$work/reseald.log" ] && fail "nothing is said of a lost host key"
-diff -r "$work/kept" "$work/run/state/providers" >/dev/null || fail "what could not be opened was changed"
+# Secrets that were changed: that provider is left out, says so, and nothing is overwritten; put back, it is there again.
+sealed=$(echo "$work"/run/state/providers/there@*.sealed)
+cp "$sealed" "$work/kept"
+printf 'x' | dd of="$sealed" bs=1 seek=60 conv=notrunc status=none
+cp "$sealed" "$work/changed"
+service_start </dev/null >"$work/reseald.log" 2>&1
+reseal provider list | grep -q '^there is none yet' || fail "a provider whose secrets were changed is used"
+grep -q 'was left out' "$work/run/state/events.jsonl" || fail "no event"
+refused 4 "add it again under that name" reseal key status "$key" --provider there
+cmp -s "$sealed" "$work/changed" || fail "what could not be opened was changed"
+service_stop
+cp "$work/kept" "$sealed"
+service_start </dev/null >"$work/reseald.log" 2>&1
+[ "$(reseal key status "$key")" = "available, in memory" ] || fail "it is not there again, or not the default"
