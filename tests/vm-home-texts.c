@@ -6,6 +6,7 @@
 #include "providers/key/vm-home.h"
 #include "reseal/reseal.h"
 #include "tests/support/cmocka.h"
+#include "tests/support/published.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -14,16 +15,6 @@
 #define KEY      "5a1f-0001,(x)"
 
 static const uint8_t kek[RS_HOME_KEK_LEN] = {1, 2, 3}, other[RS_HOME_KEK_LEN] = {1, 2, 4};
-
-/* The sample of the README of pyvmx-cracker (MIT licence), line breaks taken out; its pass phrase is there
- * too. */
-static const char published[] =
-    "vmware:key/list/(pair/(phrase/MA3fCocdhNc%3d/pass2key%3dPBKDF2%2dHMAC%2dSHA%2d1%3acipher%3dAES%2d256%3a"
-    "rounds%3d1000%3asalt%3d9kxr%2bxeqo4xPz9ttPZUVFA%253d%253d,HMAC%2dSHA%2d1,"
-    "X4sG4nJc0yeWAaSkBllAPI4nCrbO2RUE8dXHa82I4KmfNO7JjruuCrWgRRT6EUQHGQP%2bTDjPFSLHZs%"
-    "2bwRpFZXpjyWvJkzwFhx7UJGQ"
-    "riz3SCXWlwrz1zNPYAmqSXiusyFiY4js0CdabNfdFQKtLy79jDuP0%3d))";
-#define PASSWORD "Password123"
 
 static const char *member(const json_t *lock, const char *name)
 {
@@ -105,10 +96,12 @@ static void test_a_published_key_safe_opens_by_its_phrase(void **state)
     char why[160] = "";
     json_t *lock;
     (void)state;
-    assert_int_equal(rs_home_lock(published, RS_HOME_BY_PROVIDER, &lock, why, sizeof(why)), RESEAL_ENOKEY);
+    assert_int_equal(rs_home_lock(PUBLISHED_SAFE, RS_HOME_BY_PROVIDER, &lock, why, sizeof(why)),
+                     RESEAL_ENOKEY);
     assert_non_null(strstr(why, "key provider"));
-    assert_int_equal(rs_home_lock(published, RS_HOME_BY_PHRASE, &lock, why, sizeof(why)), 0);
-    assert_int_equal(rs_locked_key_of_phrase(member(lock, "dictionary"), PASSWORD, strlen(PASSWORD), &locker),
+    assert_int_equal(rs_home_lock(PUBLISHED_SAFE, RS_HOME_BY_PHRASE, &lock, why, sizeof(why)), 0);
+    assert_int_equal(rs_locked_key_of_phrase(member(lock, "dictionary"), PUBLISHED_PHRASE,
+                                             strlen(PUBLISHED_PHRASE), &locker),
                      0);
     assert_int_equal(rs_keysafe_open(lock, &locker, &config, &mac, why, sizeof(why)), 0);
     assert_int_equal(mac, RS_LOCKED_HMAC_SHA1);

@@ -5,19 +5,10 @@
 #include "providers/key/locked.h"
 #include "reseal/reseal.h"
 #include "tests/support/cmocka.h"
+#include "tests/support/published.h"
 
 #include <stdio.h>
 #include <stdlib.h>
-
-/* The sample of the README of pyvmx-cracker (MIT licence), line breaks taken out; its pass phrase is there
- * too. */
-static const char published[] =
-    "vmware:key/list/(pair/(phrase/MA3fCocdhNc%3d/pass2key%3dPBKDF2%2dHMAC%2dSHA%2d1%3acipher%3dAES%2d256%3a"
-    "rounds%3d1000%3asalt%3d9kxr%2bxeqo4xPz9ttPZUVFA%253d%253d,HMAC%2dSHA%2d1,"
-    "X4sG4nJc0yeWAaSkBllAPI4nCrbO2RUE8dXHa82I4KmfNO7JjruuCrWgRRT6EUQHGQP%2bTDjPFSLHZs%"
-    "2bwRpFZXpjyWvJkzwFhx7UJGQ"
-    "riz3SCXWlwrz1zNPYAmqSXiusyFiY4js0CdabNfdFQKtLy79jDuP0%3d))";
-#define PASSWORD "Password123"
 
 struct safe {
     uint8_t blob[256];
@@ -30,7 +21,7 @@ static void read_safe(struct safe *s)
 {
     struct rs_locator *l;
     char why[160];
-    assert_int_equal(rs_locator_parse(published, sizeof(published) - 1, &l, why, sizeof(why)), 0);
+    assert_int_equal(rs_locator_parse(PUBLISHED_SAFE, strlen(PUBLISHED_SAFE), &l, why, sizeof(why)), 0);
     const struct rs_locator *pair = l->child;
     assert_int_equal(rs_locked_mac_by_name(pair->fields[RS_PAIR_MAC], &s->mac), 0);
     assert_int_equal(rs_base64_decode(pair->fields[RS_PAIR_DATA], s->blob, sizeof(s->blob), &s->len), 0);
@@ -47,7 +38,8 @@ static void test_a_published_key_safe_opens(void **state)
     (void)state;
     read_safe(&s);
     assert_int_equal(s.len, 116);
-    assert_int_equal(rs_locked_key_of_phrase(s.dictionary, PASSWORD, sizeof(PASSWORD) - 1, &locker), 0);
+    assert_int_equal(
+        rs_locked_key_of_phrase(s.dictionary, PUBLISHED_PHRASE, strlen(PUBLISHED_PHRASE), &locker), 0);
     assert_int_equal(rs_locked_open(&locker, s.mac, s.blob, s.len, text, &len), 0);
     assert_true(len < sizeof(text));
     text[len] = '\0';
@@ -69,7 +61,8 @@ static void test_another_phrase_and_every_changed_bit_are_refused(void **state)
     read_safe(&s);
     assert_int_equal(rs_locked_key_of_phrase(s.dictionary, "Password124", 11, &wrong), 0);
     assert_int_equal(rs_locked_open(&wrong, s.mac, s.blob, s.len, text, &len), RESEAL_EAUTH);
-    assert_int_equal(rs_locked_key_of_phrase(s.dictionary, PASSWORD, sizeof(PASSWORD) - 1, &locker), 0);
+    assert_int_equal(
+        rs_locked_key_of_phrase(s.dictionary, PUBLISHED_PHRASE, strlen(PUBLISHED_PHRASE), &locker), 0);
     for (size_t bit = 0; bit < 8 * s.len; bit++) {
         static const uint8_t zero[64];
         s.blob[bit / 8] ^= (uint8_t)(1u << bit % 8);
