@@ -351,7 +351,7 @@ static void what_is_no_header_says_so(void **state)
     call_refused(c.r, "disk.open", NULL, &null, 1, RESEAL_EINVAL, "neither a file nor a block device");
     json_t *made = make(1, "one", false);
     RS_CLOSE int header = open_image();
-    call_refused(c.r, "disk.open", NULL, &header, 1, RESEAL_EINVAL, "give the key provider and the key id");
+    call_refused(c.r, "disk.open", NULL, &header, 1, RESEAL_ENOKEY, "give the key provider and the key id");
     const int fds[2] = {header, null};
     call_refused(c.r, "disk.adopt", json_pack("{s:s}", "provider", "one"), fds, 2, RESEAL_EPASS, "empty");
     json_decref(made);

@@ -76,8 +76,7 @@ int rs_tc_header_write(const struct rs_file *file, const uint8_t *header, size_t
     return code;
 }
 
-/* A descriptor of the header that can only be read. */
-static int header_fd(const struct rs_tc_side *side)
+int rs_tc_header_fd(const struct rs_tc_side *side)
 {
     if (side->header != NULL) {
         int fd = memfd_create("luks-header", MFD_CLOEXEC);
@@ -129,6 +128,16 @@ static int luks_failure(struct rs_tc *t, const struct rs_tc_side *side, int erro
                           "%s is not a LUKS image (a raw disk is xts:FILE or plain:FILE)", path);
 }
 
+void rs_tc_take_luks(struct rs_tc_side *side)
+{
+    side->has_key = true;
+    side->cipher = RESEAL_XTS;
+    side->unit = side->luks.unit;
+    side->step = side->luks.step;
+    side->first_tweak = side->luks.first_tweak;
+    side->offset = side->luks.data_offset;
+}
+
 int rs_tc_luks_key(struct rs_tc *t, struct rs_tc_side *side, const struct rs_passphrase *pass,
                    const char *what, uint32_t use)
 {
@@ -136,19 +145,20 @@ int rs_tc_luks_key(struct rs_tc *t, struct rs_tc_side *side, const struct rs_pas
         !begins_with(side->file->fd, 16384, magic_second))
         return luks_failure(t, side, RESEAL_EFORMAT);
     RS_CLOSE int secret = -1;
-    int code = rs_passphrase_open(pass, what, side->file->path, false, &secret, &t->f);
+    int code = 0;
+    if (pass->file == NULL && pass->fd < 0) {
+        bool found;
+        code = rs_tc_provider_open(t, side, side == &t->src ? &t->o.from : &t->o.to, use, &found);
+        if (found) return code;
+    }
+    code = rs_passphrase_open(pass, what, side->file->path, false, &secret, &t->f);
     if (code != 0) return code;
-    RS_CLOSE int header = header_fd(side);
+    RS_CLOSE int header = rs_tc_header_fd(side);
     if (header < 0) return rs_failure_errno(&t->f, header, "read the header of", side->file->path);
     side->luks.size = sizeof(side->luks);
     code = reseal_key_luks(t->service, header, secret, use, &side->key, &side->luks);
     if (code != 0) return luks_failure(t, side, code);
-    side->has_key = true;
-    side->cipher = RESEAL_XTS;
-    side->unit = side->luks.unit;
-    side->step = side->luks.step;
-    side->first_tweak = side->luks.first_tweak;
-    side->offset = side->luks.data_offset;
+    rs_tc_take_luks(side);
     return 0;
 }
 
@@ -172,12 +182,26 @@ static int take_header(struct rs_tc_side *side, int fd)
     return 0;
 }
 
+int rs_tc_made_header(struct rs_tc *t, const struct reseal_luks_format *format, int header)
+{
+    struct rs_tc_side *side = &t->dst;
+    rs_tc_take_luks(side);
+    if (format->data_offset != 0 && side->offset != format->data_offset)
+        return rs_failure_set(&t->f, RS_EXIT_FAILED,
+                              "the new header does not fit before the data of %s: keep the LUKS "
+                              "version (--luks-version)",
+                              t->o.dst.path);
+    int code = take_header(side, header);
+    return code == 0 ? 0 : rs_failure_errno(&t->f, code, "take the new header of", t->o.dst.path);
+}
+
 int rs_tc_luks_format(struct rs_tc *t, uint64_t data_offset, uint32_t use)
 {
     struct rs_tc_side *side = &t->dst;
     struct reseal_luks_format format = t->o.format;
     format.data_offset = data_offset;
     format.data_size = t->data_size;
+    if (t->o.to.provider != NULL) return rs_tc_provider_format(t, &format, use);
     RS_CLOSE int secret = -1;
     int code = rs_passphrase_open(&t->o.dst_pass, "destination", t->o.dst.path, true, &secret, &t->f);
     if (code != 0) return code;
@@ -187,17 +211,5 @@ int rs_tc_luks_format(struct rs_tc *t, uint64_t data_offset, uint32_t use)
     if (code != 0)
         return rs_failure_set(&t->f, rs_exit_of(code), "cannot make a LUKS header for %s: %s", t->o.dst.path,
                               reseal_strerror(code));
-    side->has_key = true;
-    side->cipher = RESEAL_XTS;
-    side->unit = side->luks.unit;
-    side->step = side->luks.step;
-    side->first_tweak = side->luks.first_tweak;
-    side->offset = side->luks.data_offset;
-    if (data_offset != 0 && side->offset != data_offset)
-        return rs_failure_set(&t->f, RS_EXIT_FAILED,
-                              "the new header does not fit before the data of %s: keep the LUKS "
-                              "version (--luks-version)",
-                              t->o.dst.path);
-    code = take_header(side, header);
-    return code == 0 ? 0 : rs_failure_errno(&t->f, code, "take the new header of", t->o.dst.path);
+    return rs_tc_made_header(t, &format, header);
 }

@@ -10,6 +10,10 @@ enum option_id {
     OPT_SRC_FD,
     OPT_DST_FILE,
     OPT_DST_FD,
+    OPT_FROM_PROVIDER,
+    OPT_FROM_KEY,
+    OPT_TO_PROVIDER,
+    OPT_TO_KEY,
     OPT_RUNTIME,
     OPT_TENANT,
     OPT_JOURNAL,
@@ -41,6 +45,10 @@ static const struct option options[] = {
     {"source-passphrase-fd", required_argument, NULL, OPT_SRC_FD},
     {"destination-passphrase-file", required_argument, NULL, OPT_DST_FILE},
     {"destination-passphrase-fd", required_argument, NULL, OPT_DST_FD},
+    {"from-provider", required_argument, NULL, OPT_FROM_PROVIDER},
+    {"from-key", required_argument, NULL, OPT_FROM_KEY},
+    {"to-provider", required_argument, NULL, OPT_TO_PROVIDER},
+    {"to-key", required_argument, NULL, OPT_TO_KEY},
     {"runtime-dir", required_argument, NULL, OPT_RUNTIME},
     {"tenant", required_argument, NULL, OPT_TENANT},
     {"journal", required_argument, NULL, OPT_JOURNAL},
@@ -84,6 +92,12 @@ static const char help_text[] =
     "Pass phrases (asked for on the terminal where none of these is given)\n"
     "  --source-passphrase-file FILE, --source-passphrase-fd N\n"
     "  --destination-passphrase-file FILE, --destination-passphrase-fd N\n\n"
+    "Keys of key providers (a LUKS2 source that names its key needs no option and no pass phrase)\n"
+    "  --to-provider NAME   the new header's key slot belongs to this key provider; with a destination pass\n"
+    "                       phrase its owner can open it too\n"
+    "  --to-key ID          one of its keys; default: a new one\n"
+    "  --from-provider NAME, --from-key ID\n"
+    "                       of a LUKS1 source, which cannot name its key\n\n"
     "The new LUKS header\n"
     "  --luks-version 1|2   default: 2; in place: that of the image\n"
     "  --unit BYTES         data unit, 512 to 4096; default: 4096 (LUKS1: 512); in place: that of the image\n"
@@ -236,6 +250,18 @@ static int take(struct rs_tc_options *o, int id, char *text, struct rs_failure *
         return take_fd("source-passphrase-fd", text, &o->src_pass.fd, f);
     case OPT_DST_FD:
         return take_fd("destination-passphrase-fd", text, &o->dst_pass.fd, f);
+    case OPT_FROM_PROVIDER:
+        o->from.provider = text;
+        return 0;
+    case OPT_FROM_KEY:
+        o->from.key = text;
+        return 0;
+    case OPT_TO_PROVIDER:
+        o->to.provider = text;
+        return 0;
+    case OPT_TO_KEY:
+        o->to.key = text;
+        return 0;
     case OPT_RUNTIME:
         o->runtime_dir = text;
         return 0;
@@ -258,6 +284,26 @@ static int take(struct rs_tc_options *o, int id, char *text, struct rs_failure *
     default:
         return take_format(o, id, text, f);
     }
+}
+
+static int check_providers(const struct rs_tc_options *o, struct rs_failure *f)
+{
+    if (o->to.key != NULL && o->to.provider == NULL)
+        return rs_failure_set(f, RS_EXIT_USAGE, "--to-key is a key of a key provider: add --to-provider");
+    if (o->to.provider != NULL && o->dst.kind != RS_SIDE_LUKS)
+        return rs_failure_set(f, RS_EXIT_USAGE,
+                              "--to-provider makes a LUKS header: the destination is luks:FILE");
+    if (o->to.provider != NULL && o->format.version == 1 && o->to.key == NULL)
+        return rs_failure_set(
+            f, RS_EXIT_USAGE,
+            "a LUKS1 header cannot name its key: make one (reseal key make) and give it with "
+            "--to-key, or use LUKS2");
+    if ((o->from.provider != NULL) != (o->from.key != NULL))
+        return rs_failure_set(f, RS_EXIT_USAGE, "--from-provider and --from-key go together");
+    if (o->from.key != NULL &&
+        (o->src.kind != RS_SIDE_LUKS || o->src_pass.file != NULL || o->src_pass.fd >= 0))
+        return rs_failure_set(f, RS_EXIT_USAGE, "--from-key opens a LUKS source, instead of a pass phrase");
+    return 0;
 }
 
 static int check_combination(const struct rs_tc_options *o, struct rs_failure *f)
@@ -309,5 +355,6 @@ int rs_tc_parse(struct rs_tc_options *o, int argc, char **argv, struct rs_failur
     }
     if (o->help) return 0;
     int code = take_sides(o, argc - optind, argv + optind, f);
-    return code != 0 ? code : check_combination(o, f);
+    if (code == 0) code = check_combination(o, f);
+    return code != 0 ? code : check_providers(o, f);
 }

@@ -10,6 +10,7 @@
  *   transcode-options.c   the command line
  *   transcode-open.c      files, keys, headers, session: all that can refuse, before anything is written
  *   transcode-header.c    LUKS headers: open, make, block, write
+ *   transcode-provider.c  headers whose key slot belongs to a key provider
  *   transcode-pipe.c      read, transcode, write: the loop of the two below
  *   transcode-copy.c      out of place
  *   transcode-inplace.c   in place, zone by zone
@@ -26,10 +27,16 @@
 
 #define RS_TC_SLOTS_MAX 256u
 
+/* A key of a key provider; NULL: none is named. */
+struct rs_tc_provider_key {
+    const char *provider, *key;
+};
+
 struct rs_tc_options {
     struct rs_side_spec src, dst;
     bool has_dst;
     struct rs_passphrase src_pass, dst_pass;
+    struct rs_tc_provider_key from, to;
     const char *runtime_dir, *tenant, *journal;
     bool in_place, resume, force, existing, direct, buffered, no_sync, verify, json, quiet;
     bool fill_holes, keep_holes;
@@ -139,6 +146,28 @@ RS_MUST_CHECK int rs_tc_luks_key(struct rs_tc *t, struct rs_tc_side *side, const
 
 /* Makes a new header for the destination, to begin its data at `data_offset` (0: the usual place). */
 RS_MUST_CHECK int rs_tc_luks_format(struct rs_tc *t, uint64_t data_offset, uint32_t use);
+
+/* A descriptor of a side's header, in its file or in memory, that can only be read; or -errno. */
+int rs_tc_header_fd(const struct rs_tc_side *side);
+
+/* Takes over what the service made for the destination: t->dst.luks, key, and the header in `header`. */
+RS_MUST_CHECK int rs_tc_made_header(struct rs_tc *t, const struct reseal_luks_format *format, int header);
+
+/* What side->luks says, taken into the side; it has a key. */
+void rs_tc_take_luks(struct rs_tc_side *side);
+
+/* ---- transcode-provider.c ---- */
+
+/*
+ * Opens the key of a LUKS side by the key provider that its header names, or `key` does. *found: it did, and
+ * the code counts; else it wants a pass phrase.
+ */
+RS_MUST_CHECK int rs_tc_provider_open(struct rs_tc *t, struct rs_tc_side *side,
+                                      const struct rs_tc_provider_key *key, uint32_t use, bool *found);
+
+/* As rs_tc_luks_format(), for --to-provider. */
+RS_MUST_CHECK int rs_tc_provider_format(struct rs_tc *t, const struct reseal_luks_format *format,
+                                        uint32_t use);
 
 /* ---- transcode-pipe.c: one file through both keys, to be written or to be compared ---- */
 

@@ -76,6 +76,26 @@ static int load_failed(struct work *w, int r)
     return rs_task_fail(w->task, r, "the LUKS header cannot be read: %s", reseal_strerror(r));
 }
 
+/* "token" in the result tells, also after a failure, whether the header names a key: else it wants a pass
+ * phrase. */
+static int find_token(struct work *w, bool need_token)
+{
+    struct rs_task *t = w->task;
+    int r = RESEAL_ENOKEY;
+    if (w->found->luks.version == 2)
+        r = rs_luks_token_find(w->copy.cd, &w->token, t->why, sizeof(t->why));
+    else
+        (void)snprintf(t->why, sizeof(t->why),
+                       "a LUKS1 header cannot say whose key opens it: give the key provider and the key id");
+    int gave = give(t, "token", json_boolean(r != RESEAL_ENOKEY));
+    if (gave != 0) return gave;
+    if (r != RESEAL_ENOKEY) return r;
+    w->token.number = -1;
+    if (need_token) return r;
+    t->why[0] = '\0';
+    return 0;
+}
+
 /* Begins the work on the header of descriptor 0: what it says, and its token where it has one. */
 static int begin(struct rs_task *t, struct work *w, bool need_token)
 {
@@ -85,13 +105,7 @@ static int begin(struct rs_task *t, struct work *w, bool need_token)
     rs_luks_quiet();
     int r = rs_luks_copy_load(t->fds[0], &w->copy, &w->found->luks);
     if (r != 0) return load_failed(w, r);
-    w->token.number = -1;
-    if (w->found->luks.version != 2) return 0;
-    r = rs_luks_token_find(w->copy.cd, &w->token, t->why, sizeof(t->why));
-    if (r != RESEAL_ENOKEY || need_token) return r;
-    w->token.number = -1;
-    t->why[0] = '\0';
-    return 0;
+    return find_token(w, need_token);
 }
 
 static int finish(struct work *w, int status)
