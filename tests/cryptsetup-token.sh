@@ -1,0 +1,92 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+# Stock cryptsetup opens an image of a key provider through the token plug-in, when the service's policy lets it.
+set -eu
+. "$RESEAL_SOURCE/tests/support/service.sh"
+
+command -v cryptsetup >/dev/null || { echo "cryptsetup is missing: install cryptsetup-bin"; exit 77; }
+plugin="$(realpath "$RESEAL_BUILD")/lib/cryptsetup/libcryptsetup-token-reseal.so"
+[ -e "$plugin" ] || fail "$plugin was not built"
+if nm -D --undefined-only "$plugin" | grep -q '__asan\|__ubsan\|__tsan'; then
+    echo "a plug-in with a sanitizer cannot be loaded by cryptsetup"
+    exit 77
+fi
+folder=$(cryptsetup --help | sed -n 's/^LUKS2 external token plugin path: \(.*\)\.$/\1/p')
+[ -n "$folder" ] || { echo "this cryptsetup loads no token plug-ins"; exit 77; }
+
+# Into the folder of this machine's cryptsetup, in a mount namespace of our own.
+mkdir "$work/plugins"
+cp "$plugin" "$work/plugins"
+inside='mount --bind "$1" "$2" && shift 2 && exec "$@"'
+unshare -m true 2>/dev/null || { echo "mount namespaces need root here"; exit 77; }
+[ -d "$folder" ] || { echo "$folder is not there to be mounted over"; exit 77; }
+with_plugin() {
+    unshare -m bash -c "$inside" - "$work/plugins" "$folder" "$@"
+}
+
+cd "$work"
+umask 077
+printf 'of the backup' >password
+head -c 1M /dev/urandom >raw
+make_images() {
+    reseal provider add one --native >/dev/null
+    reseal provider export one --output one.p12 --password-file password >/dev/null
+    reseal transcode -q --to-provider one plain:raw luks:image
+}
+
+me=$(id -un)
+# policy FILE PRIVILEGES GRANTS
+policy() {
+    printf '{"version": 1, "tenants": {"own": {"users": ["%s"]}},
+        "privileges": [{"to": "user:%s", "allow": [%s]}],
+        "pairs": [{"for": "user:%s", "from": "luks:*", "to": "plain", "grants": [%s]},
+                  {"for": "user:%s", "from": "plain", "to": "luks:*", "grants": []}]}' \
+        "$me" "$me" "$2" "$me" "$3" "$me" >"$1"
+    chmod 600 "$1"
+}
+admin='"Cryptographer.ManageKeyServers", "Cryptographer.ManageKeys", "Cryptographer.Encrypt"'
+policy may "$admin, \"Cryptographer.Access\"" '"plain-out"'
+policy no-grant "$admin, \"Cryptographer.Access\"" ''
+policy no-privilege "$admin" '"plain-out"'
+
+service_start --policy may
+make_images
+
+# The plug-in validates and shows the token, and opens the image; without it nothing does.
+with_plugin cryptsetup luksDump image >dump
+grep -q 'provider: *one' dump || fail "the token is not shown: $(cat dump)"
+with_plugin cryptsetup open --test-passphrase --token-only image || fail "the image does not open"
+with_plugin cryptsetup open --test-passphrase --token-type reseal --token-only image || fail "not by its type"
+if cryptsetup open --test-passphrase --token-only --disable-external-tokens image 2>err; then
+    fail "it opens without the plug-in"
+fi
+audit=$RESEAL_RUNTIME_DIR/state/audit.jsonl
+grep -q 'disk\.phrase' "$audit" || fail "nothing in the audit"
+
+# refused WORDS: one clear line, and the image stays shut
+refused() {
+    if with_plugin cryptsetup open --test-passphrase --token-only image >out 2>err; then
+        fail "it opens, though $1"
+    fi
+    grep '^reseal: ' err >line || fail "no line of the plug-in: $(cat err)"
+    [ "$(wc -l <line)" = 1 ] || fail "more than one line: $(cat err)"
+    grep -q -- "$1" line || fail "'$(cat line)' does not say '$1'"
+}
+
+# A damaged token is told, not used.
+cp image good
+cryptsetup token remove --token-id 0 --disable-external-tokens image
+echo '{"type":"reseal","keyslots":["0"],"version":1,"provider":"one","key":"no such key"}' >token
+cryptsetup token import --json-file token --disable-external-tokens image
+refused "one"
+cp good image
+
+# Who may not have it.
+service_stop
+service_start --policy no-grant
+refused "plain-out"
+service_stop
+service_start --policy no-privilege
+refused "Cryptographer.Access"
+service_stop
+refused "no key from the key service"
