@@ -245,6 +245,23 @@ static void a_disk_is_given_back_to_a_phrase_and_adopted_again(void **state)
 
 /* ---- what does not --------------------------------------------------------------------------- */
 
+/* Who knows what the header says spares a reading, and gets no other disk by that. */
+static void a_disk_that_is_named_is_read_once(void **state)
+{
+    (void)state;
+    json_t *other = make(2, "one", false), *made = make(2, "one", false), *args = key_of(made);
+    json_object_set_new(args, "uuid", json_string(call_text(made, "uuid")));
+    json_decref(reopen(args));
+    RS_CLOSE int header = open_image(), again = open_image();
+    args = key_of(made);
+    json_object_set_new(args, "uuid", json_string(call_text(other, "uuid")));
+    call_refused(c.r, "disk.open", args, &header, 1, RESEAL_EFORMAT, "of another disk");
+    args = json_pack("{s:s}", "uuid", call_text(made, "uuid"));
+    call_refused(c.r, "disk.open", args, &again, 1, RESEAL_EINVAL, "uuid");
+    json_decref(other);
+    json_decref(made);
+}
+
 static void wishes_that_cannot_be_are_refused(void **state)
 {
     (void)state;
@@ -386,6 +403,7 @@ int main(void)
         cmocka_unit_test(another_kek_takes_over),
         cmocka_unit_test(the_phrase_is_told_to_who_may_have_it),
         cmocka_unit_test(a_disk_is_given_back_to_a_phrase_and_adopted_again),
+        cmocka_unit_test(a_disk_that_is_named_is_read_once),
         cmocka_unit_test(wishes_that_cannot_be_are_refused),
         cmocka_unit_test(hostile_tokens_are_told),
         cmocka_unit_test(a_token_of_two_or_of_ten_thousand_bytes_is_told),

@@ -8,6 +8,7 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <strings.h>
 #include <unistd.h>
 
 #include <openssl/rand.h>
@@ -267,6 +268,10 @@ static int run_open(struct rs_task *t)
 {
     struct work w;
     int r = begin(t, &w, false);
+    const char *uuid = text_of(t, "uuid");
+    if (r == 0 && *uuid != '\0' && strcasecmp(uuid, w.found->luks.uuid) != 0)
+        r = rs_task_fail(t, RESEAL_EFORMAT, "the header is of another disk: its UUID is %s",
+                         w.found->luks.uuid);
     if (r == 0) r = open_slot(&w);
     if (r == 0) r = yield_volume(&w);
     return finish(&w, r);

@@ -171,6 +171,16 @@ static void name_object(struct disk *s)
     (void)snprintf(s->v.object, sizeof(s->v.object), "luks:%s", s->uuid);
 }
 
+/* One disk has one name, whatever the case its header is written in. */
+static bool take_uuid(struct disk *s, const char *uuid)
+{
+    uint8_t raw[16];
+    if (uuid == NULL || !rs_luks_uuid(uuid, raw)) return false;
+    for (size_t i = 0; i <= strlen(uuid); i++) s->uuid[i] = (char)tolower((unsigned char)uuid[i]);
+    name_object(s);
+    return true;
+}
+
 /* What the reading task found. False: the call has ended. */
 static bool take_header(struct disk *s, const struct rs_task_answer *a)
 {
@@ -182,15 +192,11 @@ static bool take_header(struct disk *s, const struct rs_task_answer *a)
     const char *uuid = json_string_value(json_object_get(luks, "uuid"));
     const char *provider = json_string_value(json_object_get(a->result, "provider"));
     const char *key = json_string_value(json_object_get(a->result, "key"));
-    uint8_t raw[16];
-    if (uuid == NULL || !rs_luks_uuid(uuid, raw)) {
+    if (!take_uuid(s, uuid)) {
         rs_vm_fail(&s->v, RESEAL_EFORMAT,
                    "the header's UUID is none: no key slot of a key provider is in it");
         return false;
     }
-    /* One disk has one name, whatever the case its header is written in. */
-    for (size_t i = 0; i <= strlen(uuid); i++) s->uuid[i] = (char)tolower((unsigned char)uuid[i]);
-    name_object(s);
     s->version = (int)json_integer_value(json_object_get(luks, "version"));
     if (json_is_integer(slot)) s->keyslot = (int)json_integer_value(slot);
     if (s->key[0] != '\0') return true; /* given by the client */
@@ -282,8 +288,22 @@ static void open_volume(struct disk *s)
 
 static void disk_open(struct rs_rpc *call)
 {
-    struct disk *s = begin(call, "provider key use details");
-    if (s != NULL && take_use(s) && take_given(s, "provider", "key")) open_slot(s, open_volume);
+    struct disk *s = begin(call, "provider key uuid use details");
+    if (s == NULL || !take_use(s) || !take_given(s, "provider", "key")) return;
+    const char *uuid = rs_rpc_text(call, "uuid", 64);
+    if (uuid == NULL) return;
+    if (*uuid == '\0') {
+        open_slot(s, open_volume);
+        return;
+    }
+    if (s->key[0] == '\0' || !take_uuid(s, uuid)) {
+        rs_vm_fail(&s->v, RESEAL_EINVAL, "uuid: wants the UUID of a header, and its provider and key too");
+        return;
+    }
+    /* All that a first reading would find: one task is enough, which compares the UUID. */
+    set(s, "uuid", json_string(s->uuid));
+    s->opened = open_volume;
+    get_kek(s);
 }
 
 /* ---- disk.phrase, disk.release: the way out ------------------------------------------------- */
