@@ -178,6 +178,23 @@ static void drop_nulls(json_t *config)
         json_object_del(config, name);
 }
 
+/* The published file as it is: the service checks it. */
+static int set_published(struct rs_provider_run *p, json_t *config)
+{
+    json_error_t error;
+    json_t *published = json_load_file(p->o.trusted, JSON_REJECT_DUPLICATES, &error);
+    if (!json_is_object(published)) {
+        json_decref(published);
+        return rs_failure_set(&p->f, RS_EXIT_FORMAT,
+                              "%s: is not what 'reseal-keyproviderd --publish' prints: %s", p->o.trusted,
+                              error.text[0] != '\0' ? error.text : "no object");
+    }
+    (void)json_object_update(config, published);
+    json_decref(published);
+    if (p->o.tpm != NULL) (void)json_object_set_new(config, "tpm", json_string(p->o.tpm));
+    return 0;
+}
+
 static void say_added(const struct rs_provider_run *p, bool native)
 {
     if (p->o.json) return;
@@ -187,7 +204,7 @@ static void say_added(const struct rs_provider_run *p, bool native)
     if (native)
         printf("it can be used once it has a backup: reseal provider export %s --output %s.p12\n", name,
                name);
-    else if (p->o.cert == NULL)
+    else if (p->o.cert == NULL && p->o.trusted == NULL)
         printf("it has no client certificate yet: reseal provider csr %s\n", name);
     else
         printf("to see whether its servers answer: reseal provider test %s\n", name);
@@ -198,25 +215,31 @@ int rs_provider_add(struct rs_provider_run *p)
     const struct rs_provider_options *o = &p->o;
     bool standard_options =
         o->nservers != 0 || o->ca || o->fingerprint || o->cert || o->key || o->user || o->kmip;
+    if ((o->trusted != NULL && (standard_options || o->native)) || (o->tpm != NULL && o->trusted == NULL))
+        return rs_failure_set(&p->f, RS_EXIT_USAGE,
+                              "--trusted and --tpm go together, without --native and the options of servers");
     if (o->native && standard_options)
         return rs_failure_set(
             &p->f, RS_EXIT_USAGE,
             "a native provider has no server: leave out --native, or the options of servers");
-    if (!o->native && o->nservers == 0)
-        return rs_failure_set(&p->f, RS_EXIT_USAGE,
-                              "which kind? --native, or --server HOST[:PORT] for a KMIP key server");
+    if (!o->native && o->trusted == NULL && o->nservers == 0)
+        return rs_failure_set(
+            &p->f, RS_EXIT_USAGE,
+            "which kind? --native, --server HOST[:PORT] for a KMIP key server, or --trusted FILE");
     if ((o->cert == NULL) != (o->key == NULL))
         return rs_failure_set(
             &p->f, RS_EXIT_USAGE,
             "--cert and --key go together; without both, 'reseal provider csr' makes a key");
     json_t *config = json_object();
     int r = set_config(p, config);
+    if (r == 0 && o->trusted != NULL) r = set_published(p, config);
     if (r != 0) {
         json_decref(config);
         return r;
     }
     drop_nulls(config);
-    json_t *args = json_pack("{s:s, s:s}", "name", o->name, "kind", o->native ? "native" : "standard");
+    const char *kind = o->native ? "native" : o->trusted != NULL ? "trusted" : "standard";
+    json_t *args = json_pack("{s:s, s:s}", "name", o->name, "kind", kind);
     if (o->shared) (void)json_object_set_new(args, "shared", json_true());
     r = send_change(p, "provider.add", args, config);
     if (r == 0) say_added(p, o->native);

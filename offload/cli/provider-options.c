@@ -9,6 +9,7 @@ const char rs_provider_help[] =
     "Key providers of the service: where the keys come from that lock disks and VMs.\n\n"
     "  add NAME --native               one that needs no server; 'export' it before its first use\n"
     "  add NAME --server HOST[:PORT]   a KMIP key server; several servers have the same keys\n"
+    "  add NAME --trusted FILE         for attested hosts: what 'reseal-keyproviderd --publish' printed\n"
     "  update NAME                     other servers, certificates or times, without a restart\n"
     "  csr NAME                        a new private key, which stays in the service, and a request to have\n"
     "                                  its certificate signed\n"
@@ -26,6 +27,7 @@ const char rs_provider_help[] =
     "                           certificate is shown and you are asked to confirm it\n"
     "  --yes                    confirm whatever the servers show now\n"
     "  --cert FILE, --key FILE  client certificate and its private key (PEM)\n"
+    "  --tpm WHERE              of a trusted provider: device:PATH (device:/dev/tpmrm0) or swtpm:path=SOCKET\n"
     "  --user NAME              for servers that want a user and a password too\n"
     "  --password-file FILE     of that user, or of a backup; without it the terminal is asked\n"
     "  --cache SECONDS          how long keys are kept in memory (a day); 0: only while they are used\n"
@@ -58,6 +60,8 @@ static const struct option options[] = {{"native", no_argument, NULL, 'n'},
                                         {"cache", required_argument, NULL, 'C'},
                                         {"timeout", required_argument, NULL, 'T'},
                                         {"kmip", required_argument, NULL, 'K'},
+                                        {"trusted", required_argument, NULL, 'w'},
+                                        {"tpm", required_argument, NULL, 'm'},
                                         {"default", no_argument, NULL, 'd'},
                                         {"shared", no_argument, NULL, 'S'},
                                         {"subject", required_argument, NULL, 'j'},
@@ -95,7 +99,7 @@ static void set_text(struct rs_provider_options *o, int c)
     const char **const texts[] = {
         ['a'] = &o->ca,     ['f'] = &o->fingerprint,   ['c'] = &o->cert,  ['k'] = &o->key,
         ['u'] = &o->user,   ['p'] = &o->password.file, ['K'] = &o->kmip,  ['j'] = &o->subject,
-        ['o'] = &o->output, ['r'] = &o->runtime_dir,   ['t'] = &o->tenant};
+        ['o'] = &o->output, ['r'] = &o->runtime_dir, ['w'] = &o->trusted, ['m'] = &o->tpm,   ['t'] = &o->tenant};
     if ((size_t)c < RS_ARRAY_LEN(texts) && texts[c] != NULL) *texts[c] = optarg;
 }
 

@@ -40,6 +40,13 @@ static void print_server(const json_t *server)
                rs_provider_member(server, "error"));
         return;
     }
+    if (*rs_provider_member(server, "version") ==
+        '\0') { /* no key server: a trusted provider's service, a TPM */
+        const char *tls = rs_provider_member(server, "tls");
+        printf("%-28s ok      %s%s%s\n", rs_provider_member(server, "address"),
+               rs_provider_member(server, "vendor"), *tls != '\0' ? ", " : "", tls);
+        return;
+    }
     printf("%-28s ok      KMIP %s, %s %s, %s%s%s\n", rs_provider_member(server, "address"),
            rs_provider_member(server, "version"), rs_provider_member(server, "tls"),
            rs_provider_member(server, "cipher"),

@@ -7,7 +7,7 @@
 #define STANDARD "server ca fingerprint yes cert key user password-file cache timeout kmip default"
 
 static const struct rs_provider_command commands[] = {
-    {"add", 1, 1, "native shared " STANDARD " " COMMON, rs_provider_add},
+    {"add", 1, 1, "native trusted tpm shared " STANDARD " " COMMON, rs_provider_add},
     {"update", 1, 1, STANDARD " " COMMON, rs_provider_update},
     {"csr", 1, 1, "subject output " COMMON, rs_provider_csr},
     {"certificate", 1, 1, "cert key " COMMON, rs_provider_certificate},

@@ -9,6 +9,7 @@
 #include "offload/base/keymem.h"
 #include "providers/crypto/derive.h"
 #include "providers/crypto/openssl_memory.h"
+#include "providers/key/trusted/seal.h"
 #include "providers/key/store.h"
 
 #include <errno.h>
@@ -261,7 +262,8 @@ static void open_state(struct rs_keyd *d, const struct options *o)
 {
     char why[512];
     d->state_folder = o->state;
-    if (rs_store_open(o->state, NULL, &d->store, why, sizeof(why)) != 0) die("state folder", why);
+    const struct rs_store_keeper keeper = rs_tpm_keeper(d);
+    if (rs_store_open(o->state, &keeper, &d->store, why, sizeof(why)) != 0) die("state folder", why);
     if (rs_events_open(d, d->store) != 0 || rs_providers_load(d) != 0)
         die("state folder", reseal_strerror(RESEAL_ENOMEM));
 }

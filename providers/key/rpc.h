@@ -74,7 +74,6 @@ extern const struct rs_rpc_method rs_rpc_homes[];         /* vm-homes.c: home.* 
 extern const struct rs_rpc_method rs_rpc_envelopes[];     /* envelopes.c: file.* */
 extern const struct rs_rpc_method rs_rpc_vms[];           /* vm-events.c: vm.* */
 extern const struct rs_rpc_method rs_rpc_hosts[];         /* hosts.c: host.* */
-extern const struct rs_rpc_method rs_rpc_trusted[];       /* trusted.c: trust.* */
 extern const struct rs_rpc_method rs_rpc_tenants[];       /* tenants.c: tenant.*, policy.*, event.* */
 
 #endif

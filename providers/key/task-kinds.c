@@ -7,6 +7,7 @@
 #include "providers/key/native/provider.h"
 #include "providers/key/standard/provider.h"
 #include "providers/key/trusted/provider.h"
+#include "providers/key/trusted/seal.h"
 #include "providers/key/vm-home-tasks.h"
 #include "providers/key/vm-home.h"
 #include "providers/key/webhook.h"
@@ -39,5 +40,6 @@ const struct rs_task_kind *const rs_task_kinds[] = {
     &rs_task_host,
     &rs_task_webhook_check,
     &rs_task_trusted,
+    &rs_task_tpm,
     NULL,
 };
