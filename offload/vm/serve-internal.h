@@ -46,7 +46,10 @@ struct rs_vs_op {
     void *owner;
 };
 
+/* 0 or -errno. */
 RS_MUST_CHECK int rs_vs_ring_open(struct rs_vmserve *s);
+/* From here on only the calling thread uses it. 0 or -errno. */
+RS_MUST_CHECK int rs_vs_ring_begin(struct rs_vmserve *s);
 void rs_vs_ring_close(struct rs_vmserve *s);
 /* An entry to prepare, */
 struct io_uring_sqe *rs_vs_sqe(struct rs_vmserve *s);
@@ -255,7 +258,7 @@ struct rs_vmserve {
     reseal_queue *queue;
     struct rs_vs_buffers buffers;
     struct io_uring ring;
-    bool ring_open;
+    bool ring_open, ring_disabled;
     struct rs_vs_op accept, signal, wake;
     bool accepting, waking;
     bool stopping;

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <errno.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "offload/vm/serve-internal.h"
@@ -10,7 +11,7 @@ int rs_vs_ring_open(struct rs_vmserve *s)
 {
     /* One thread, which takes completions only when it asks for them: kernels from 6.1 on; older ones get the
      * plain ring. */
-    unsigned flags = IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN;
+    unsigned flags = IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN | IORING_SETUP_R_DISABLED;
     struct io_uring_params p = {.flags = flags | IORING_SETUP_CQSIZE, .cq_entries = 4 * ENTRIES};
     int code = io_uring_queue_init_params(ENTRIES, &s->ring, &p);
     if (code == -EINVAL) {
@@ -18,7 +19,17 @@ int rs_vs_ring_open(struct rs_vmserve *s)
         code = io_uring_queue_init_params(ENTRIES, &s->ring, &p);
     }
     s->ring_open = code == 0;
+    s->ring_disabled = (p.flags & IORING_SETUP_R_DISABLED) != 0;
     return code;
+}
+
+int rs_vs_ring_begin(struct rs_vmserve *s)
+{
+    /* Until here it belonged to no thread. */
+    if (!s->ring_disabled) return 0;
+    /* Debian's liburing 2.3 declares a call for this and does not export it. */
+    long code = syscall(SYS_io_uring_register, s->ring.ring_fd, IORING_REGISTER_ENABLE_RINGS, NULL, 0);
+    return code < 0 ? -errno : 0;
 }
 
 void rs_vs_ring_close(struct rs_vmserve *s)

@@ -316,6 +316,7 @@ static int flush_all(struct rs_vmserve *s)
 
 int rs_vmserve_run(struct rs_vmserve *s)
 {
+    if (rs_vs_ring_begin(s) != 0) return RESEAL_EIO;
     (void)reseal_queue_fd(s->queue);
     start_poll(s, &s->signal, RS_VS_SIGNAL, s->o.signals);
     while (s->failed == 0 && (!s->stopping || s->connected != 0)) {
