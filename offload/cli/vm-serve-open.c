@@ -1,10 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <errno.h>
-#include <linux/fs.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/ioctl.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -12,53 +10,6 @@
 
 #include "offload/cli/socket.h"
 #include "offload/cli/vm-serve.h"
-#include "offload/client/keyservice.h"
-
-int rs_serve_open_images(struct rs_serve *s)
-{
-    unsigned flags = (s->read_only ? 0u : RS_FILE_WRITE) | (s->direct ? RS_FILE_DIRECT : 0u);
-    for (unsigned i = 0; i < s->count; i++) {
-        int code = rs_file_open(&s->images[i].file, s->images[i].path, flags, &s->f);
-        if (code != 0) return code;
-    }
-    return 0;
-}
-
-/* ---- keys -------------------------------------------------------------------- */
-
-static int by_passphrase(struct rs_serve *s, const struct rs_serve_image *image, uint32_t use,
-                         reseal_key *key, struct reseal_luks *luks)
-{
-    struct rs_failure f = {0};
-    int fd = -1;
-    int code = rs_passphrase_open(&s->pass, "disk", image->path, false, &fd, &f);
-    if (code != 0) {
-        snprintf(s->key_why, sizeof(s->key_why), "%s", f.text);
-        return code == RS_EXIT_KEY ? RESEAL_EPASS : RESEAL_EKEYGONE;
-    }
-    code = reseal_key_luks(s->service, image->file.fd, fd, use, key, luks);
-    close(fd);
-    return code;
-}
-
-int rs_serve_open_key(void *arg, unsigned disk, reseal_key *key, struct reseal_luks *luks)
-{
-    struct rs_serve *s = arg;
-    uint32_t use = RESEAL_USE_SOURCE | (s->read_only ? 0u : RESEAL_USE_DESTINATION);
-    s->key_why[0] = '\0';
-    return by_passphrase(s, &s->images[disk], use, key, luks);
-}
-
-uint64_t rs_serve_size_of(void *arg, unsigned disk)
-{
-    const struct rs_file *file = &((struct rs_serve *)arg)->images[disk].file;
-    uint64_t size = 0;
-    struct stat st;
-    if (file->block) return ioctl(file->fd, BLKGETSIZE64, &size) == 0 ? size : 0;
-    return fstat(file->fd, &st) == 0 ? (uint64_t)st.st_size : 0;
-}
-
-/* ---- the socket -------------------------------------------------------------- */
 
 /* A socket whose server is gone is in the way of a new one, and of no use. */
 static int remove_dead_socket(struct rs_serve *s, const struct sockaddr_un *at)
@@ -127,5 +78,9 @@ void rs_serve_close(struct rs_serve *s)
     if (s->listener >= 0) close(s->listener);
     if (s->signals >= 0) close(s->signals);
     reseal_close(s->service);
-    for (unsigned i = 0; i < s->count; i++) rs_file_close(&s->images[i].file);
+    for (unsigned i = 0; i < s->count; i++) {
+        rs_file_close(&s->images[i].file);
+        if (s->images[i].header >= 0) close(s->images[i].header);
+    }
+    if (s->lock >= 0) close(s->lock);
 }

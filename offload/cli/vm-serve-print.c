@@ -92,11 +92,11 @@ static int print_json(const struct rs_serve *s, const struct rs_vmserve *server)
 {
     json_t *disks = json_array();
     for (unsigned i = 0; i < s->count; i++)
-        json_array_append_new(disks,
-                              json_pack("{s:s, s:s, s:I, s:b, s:o, s:o}", "name", s->images[i].name, "image",
-                                        s->images[i].path, "bytes", (json_int_t)rs_vmserve_size(server, i),
-                                        "read_only", s->read_only, "libvirt", text_of(put_libvirt, s, i),
-                                        "qemu", text_of(put_qemu_line, s, i)));
+        json_array_append_new(disks, json_pack("{s:s, s:s, s:I, s:b, s:o, s:o}", "name", s->images[i].name,
+                                               "image", s->images[i].look.path, "bytes",
+                                               (json_int_t)rs_vmserve_size(server, i), "read_only",
+                                               s->read_only, "libvirt", text_of(put_libvirt, s, i), "qemu",
+                                               text_of(put_qemu_line, s, i)));
     json_t *all = json_pack("{s:s, s:o}", "socket", s->path, "disks", disks);
     int bad = all == NULL || json_dumpf(all, stdout, JSON_COMPACT) != 0;
     json_decref(all);
@@ -107,7 +107,7 @@ static int print_text(const struct rs_serve *s, const struct rs_vmserve *server)
 {
     for (unsigned i = 0; i < s->count; i++) {
         printf("disk %s: %" PRIu64 " bytes%s, %s\n\n", s->images[i].name, rs_vmserve_size(server, i),
-               s->read_only ? ", read only" : "", s->images[i].path);
+               s->read_only ? ", read only" : "", s->images[i].look.path);
         printf("for libvirt:\n");
         put_libvirt(stdout, s, i);
         printf("\nfor QEMU:\n");

@@ -11,14 +11,18 @@
 #include "offload/cli/vm.h"
 
 static const char help[] =
-    "usage: reseal vm serve [OPTIONS] --disk IMAGE...\n\n"
+    "usage: reseal vm serve [OPTIONS] VM\n"
+    "       reseal vm serve [OPTIONS] --disk IMAGE...\n\n"
     "Gives a hypervisor encrypted disks as NBD on a local socket. The keys stay in the\n"
     "service; neither the hypervisor nor this program has one. Runs until SIGTERM,\n"
     "then finishes and flushes what was begun. SIGHUP looks at the images' sizes again.\n\n"
-    "  --disk [NAME=]IMAGE     a LUKS image; NAME is that of the export (its file's name).\n"
+    "  VM                      its folder or .vmx file: serves all its encrypted disks; exports\n"
+    "                          are called as their nodes (scsi0:0)\n"
+    "  --disk [NAME=]IMAGE     an encrypted disk; NAME is that of the export (its file's name).\n"
     "                          May be given several times; the first is the default one\n"
     "  --socket PATH           where to listen, mode 0600 (disk-NAME.sock in the runtime folder)\n"
     "  --passphrase-file FILE  pass phrase of the disks, byte for byte as cryptsetup reads it\n"
+    "                          (the key that a key provider has)\n"
     "  --passphrase-fd N       the same from a descriptor, for one disk\n"
     "  --read-only             refuse to write\n"
     "  --discard               what a guest trims becomes a hole in the image: saves room,\n"
@@ -56,13 +60,14 @@ static int take_disk(struct rs_serve *s, const char *text)
     const char *equals = strchr(text, '='), *slash = strchr(text, '/');
     bool named = equals != NULL && (slash == NULL || equals < slash);
     const char *last = strrchr(text, '/');
-    image->path = named ? equals + 1 : text;
-    image->file = (struct rs_file){.fd = -1, .io_fd = -1};
+    const char *path = named ? equals + 1 : text;
     const char *name = named ? text : last != NULL ? last + 1 : text;
     int len = named ? (int)(equals - text) : (int)strlen(name);
-    if (len == 0 || (size_t)len >= sizeof(image->name) || image->path[0] == '\0')
+    if (len == 0 || (size_t)len >= sizeof(image->name) || path[0] == '\0' || strlen(path) >= PATH_MAX)
         return rs_failure_set(&s->f, RS_EXIT_USAGE, "--disk wants [NAME=]IMAGE, not '%s'", text);
+    *image = (struct rs_serve_image){.file.fd = -1, .file.io_fd = -1, .header = -1};
     snprintf(image->name, sizeof(image->name), "%.*s", len, name);
+    snprintf(image->look.path, sizeof(image->look.path), "%s", path);
     for (unsigned i = 0; i < s->count; i++)
         if (strcmp(s->images[i].name, image->name) == 0)
             return rs_failure_set(&s->f, RS_EXIT_USAGE,
@@ -146,9 +151,12 @@ static int parse(struct rs_serve *s, int argc, char **argv)
         int code = take(s, c, optarg);
         if (code != 0) return code;
     }
+    if (optind < argc) s->vm = argv[optind++];
     if (optind < argc)
-        return rs_failure_set(&s->f, RS_EXIT_USAGE, "what is '%s'? Disks are given by --disk", argv[optind]);
-    if (s->count == 0) return rs_failure_set(&s->f, RS_EXIT_USAGE, "which disk? --disk IMAGE");
+        return rs_failure_set(&s->f, RS_EXIT_USAGE, "one VM only: what is '%s'?", argv[optind]);
+    if (s->vm != NULL ? s->count != 0 || s->has_pass : s->count == 0)
+        return rs_failure_set(&s->f, RS_EXIT_USAGE, "give a VM, or its disks by --disk%s",
+                              s->vm != NULL && s->has_pass ? "; its keys come from its key provider" : "");
     if (s->pass.fd >= 0 && s->count != 1)
         return rs_failure_set(&s->f, RS_EXIT_USAGE,
                               "a descriptor can be read once: --passphrase-fd is for one disk");
@@ -193,7 +201,8 @@ static int open_server(struct rs_serve *s, struct rs_vmserve_disk *disks, struct
     int code = rs_vmserve_open(server, &o, &disk, why, sizeof(why));
     if (code == 0) return 0;
     const char *text = s->key_why[0] != '\0' ? s->key_why : why[0] != '\0' ? why : reseal_strerror(code);
-    if (disk < s->count) return rs_failure_set(&s->f, rs_exit_of(code), "%s: %s", s->images[disk].path, text);
+    if (disk < s->count)
+        return rs_failure_set(&s->f, rs_exit_of(code), "%s: %s", s->images[disk].look.path, text);
     return rs_failure_set(&s->f, rs_exit_of(code), "%s", text);
 }
 
@@ -209,7 +218,8 @@ static int serve(struct rs_serve *s)
 {
     struct rs_vmserve_disk disks[RS_VMSERVE_DISKS_MAX];
     struct rs_vmserve *server = NULL;
-    int code = rs_serve_open_images(s);
+    int code = s->vm != NULL ? rs_serve_take_vm(s) : 0;
+    if (code == 0) code = rs_serve_open_images(s);
     if (code == 0) code = open_service(s);
     if (code == 0) code = rs_serve_signals(s);
     if (code == 0) code = rs_serve_listen(s);
@@ -226,10 +236,13 @@ static int serve(struct rs_serve *s)
 
 int reseal_cmd_vm_serve(int argc, char **argv)
 {
-    struct rs_serve s = {.ready_fd = -1, .listener = -1, .signals = -1, .pass.fd = -1};
-    int code = parse(&s, argc, argv);
-    if (code == 0) code = serve(&s);
-    rs_serve_close(&s);
-    if (s.f.exit != 0) return rs_cli_fail(s.f.exit, "vm serve", "%s", s.f.text);
+    struct rs_serve *s = calloc(1, sizeof(*s));
+    if (s == NULL) return rs_cli_fail(RS_EXIT_FAILED, "vm serve", "out of memory");
+    s->ready_fd = s->listener = s->signals = s->lock = s->pass.fd = -1;
+    int code = parse(s, argc, argv);
+    if (code == 0) code = serve(s);
+    rs_serve_close(s);
+    if (s->f.exit != 0) code = rs_cli_fail(s->f.exit, "vm serve", "%s", s->f.text);
+    free(s);
     return code;
 }

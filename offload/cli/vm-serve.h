@@ -6,7 +6,8 @@
  * reseal vm serve: disks to a hypervisor, as NBD on a local socket.
  *
  *   vm-serve.c         the command line, and the order of things
- *   vm-serve-open.c    images, their keys, the socket
+ *   vm-serve-disks.c   images and their keys
+ *   vm-serve-open.c    the socket, signals
  *   vm-serve-print.c   what a hypervisor has to be told
  */
 
@@ -14,19 +15,23 @@
 
 #include "offload/cli/passphrase.h"
 #include "offload/cli/side.h"
+#include "offload/vm/disk.h"
 #include "offload/vm/serve.h"
 
 struct rs_serve_image {
-    char name[256];
-    const char *path;
-    struct rs_file file;
+    char name[256];      /* of the export */
+    struct rs_disk look; /* what its files are */
+    struct rs_file file; /* with the data */
+    int header;          /* descriptor of the file with the LUKS header */
 };
 
 struct rs_serve {
     struct rs_serve_image images[RS_VMSERVE_DISKS_MAX];
     unsigned count;
     struct rs_passphrase pass;
-    bool has_pass; /* said on the command line */
+    bool has_pass;  /* said on the command line */
+    const char *vm; /* whose disks; NULL: --disk */
+    int lock;       /* that says it runs; -1 */
     const char *runtime_dir, *tenant, *socket;
     char path[sizeof(((struct sockaddr_un *)NULL)->sun_path)]; /* of the socket; empty: not bound */
     int ready_fd;
@@ -38,14 +43,20 @@ struct rs_serve {
     int listener, signals;
 };
 
-/* ---- vm-serve-open.c: 0 or an exit code ---- */
+/* ---- vm-serve-disks.c: 0 or an exit code ---- */
 
+/* The encrypted disks of s->vm, whose home is opened for it. */
+RS_MUST_CHECK int rs_serve_take_vm(struct rs_serve *s);
+/* Looks at the files of all disks, and opens them. */
 RS_MUST_CHECK int rs_serve_open_images(struct rs_serve *s);
-RS_MUST_CHECK int rs_serve_listen(struct rs_serve *s);
-RS_MUST_CHECK int rs_serve_signals(struct rs_serve *s);
 /* open_key and size_of of struct rs_vmserve_options; `arg` is the struct rs_serve. */
 int rs_serve_open_key(void *arg, unsigned disk, reseal_key *key, struct reseal_luks *luks);
 uint64_t rs_serve_size_of(void *arg, unsigned disk);
+
+/* ---- vm-serve-open.c: 0 or an exit code ---- */
+
+RS_MUST_CHECK int rs_serve_listen(struct rs_serve *s);
+RS_MUST_CHECK int rs_serve_signals(struct rs_serve *s);
 void rs_serve_close(struct rs_serve *s);
 
 /* ---- vm-serve-print.c ---- */
