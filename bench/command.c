@@ -101,6 +101,21 @@ int rs_command_run(const char *const *argv, struct rs_command_result *out)
     return RESEAL_EIO;
 }
 
+pid_t rs_command_start(const char *const *argv)
+{
+    RS_CLOSE int null = open("/dev/null", O_WRONLY | O_CLOEXEC);
+    pid_t parent = getpid(), pid = null < 0 ? -1 : fork();
+    if (pid == 0) become(argv, -1, null, parent);
+    return pid;
+}
+
+void rs_command_end(pid_t pid)
+{
+    int status;
+    if (pid <= 0 || kill(pid, SIGTERM) != 0) return;
+    while (waitpid(pid, &status, 0) < 0 && errno == EINTR) continue;
+}
+
 /* ---- with its output ----------------------------------------------------------- */
 
 RS_NORETURN static void become_heard(const char *const *argv, const char *const *env, const int fds[2],

@@ -5,6 +5,7 @@
 /* Other programs, run to be measured: no shell, no inherited descriptors, their CPU time told apart. */
 
 #include <stddef.h>
+#include <sys/types.h>
 
 #include "offload/base/bytes.h"
 
@@ -20,6 +21,13 @@ struct rs_command_result {
  * on /dev/null and waits for it. 0 when its exit code was 0, else RESEAL_EIO.
  */
 RS_MUST_CHECK int rs_command_run(const char *const *argv, struct rs_command_result *out);
+
+/*
+ * Starts argv in the background, everything on /dev/null; it ends with the
+ * calling thread. Its process, or -1. rs_command_end() sends SIGTERM and waits.
+ */
+RS_MUST_CHECK pid_t rs_command_start(const char *const *argv);
+void rs_command_end(pid_t pid);
 
 /* What a program wrote. */
 struct rs_command_text {

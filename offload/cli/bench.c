@@ -7,12 +7,13 @@
 
 #include "offload/cli/cli.h"
 
-static const char help[] = "usage: reseal bench hotpath|ring|transcode|openssl [OPTIONS]\n\n"
+static const char help[] = "usage: reseal bench hotpath|ring|transcode|serve|openssl [OPTIONS]\n\n"
                            "Measures, verifies what was computed, and prints ratios to what the machine\n"
                            "can do and to other programs. 'reseal bench WORKLOAD --help' has the options.\n\n"
                            "  hotpath    the engines in process, of the AES limit and of a plain copy\n"
                            "  ring       jobs through the service, of the same work in process\n"
                            "  transcode  a whole image, against qemu-img convert and cryptsetup reencrypt\n"
+                           "  serve      disks for a hypervisor, against qemu-nbd with LUKS\n"
                            "  openssl    reseal.so in OpenSSL 3 and in TLS, against its default provider\n\n"
                            "exit code: 0 measured and verified, 1 not, 2 wrong command line\n"
                            "example: reseal bench hotpath --from xts --to xts --json\n";
@@ -24,6 +25,7 @@ static const struct {
     {"hotpath", rs_bench_cmd_hotpath},
     {"ring", rs_bench_cmd_ring},
     {"transcode", rs_bench_cmd_transcode},
+    {"serve", rs_bench_cmd_serve},
     {"openssl", rs_bench_cmd_openssl},
 };
 

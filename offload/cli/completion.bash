@@ -34,7 +34,7 @@ _reseal() {
         mapfile -t COMPREPLY < <(compgen -W "$words" -- "$cur")
         return
         ;;
-    --only) mapfile -t COMPREPLY < <(compgen -W "out-of-place page-cache in-place" -- "$cur"); return ;;
+    --only) mapfile -t COMPREPLY < <(compgen -W "out-of-place page-cache in-place random-read sequential-write" -- "$cur"); return ;;
     --engine)
         words=$(reseal engines 2>/dev/null | sed -n '2,/^$/s/^\([^ ]\{1,\}\) .*/\1/p')
         mapfile -t COMPREPLY < <(compgen -W "$words" -- "$cur")
@@ -42,7 +42,7 @@ _reseal() {
         ;;
     esac
     case ${COMP_WORDS[1]}/$COMP_CWORD in
-    bench/2) mapfile -t COMPREPLY < <(compgen -W "hotpath ring transcode openssl --help" -- "$cur"); return ;;
+    bench/2) mapfile -t COMPREPLY < <(compgen -W "hotpath ring transcode serve openssl --help" -- "$cur"); return ;;
     coredump/2)
         words="install status handle list describe extract recrypt rekey --help"
         mapfile -t COMPREPLY < <(compgen -W "$words" -- "$cur")
