@@ -27,16 +27,28 @@ struct entry {
     char name[];
 };
 
-/* opendir() allocates, which a signal handler may not; the system call does not. */
-static void remove_files(int dir)
+/* A service's folder has one in it (state), which has none. */
+#define DEPTH 2u
+
+/*
+ * Removes what is in a folder. opendir() allocates, which a signal handler may
+ * not; the system call does not.
+ */
+static void remove_files(int dir, unsigned depth)
 {
     RS_ALIGNED(8) char room[4096];
     long n;
     while ((n = syscall(SYS_getdents64, dir, room, sizeof(room))) > 0)
         for (long at = 0; at < n;) {
             const struct entry *e = (const struct entry *)(const void *)(room + at);
-            if (strcmp(e->name, ".") != 0 && strcmp(e->name, "..") != 0) unlinkat(dir, e->name, 0);
             at += e->len;
+            if (strcmp(e->name, ".") == 0 || strcmp(e->name, "..") == 0) continue;
+            if (unlinkat(dir, e->name, 0) == 0 || depth == 0) continue;
+            int sub = openat(dir, e->name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+            if (sub < 0) continue;
+            remove_files(sub, depth - 1);
+            close(sub);
+            unlinkat(dir, e->name, AT_REMOVEDIR);
         }
 }
 
@@ -44,7 +56,7 @@ static void remove_folder(const char *path)
 {
     int dir = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
     if (dir < 0) return;
-    remove_files(dir);
+    remove_files(dir, DEPTH);
     close(dir);
     rmdir(path);
 }
