@@ -331,11 +331,15 @@ static bool must_recover(struct reseal_queue *q)
     return q->lost || q->epoch != atomic_load_explicit(&q->r->epoch, memory_order_acquire);
 }
 
-/* Delivers what is there; before it says that nothing more is, it asks to be told of what comes. */
+/*
+ * Delivers what is there; before it says that nothing is, it asks to be told of
+ * what comes. Who got something comes back, and needs no byte until then.
+ */
 static unsigned take_all(struct reseal_queue *q, struct reseal_completion *c, unsigned max)
 {
     unsigned n = take(q, c, max);
-    while (q->with_fd && n < max && q->broken == 0 && !arm_fd(q)) n += take(q, c + n, max - n);
+    if (n != 0 && q->with_fd) rs_ring_awake(&q->cq);
+    while (q->with_fd && n == 0 && q->broken == 0 && !arm_fd(q)) n = take(q, c, max);
     return n;
 }
 

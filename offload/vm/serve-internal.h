@@ -261,6 +261,7 @@ struct rs_vmserve {
     bool ring_open, ring_disabled;
     struct rs_vs_op accept, signal, wake;
     bool accepting, waking;
+    bool armed; /* the last poll of the queue found nothing: its descriptor tells of what comes */
     bool stopping;
     uint64_t stop_ns, told_ns;
     int failed; /* RESEAL_E...: what ended it */

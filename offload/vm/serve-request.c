@@ -503,6 +503,7 @@ bool rs_vs_jobs_take(struct rs_vmserve *s)
         s->in_jobs = 0;
         return true;
     }
+    s->armed = n == 0;
     for (int i = 0; i < n; i++) {
         struct rs_vs_piece *p = (struct rs_vs_piece *)(uintptr_t)done[i].user_data;
         s->in_jobs--;

@@ -268,8 +268,10 @@ static void take_end(struct rs_vmserve *s, struct rs_vs_op *op)
 static void go_clients(struct rs_vmserve *s)
 {
     bool late = s->stopping && rs_now_ns() - s->stop_ns > STOP_NS;
-    for (unsigned i = 0; i < RS_VS_CLIENTS; i++) {
+    /* The first free place is taken: those in use are not far away. */
+    for (unsigned i = 0, left = s->connected; left != 0; i++) {
         if (s->clients[i].fd < 0) continue;
+        left--;
         if (late) rs_vs_client_drop(&s->clients[i], "it does not take its replies");
         rs_vs_client_go(&s->clients[i]);
     }
@@ -281,7 +283,7 @@ static void idle(struct rs_vmserve *s)
 {
     if (s->in_jobs != 0 && !s->waking) {
         /* Asks to be told; what came meanwhile is taken first. */
-        if (rs_vs_jobs_take(s)) return;
+        if (!s->armed && rs_vs_jobs_take(s)) return;
         start_poll(s, &s->wake, RS_VS_WAKE, reseal_queue_fd(s->queue));
         s->waking = true;
     }
