@@ -61,7 +61,7 @@ int rs_serve_take_vm(struct rs_serve *s)
 
 static int look_at(struct rs_serve *s, struct rs_serve_image *image)
 {
-    char why[512];
+    char why[RS_VM_WHY];
     struct rs_disk *d = &image->look;
     int code = rs_disk_look(d, why, sizeof(why));
     if (code == RESEAL_EIO) return rs_failure_set(&s->f, RS_EXIT_IO, "%s: %s", d->path, why);
@@ -103,9 +103,27 @@ static int by_passphrase(struct rs_serve *s, const struct rs_serve_image *image,
     return code;
 }
 
-static int by_provider(struct rs_serve *s, const struct rs_serve_image *image, uint32_t use, reseal_key *key,
+/* A header can have been given another key since it was looked at (reseal vm recrypt --shallow). */
+static void look_again(struct rs_serve_image *image)
+{
+    char why[RS_VM_WHY];
+    struct rs_disk now = {0};
+    snprintf(now.path, sizeof(now.path), "%s", image->look.path);
+    if (rs_disk_look(&now, why, sizeof(why)) != 0) return;
+    if (now.key[0] != '\0') {
+        memcpy(image->look.provider, now.provider, sizeof(now.provider));
+        memcpy(image->look.key, now.key, sizeof(now.key));
+    }
+    int header = open(now.header_path, O_RDONLY | O_CLOEXEC | O_NOCTTY);
+    if (header < 0) return;
+    close(image->header);
+    image->header = header;
+}
+
+static int by_provider(struct rs_serve *s, struct rs_serve_image *image, uint32_t use, reseal_key *key,
                        struct reseal_luks *luks)
 {
+    look_again(image);
     struct rs_vmc_key kek;
     snprintf(kek.provider, sizeof(kek.provider), "%s", image->look.provider);
     snprintf(kek.key, sizeof(kek.key), "%s", image->look.key);
@@ -119,7 +137,7 @@ static int by_provider(struct rs_serve *s, const struct rs_serve_image *image, u
 int rs_serve_open_key(void *arg, unsigned disk, reseal_key *key, struct reseal_luks *luks)
 {
     struct rs_serve *s = arg;
-    const struct rs_serve_image *image = &s->images[disk];
+    struct rs_serve_image *image = &s->images[disk];
     uint32_t use = RESEAL_USE_SOURCE | (s->read_only ? 0u : RESEAL_USE_DESTINATION);
     s->key_why[0] = '\0';
     int code = s->has_pass ? by_passphrase(s, image, use, key, luks) : by_provider(s, image, use, key, luks);

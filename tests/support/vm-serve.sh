@@ -5,6 +5,7 @@
 #   . "$RESEAL_SOURCE/tests/support/vm-serve.sh"   # service.sh too
 #   make_disk disk.luks 64M luks2 4096             # its pass phrase is in $work/pass
 #   serve_start --disk disk.luks                   # at $work/serve.sock; stopped at exit
+#   serve_vm VM                                    # the same without a pass phrase; serve_disk IMAGE
 #   serve_stop                                     # its exit code is in $serve_code
 #
 # $uri is the address of the default export.
@@ -36,10 +37,14 @@ make_disk() {
         --key-size 512 --key-file "$work/pass" "$1" || fail "cryptsetup cannot make $1"
 }
 
-serve_start() {
+serve_start() { serve_run --passphrase-file "$work/pass" "$@"; }
+serve_vm() { serve_run "$1"; }
+serve_disk() { serve_run --disk "$1"; }
+
+serve_run() {
     rm -f "$work/serve.ready"
     mkfifo "$work/serve.ready"
-    reseal vm serve --passphrase-file "$work/pass" --socket "$socket" --ready-fd 8 "$@" 8>"$work/serve.ready" \
+    reseal vm serve --socket "$socket" --ready-fd 8 "$@" 8>"$work/serve.ready" \
         >"$work/serve.out" 2>"$work/serve.err" </dev/null &
     serve_pid=$!
     read -r _ <"$work/serve.ready" || fail "reseal vm serve did not start: $(cat "$work/serve.err")"

@@ -1,0 +1,62 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+# `reseal vm serve VM`: its disks under a key provider's key, of every format; the VM counts as running meanwhile, its key
+# can be changed under it, and a service that lost everything opens it again.
+set -eu
+. "$RESEAL_SOURCE/tests/support/vm-serve.sh"
+. "$RESEAL_SOURCE/tests/support/vm.sh"
+need qemu-img qemu-io cryptsetup
+vm_service
+
+disk() { printf 'nbd+unix:///%s?socket=%s' "$1" "$socket"; }
+
+same() {
+    qemu-img compare -f raw -F raw "$1" "$(disk "$2")" >"$work/said" 2>&1 || fail "$2: $(cat "$work/said" "$work/serve.err")"
+}
+
+for format in luks2 luks1 xts; do
+    vm_make web
+    vm encrypt --format $format web
+    serve_vm web
+    same web.orig/system.img scsi0:0
+    same web.orig/data.img scsi0:1
+    for image in "web.orig/data.img" "$(disk scsi0:1)"; do
+        qemu-io -f raw -c 'write -P 0x3c 5000 300000' -c flush "$image" >"$work/said" || fail "$format: $(cat "$work/said")"
+    done
+    vm_expect 3 '' vm decrypt web
+    [ $format = luks1 ] || vm recrypt --shallow web
+
+    # Without any program that held the key, under the key that it has now.
+    old=$(pgrep -P "$service_pid" -x reseald-work)
+    pkill -KILL -P "$service_pid" -x reseal-keyd
+    pkill -KILL -P "$service_pid" -x reseald-work
+    same web.orig/data.img scsi0:1
+    [ "$(pgrep -P "$service_pid" -x reseald-work)" != "$old" ] || fail "the service was not restarted"
+    grep -q 'key was opened again' "$work/serve.err" || fail "$format: the key was still there: $(cat "$work/serve.err")"
+    serve_stop
+    [ "$serve_code" = 0 ] || fail "$format: exit code $serve_code: $(cat "$work/serve.err")"
+    vm decrypt web
+    cmp web/data.img web.orig/data.img || fail "$format: what was written is not there"
+    rm -r web
+done
+
+# A disk alone, by the token in its header.
+vm_make web
+vm encrypt web
+serve_disk web/system.img
+same web.orig/system.img system.img
+serve_stop
+refused() {
+    local code=0
+    reseal vm serve --socket "$socket" "$@" >"$work/out" 2>"$work/err" </dev/null || code=$?
+    [ "$code" = "$want" ] || fail "$*: exit code $code: $(cat "$work/err")"
+    [ "$(wc -l <"$work/err")" = 1 ] || fail "$*: not one line: $(cat "$work/err")"
+}
+
+# Another service does not have the key: the VM is locked.
+service_stop
+rm -rf "$RESEAL_RUNTIME_DIR" "$XDG_STATE_HOME"
+service_start
+want=4 refused web
+want=4 refused --disk web/system.img
+echo ok
