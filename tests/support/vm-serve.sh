@@ -31,9 +31,9 @@ make_disk() {
     rm -f "$1"
     truncate -s "$2" "$1"
     truncate -s +32M "$1"
-    local unit=()
-    [ "$3" = luks1 ] || unit=(--sector-size "$4")
-    cryptsetup luksFormat -q --type "$3" "${unit[@]}" --offset 65536 --pbkdf pbkdf2 --pbkdf-force-iterations 1000 \
+    local sector=()
+    [ "$3" = luks1 ] || sector=(--sector-size "$4")
+    cryptsetup luksFormat -q --type "$3" "${sector[@]}" --offset 65536 --pbkdf pbkdf2 --pbkdf-force-iterations 1000 \
         --key-size 512 --key-file "$work/pass" "$1" || fail "cryptsetup cannot make $1"
 }
 
