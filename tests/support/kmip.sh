@@ -76,10 +76,11 @@ keyd_pid() {
 
 kmip_cleanup() {
     status=$?
-    set +e # the status is handed on below
     trap - EXIT
+    set +e
     for port in "${!kmip_pids[@]}"; do kmip_kill "$port"; done
-    (exit $status)
-    service_cleanup
+    service_stop
+    rm -rf "$work"
+    exit $status
 }
 trap kmip_cleanup EXIT
