@@ -125,10 +125,70 @@ static bool take_slot(const json_t *header, int number, struct slot *s)
 
 /* ---- opening ----------------------------------------------------------------------------------- */
 
+/* HMAC-SHA-256 with a key that has gone in already: its inner and outer state. */
+struct hmac {
+    SHA256_CTX inner, outer;
+};
+
+static void hmac_key(struct hmac *h, const uint8_t *key, size_t len)
+{
+    uint8_t block[SHA256_CBLOCK] = {0};
+    if (len <= sizeof(block)) {
+        memcpy(block, key, len);
+    } else {
+        (void)SHA256_Init(&h->inner);
+        (void)SHA256_Update(&h->inner, key, len);
+        (void)SHA256_Final(block, &h->inner);
+    }
+    for (unsigned i = 0; i < sizeof(block); i++) block[i] ^= 0x36;
+    (void)SHA256_Init(&h->inner);
+    (void)SHA256_Update(&h->inner, block, sizeof(block));
+    for (unsigned i = 0; i < sizeof(block); i++) block[i] ^= 0x36 ^ 0x5c;
+    (void)SHA256_Init(&h->outer);
+    (void)SHA256_Update(&h->outer, block, sizeof(block));
+    rs_wipe(block, sizeof(block));
+}
+
+static void hmac(const struct hmac *h, SHA256_CTX *ctx, const void *a, size_t a_len, const void *b,
+                 size_t b_len, uint8_t out[SHA256_DIGEST_LENGTH])
+{
+    *ctx = h->inner;
+    (void)SHA256_Update(ctx, a, a_len);
+    if (b_len != 0) (void)SHA256_Update(ctx, b, b_len);
+    (void)SHA256_Final(out, ctx);
+    *ctx = h->outer;
+    (void)SHA256_Update(ctx, out, SHA256_DIGEST_LENGTH);
+    (void)SHA256_Final(out, ctx);
+}
+
+/* What a derivation works with, in key memory. */
+struct pbkdf {
+    struct hmac hmac;
+    SHA256_CTX ctx;
+    uint8_t u[SHA256_DIGEST_LENGTH], sum[SHA256_DIGEST_LENGTH];
+};
+
+/* PBKDF2-HMAC-SHA-256 (RFC 8018). */
 static bool derive(const struct kdf *kdf, const void *pass, size_t pass_len, uint8_t *out, size_t len)
 {
-    return pass_len <= INT32_MAX && PKCS5_PBKDF2_HMAC(pass, (int)pass_len, kdf->salt, (int)kdf->salt_len,
-                                                      kdf->rounds, EVP_sha256(), (int)len, out) == 1;
+    RS_KEYMEM struct pbkdf *p = rs_keymem_alloc(sizeof(*p));
+    if (p == NULL) return false;
+    hmac_key(&p->hmac, pass, pass_len);
+    for (uint32_t block = 1; len > 0; block++) {
+        uint8_t number[4];
+        size_t n = RS_MIN(len, sizeof(p->sum));
+        rs_store_be32(number, block);
+        hmac(&p->hmac, &p->ctx, kdf->salt, kdf->salt_len, number, sizeof(number), p->u);
+        memcpy(p->sum, p->u, sizeof(p->sum));
+        for (int round = 1; round < kdf->rounds; round++) {
+            hmac(&p->hmac, &p->ctx, p->u, sizeof(p->u), NULL, 0, p->u);
+            for (unsigned i = 0; i < sizeof(p->sum); i++) p->sum[i] ^= p->u[i];
+        }
+        memcpy(out, p->sum, n);
+        out += n;
+        len -= n;
+    }
+    return true;
 }
 
 /* AES-XTS in place, sectors of 512 bytes counted from 0. */
