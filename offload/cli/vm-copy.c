@@ -23,13 +23,15 @@ void rs_vmc_side_of(const struct rs_disk *d, struct rs_vmc_side *s)
     memcpy(s->key.key, d->key, sizeof(s->key.key));
 }
 
+/* Most of a header's room is empty: zeros stay a hole. */
 static int copy_bytes(int from, int to, uint64_t len)
 {
-    uint8_t buf[64 * 1024];
+    static const uint8_t zero[64 * 1024];
+    uint8_t buf[sizeof(zero)];
     for (uint64_t at = 0; at < len;) {
         size_t n = (size_t)RS_MIN(len - at, (uint64_t)sizeof(buf));
         int code = rs_pread_full(from, buf, n, at);
-        if (code == 0) code = rs_pwrite_full(to, buf, n, at);
+        if (code == 0 && memcmp(buf, zero, n) != 0) code = rs_pwrite_full(to, buf, n, at);
         if (code != 0) return code;
         at += n;
     }

@@ -250,15 +250,38 @@ static unsigned number(const struct rs_vmc_change *ch, const char *name, unsigne
     return n != 0 ? (unsigned)n : otherwise;
 }
 
-/* The bytes of a header that the service gave, in a file of their own. */
+/* Bytes of a header up to where only zeros follow, in whole blocks. */
+static size_t used(const uint8_t *bytes, size_t len)
+{
+    while (len > 0 && bytes[len - 1] == 0) len--;
+    return (size_t)rs_round_up(len, 4096);
+}
+
+static int read_header(struct rs_vmc_change *ch, int fd, uint8_t **bytes, size_t *len)
+{
+    off_t end = lseek(fd, 0, SEEK_END);
+    *bytes = end <= 0 || end > (64 << 20) ? NULL : malloc((size_t)end);
+    if (*bytes == NULL) return no_memory(ch);
+    *len = (size_t)end;
+    int code = rs_pread_full(fd, *bytes, *len, 0);
+    return code == 0 ? 0 : rs_failure_errno(&ch->c->f, code, "read", "a header");
+}
+
+/* The first `n` bytes in a file of their own, which is `len` long. */
+static int write_bytes(struct rs_vmc_change *ch, const uint8_t *bytes, size_t n, size_t len, const char *path)
+{
+    int code = rs_vm_write_file(path, bytes, RS_MIN(n, len));
+    if (code == 0 && len > n && truncate(path, (off_t)len) != 0) code = -errno;
+    return code == 0 ? 0 : rs_failure_errno(&ch->c->f, code, "write", path);
+}
+
+/* A header that the service gave. */
 static int write_header_file(struct rs_vmc_change *ch, int fd, const char *path)
 {
-    off_t len = lseek(fd, 0, SEEK_END);
-    RS_FREE uint8_t *bytes = len <= 0 || len > (64 << 20) ? NULL : malloc((size_t)len);
-    if (bytes == NULL) return no_memory(ch);
-    int code = rs_pread_full(fd, bytes, (size_t)len, 0);
-    if (code == 0) code = rs_vm_write_file(path, bytes, (size_t)len);
-    return code == 0 ? 0 : rs_failure_errno(&ch->c->f, code, "write", path);
+    RS_FREE uint8_t *bytes = NULL;
+    size_t len = 0;
+    int code = read_header(ch, fd, &bytes, &len);
+    return code == 0 ? write_bytes(ch, bytes, used(bytes, len), len, path) : code;
 }
 
 static int make_header(struct rs_vmc_change *ch, const struct rs_disk *d, const char *format,
@@ -399,6 +422,26 @@ static int try_header(struct rs_vmc_change *ch, const struct rs_disk *d, const c
     return 0;
 }
 
+/*
+ * The new header and a copy of the old one. Only as much as either of them uses: the rest is empty in both,
+ * and what the old one used is overwritten.
+ */
+static int write_both(struct rs_vmc_change *ch, const struct rs_disk *d, int was, int fresh, const char *old,
+                      const char *path)
+{
+    RS_FREE uint8_t *a = NULL, *b = NULL;
+    size_t a_len = 0, b_len = 0;
+    bool side = strcmp(d->header_path, d->path) != 0;
+    if (ftruncate(was, (off_t)d->header_size) != 0)
+        return rs_failure_errno(&ch->c->f, errno, "copy the header in", d->header_path);
+    int code = read_header(ch, was, &a, &a_len);
+    if (code == 0) code = read_header(ch, fresh, &b, &b_len);
+    if (code != 0) return code;
+    size_t n = RS_MIN(RS_MAX(used(a, a_len), used(b, b_len)), b_len);
+    code = write_bytes(ch, a, used(a, a_len), used(a, a_len), old);
+    return code == 0 ? write_bytes(ch, b, n, side ? b_len : n, path) : code;
+}
+
 static int rewrap_header(struct rs_vmc_change *ch, const struct rs_disk *d, const char *path)
 {
     struct rs_vmc_key key, was;
@@ -412,21 +455,19 @@ static int rewrap_header(struct rs_vmc_change *ch, const struct rs_disk *d, cons
         rs_vmc_disk_rewrap(ch->c, header, d->format == RS_DISK_LUKS1 ? &was : NULL, &key, d->node, &fresh);
     if (code != 0) return code;
     if (snprintf(old, sizeof(old), "%s.old", path) >= (int)sizeof(old)) return too_long(ch, path);
-    if (ftruncate(header, (off_t)d->header_size) != 0)
-        return rs_failure_errno(&ch->c->f, errno, "copy", d->header_path);
-    code = write_header_file(ch, header, old);
-    return code == 0 ? write_header_file(ch, fresh, path) : code;
+    return write_both(ch, d, header, fresh, old, path);
 }
 
+/* Not noted when it is done: to do it again costs less than to note it durably. */
 static int stage_rewrap(struct rs_vmc_change *ch, const struct rs_disk *d)
 {
     char path[PATH_MAX];
-    if (has(ch, "header", d)) return 0;
     if (!rs_vmc_header_path(d, path)) return too_long(ch, d->path);
     int code = rewrap_header(ch, d, path);
     if (code == 0) code = try_header(ch, d, path);
     if (code == 0 && d->format == RS_DISK_VMDK_XTS) code = new_descriptor(ch, d, true, d->unit);
-    return code == 0 ? did(ch, "header", d) : code;
+    rs_intent_step("rewrapped");
+    return code;
 }
 
 int rs_vmc_stage(struct rs_vmc_change *ch)

@@ -1,0 +1,37 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+# A missing privilege is named, and what it forbids leaves the VM as it was.
+set -eu
+. "$RESEAL_SOURCE/tests/support/service.sh"
+. "$RESEAL_SOURCE/tests/support/vm.sh"
+me=$(id -u)
+
+# allow NAME...: a policy with these privileges and all pairs
+allow() {
+    local list
+    list=$(printf '"Cryptographer.%s",' "$@")
+    printf '{"version": 1, "tenants": {"t": {"users": [%d]}}, "privileges": [{"to": "user:%d", "allow": [%s]}],
+ "pairs": [{"for": "tenant:t", "from": "*", "to": "*", "grants": ["plain-out"]}]}\n' "$me" "$me" "${list%,}" >policy.json
+}
+
+allow Access ManageKeyServers ManageKeys EncryptNew RegisterVM ReadKeyServersInfo
+service_start --policy "$work/policy.json" --state-dir "$work/keys"
+vm_provider local
+vm_make web 1
+vm_expect 3 'Cryptographer.Encrypt' vm encrypt web
+vm_no_leftovers web
+vm_is_original web
+vm create --disk 1M new
+vm_expect 3 'Cryptographer.Recrypt' vm recrypt --shallow new
+vm_expect 3 'Cryptographer.Encrypt' vm recrypt --deep new
+vm_no_leftovers new
+service_stop
+
+allow Access Encrypt Recrypt ManageKeys
+service_start --policy "$work/policy.json" --state-dir "$work/keys"
+vm_expect 3 'Cryptographer.EncryptNew' vm create --disk 1M other
+[ ! -e other ] || fail "a VM without the right to make it"
+vm_expect 3 'Cryptographer.RegisterVM' vm unlock new
+vm encrypt web
+vm_expect 3 'Cryptographer.RegisterVM' vm decrypt web
+service_stop
