@@ -88,5 +88,10 @@ grep -q TrustAuthority.ClusterNotAvailable "$work/state/events.jsonl" || fail "n
 # Another boot: the TPM keeps the host key.
 service_stop
 tpm2_pcrextend "7:sha256=$(pcr 0)"
-if (service_start --state-dir "$work/state") 2>"$work/err"; then fail "it started with other PCRs"; fi
-grep -q "boot what was booted when it was sealed" "$work/err" || { cat "$work/err"; fail "it does not say why"; }
+"$RESEAL_BUILD/bin/reseald" --runtime-dir "$RESEAL_RUNTIME_DIR" --foreground --state-dir "$work/state" 2>"$work/err" >/dev/null \
+    </dev/null &
+service_pid=$!
+until grep -q "boot what was booted when it was sealed" "$work/err"; do
+    kill -0 $service_pid 2>/dev/null || { cat "$work/err"; fail "it does not say why"; }
+    sleep 0.05
+done
