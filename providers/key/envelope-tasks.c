@@ -347,8 +347,10 @@ static int run_describe(struct rs_task *t)
     return 0;
 }
 
-const struct rs_task_kind rs_task_file_seal = {"file-seal", RS_TASK_CLOSED, FILE_DEADLINE, run_seal};
-const struct rs_task_kind rs_task_file_open = {"file-open", RS_TASK_CLOSED, FILE_DEADLINE, run_open};
-const struct rs_task_kind rs_task_file_rewrap = {"file-rewrap", RS_TASK_CLOSED, FILE_DEADLINE, run_rewrap};
-const struct rs_task_kind rs_task_file_describe = {"file-describe", RS_TASK_CLOSED, QUICK_DEADLINE,
-                                                   run_describe};
+#define FILE_TASK(WHAT, SECONDS)                                                                             \
+    const struct rs_task_kind rs_task_file_##WHAT = {                                                        \
+        .name = "file-" #WHAT, .place = RS_TASK_CLOSED, .deadline_s = (SECONDS), .run = run_##WHAT}
+FILE_TASK(seal, FILE_DEADLINE);
+FILE_TASK(open, FILE_DEADLINE);
+FILE_TASK(rewrap, FILE_DEADLINE);
+FILE_TASK(describe, QUICK_DEADLINE);

@@ -77,8 +77,9 @@ struct rs_keyd {
     bool ended, failed; /* the loop ends; with exit code 1 */
     struct rs_watch listener, supervisor, signals, nursery_end;
     struct rs_client *clients;
-    struct rs_running *orders; /* oldest first */
-    struct rs_task_run *tasks; /* oldest first */
+    struct rs_running *orders;  /* oldest first */
+    struct rs_task_run *tasks;  /* oldest first */
+    struct rs_task_rest *rests; /* children of tasks that wait for another */
     struct rs_work *works;
     struct rs_keys keys;
     struct rs_policy *policy;
@@ -153,6 +154,8 @@ RS_MUST_CHECK bool rs_tasks_may_start(const struct rs_keyd *d, uint32_t uid, enu
 unsigned rs_tasks_count(const struct rs_keyd *d);
 /* Starts what waits, ends what is overdue; milliseconds until it must be called again, -1: never. */
 int rs_tasks_tick(struct rs_keyd *d);
+/* Ends the children that rest. */
+void rs_tasks_free(struct rs_keyd *d);
 
 /* ---- rpc.c ---- */
 

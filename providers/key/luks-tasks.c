@@ -440,13 +440,13 @@ static int run_make(struct rs_task *t)
     return finish(&w, r);
 }
 
-#define LUKS_TASK(WHAT)                                                                                      \
+#define LUKS_TASK(WHAT, AGAIN)                                                                               \
     const struct rs_task_kind rs_task_luks_##WHAT = {                                                        \
-        .name = "luks-" #WHAT, .place = RS_TASK_CLOSED, .run = run_##WHAT}
-LUKS_TASK(read);
-LUKS_TASK(open);
-LUKS_TASK(make);
-LUKS_TASK(rewrap);
-LUKS_TASK(adopt);
-LUKS_TASK(release);
-LUKS_TASK(tell);
+        .name = "luks-" #WHAT, .place = RS_TASK_CLOSED, .again = (AGAIN), .run = run_##WHAT}
+LUKS_TASK(read, true);
+LUKS_TASK(open, true);
+LUKS_TASK(make, false);
+LUKS_TASK(rewrap, true);
+LUKS_TASK(adopt, false);
+LUKS_TASK(release, false);
+LUKS_TASK(tell, false);

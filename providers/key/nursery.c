@@ -221,7 +221,9 @@ static RS_NORETURN void child_of_task(const struct rs_msg *m)
     struct rs_task_order order;
     memcpy(&order, m->body, sizeof(order));
     grow_up(m->fds[0], order.deadline_s, rs_task_kinds[order.kind]->place);
-    _exit(rs_task_serve(&order, m->fds[0], m->fds + 1));
+    int fds[RS_TASK_FDS];
+    memcpy(fds, m->fds + 1, sizeof(fds));
+    _exit(rs_task_serve(&order, m->fds[0], fds));
 }
 
 static RS_NORETURN void child(const struct rs_msg *m, int nursery)
@@ -345,11 +347,26 @@ int rs_nursery_order(const struct rs_nursery *n, const struct rs_source_order *o
     return hand_over(n, RS_MSG_ORDER, order, sizeof(*order), fds, nfds, op);
 }
 
-int rs_nursery_task(const struct rs_nursery *n, const struct rs_task_order *order, const int *fds, int *op)
+/* Those that are there, one after another; how many. */
+static unsigned fds_of(const struct rs_task_order *order, const int *fds, int there[RS_TASK_FDS])
 {
-    int there[RS_TASK_FDS];
     unsigned count = 0;
     for (unsigned i = 0; i < RS_TASK_FDS; i++)
         if ((order->fds & 1u << i) != 0) there[count++] = fds[i];
+    return count;
+}
+
+int rs_nursery_task(const struct rs_nursery *n, const struct rs_task_order *order, const int *fds, int *op)
+{
+    int there[RS_TASK_FDS];
+    unsigned count = fds_of(order, fds, there);
     return hand_over(n, RS_MSG_TASK, order, sizeof(*order), there, count, op);
+}
+
+int rs_nursery_task_again(int op, const struct rs_task_order *order, const int *fds)
+{
+    int there[RS_TASK_FDS];
+    unsigned count = fds_of(order, fds, there);
+    int r = rs_msg_send(op, RS_MSG_TASK, 0, order, sizeof(*order), there, count, MSG_DONTWAIT);
+    return r == 0 ? 0 : RESEAL_EIO;
 }

@@ -59,8 +59,12 @@ struct rs_task_reply {
 RS_MUST_CHECK int rs_nursery_task(const struct rs_nursery *n, const struct rs_task_order *order,
                                   const int *fds, int *op);
 
-/* In the child of a task, already confined: its life from here on, and its exit status. */
-RS_MUST_CHECK int rs_task_serve(const struct rs_task_order *order, int op, const int *fds);
+/* Another task for a child that rests, by its *op. RESEAL_EIO: it is gone. */
+RS_MUST_CHECK int rs_nursery_task_again(int op, const struct rs_task_order *order, const int *fds);
+
+/* In the child of a task, already confined: its life from here on, and its exit status. Takes the
+ * descriptors. */
+RS_MUST_CHECK int rs_task_serve(const struct rs_task_order *order, int op, int *fds);
 
 /* On *op: */
 #define RS_MSG_ORDER      (RS_MSG_INTERNAL + 16) /* rs_source_order + op socket, descriptors */

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "providers/key/keyd.h"
 #include "providers/key/hosts.h"
+#include "providers/key/keyd.h"
 #include "providers/key/rooms.h"
 
 #include "offload/base/keymem.h"
@@ -98,6 +98,7 @@ void rs_keyd_free(struct rs_keyd *d)
 {
     while (d->clients != NULL) rs_keyd_drop(d, d->clients);
     while (d->works != NULL) rs_sessions_drop(d, d->works);
+    rs_tasks_free(d);
     rs_kek_free(d);
     rs_providers_free(&d->providers);
     rs_keys_clear(&d->keys);

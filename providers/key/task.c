@@ -109,7 +109,9 @@ static int task_of(const struct rs_task_order *order, const struct parts *p, con
     return rs_secrets_unpack(p->secrets, p->secrets_len, secrets);
 }
 
-int rs_task_serve(const struct rs_task_order *order, int op, const int *fds)
+/* One task, whose descriptors are closed after it. 0, or the exit status of a child that is of no use any
+ * more. */
+static int serve_one(const struct rs_task_order *order, int op, const int *fds)
 {
     struct parts p = {.text_len = order->text_len, .secrets_len = order->secrets_len};
     struct rs_secrets secrets = {0};
@@ -124,7 +126,35 @@ int rs_task_serve(const struct rs_task_order *order, int op, const int *fds)
     int r = send_answer(op, &task, rs_task_kinds[order->kind]->run(&task));
     rs_secrets_free(&secrets);
     rs_secrets_free(&task.yields);
+    rs_cleanup_close(&task.out_fd);
+    json_decref(task.result);
+    json_decref((json_t *)(uintptr_t)task.args);
     return r == 0 ? 0 : 2;
+}
+
+/* Waits for the next order; 1: there will be none. */
+static int next_order(int op, struct rs_task_order *order, int fds[RS_TASK_FDS])
+{
+    static struct rs_msg m; /* an order and descriptors: no secret */
+    if (rs_msg_recv(op, &m, 0) != 0) return 1;
+    if (m.header.type != RS_MSG_TASK || m.header.length != sizeof(*order) || m.nfds > RS_TASK_FDS) return 2;
+    memcpy(order, m.body, sizeof(*order));
+    for (unsigned i = 0; i < RS_TASK_FDS; i++) fds[i] = rs_msg_take_fd(&m, i);
+    return 0;
+}
+
+int rs_task_serve(const struct rs_task_order *first, int op, int *fds)
+{
+    struct rs_task_order order = *first;
+    for (;;) {
+        int r = serve_one(&order, op, fds);
+        for (unsigned i = 0; i < RS_TASK_FDS; i++) rs_cleanup_close(&fds[i]);
+        if (r != 0 || !rs_task_kinds[order.kind]->again) return r;
+        (void)alarm(0); /* reseal-keyd says how long it rests */
+        r = next_order(op, &order, fds);
+        if (r != 0) return r == 1 ? 0 : r;
+        (void)alarm(order.deadline_s);
+    }
 }
 
 /* ---- in reseal-keyd itself ----------------------------------------------------------- */

@@ -47,6 +47,12 @@ struct rs_task_kind {
     unsigned deadline_s; /* 0: that of reseal-keyd; at most 3600 */
     /* The status: 0 or RESEAL_E.... */
     int (*run)(struct rs_task *task);
+    /*
+     * Its child rests after it, for a little while, and does the next task of such a kind for the same user:
+     * a fork with all that a child begins with costs more than to open a key slot. One that was
+     * taken over by what it parsed learns no more by it: which key a header asks for is for its owner to say.
+     */
+    bool again;
 };
 
 /* Every kind, ended by NULL; a task is found in the child by its place in this table (task-kinds.c). */

@@ -14,9 +14,11 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#define GRACE_NS  UINT64_C(2000000000) /* a child ends itself by its alarm; one that does not is ended */
-#define SECOND_NS UINT64_C(1000000000)
-#define AT_ONCE   32u /* messages of one child before others have their turn */
+#define GRACE_NS   UINT64_C(2000000000) /* a child ends itself by its alarm; one that does not is ended */
+#define SECOND_NS  UINT64_C(1000000000)
+#define REST_NS    UINT64_C(1000000000) /* how long a child waits for another task of its user, */
+#define REST_TASKS 256u /* and how many it does in all: its limit of processor time is one for all */
+#define AT_ONCE    32u  /* messages of one child before others have their turn */
 
 /* Text and packed secrets of one direction. */
 struct load {
@@ -34,6 +36,7 @@ struct rs_task_run {
     int fds[RS_TASK_FDS];
     unsigned nfds;
     int pidfd;
+    unsigned before; /* tasks that its child did earlier */
     uint64_t until_ns;
     struct load order, answer;
     bool answers;
@@ -41,6 +44,17 @@ struct rs_task_run {
     int out_fd;
     rs_task_done *done;
     void *arg;
+};
+
+/* A child that has done its task and can do another for the same user. */
+struct rs_task_rest {
+    struct rs_watch watch;
+    struct rs_task_rest *next;
+    uint32_t uid;
+    enum rs_task_place place;
+    int pidfd;
+    unsigned done; /* tasks, so far */
+    uint64_t until_ns;
 };
 
 /* ---- limits ------------------------------------------------------------------------ */
@@ -95,6 +109,72 @@ static void release(struct rs_keyd *d, struct rs_task_run *t)
     load_free(&t->order);
     load_free(&t->answer);
     free(t);
+}
+
+/* ---- children that rest ----------------------------------------------------------------- */
+
+static void rest_end(struct rs_keyd *d, struct rs_task_rest *rest)
+{
+    struct rs_task_rest **at = &d->rests;
+    while (*at != rest) at = &(*at)->next;
+    *at = rest->next;
+    if (rest->pidfd >= 0) (void)syscall(SYS_pidfd_send_signal, rest->pidfd, SIGKILL, NULL, 0);
+    rs_cleanup_close(&rest->pidfd);
+    rs_keyd_unwatch(d, &rest->watch);
+    free(rest);
+}
+
+/* It has nothing to say while it rests: it died, or talks nonsense. */
+static void rest_ready(struct rs_keyd *d, struct rs_watch *w, uint32_t events)
+{
+    (void)events;
+    rest_end(d, (struct rs_task_rest *)w);
+}
+
+/* Lets the child of a task that was answered rest, where it may and there is room. */
+static void rest_begin(struct rs_keyd *d, struct rs_task_run *t)
+{
+    unsigned all = 0, same = 0;
+    for (const struct rs_task_rest *r = d->rests; r != NULL; r = r->next) {
+        all++;
+        same += r->uid == t->uid;
+    }
+    if (!t->kind->again || t->pidfd < 0 || t->before + 1 >= REST_TASKS || all >= RS_KEYD_CHILDREN ||
+        same >= RS_KEYD_CHILDREN_OF_USER)
+        return;
+    struct rs_task_rest *rest = malloc(sizeof(*rest));
+    if (rest == NULL) return;
+    *rest = (struct rs_task_rest){.watch = {.fd = t->watch.fd, .ready = rest_ready},
+                                  .next = d->rests,
+                                  .uid = t->uid,
+                                  .place = t->kind->place,
+                                  .pidfd = t->pidfd,
+                                  .done = t->before + 1,
+                                  .until_ns = rs_now_ns() + REST_NS};
+    d->rests = rest;
+    t->watch.fd = t->pidfd = -1;
+    rs_keyd_interest(d, &rest->watch, EPOLLIN);
+}
+
+/* Gives the task to a child that rests; false: there is none. */
+static bool rest_take(struct rs_keyd *d, struct rs_task_run *t, const struct rs_task_order *order)
+{
+    struct rs_task_rest *rest = d->rests;
+    while (rest != NULL && (rest->uid != t->uid || rest->place != t->kind->place)) rest = rest->next;
+    if (rest == NULL || !t->kind->again) return false;
+    if (rs_nursery_task_again(rest->watch.fd, order, t->fds) == 0) {
+        t->watch.fd = rest->watch.fd;
+        t->pidfd = rest->pidfd;
+        t->before = rest->done;
+        rest->watch.fd = rest->pidfd = -1;
+    }
+    rest_end(d, rest);
+    return t->watch.fd >= 0;
+}
+
+void rs_tasks_free(struct rs_keyd *d)
+{
+    while (d->rests != NULL) rest_end(d, d->rests);
 }
 
 /* Tells who started it, who may start and cancel others, and forgets it. */
@@ -227,6 +307,7 @@ static bool hear(struct rs_keyd *d, struct rs_task_run *t)
     rs_msg_close_fds(m);
     const struct load *l = &t->answer;
     if (ok && !(t->answers && l->done == l->text_len + l->secrets_len)) return true;
+    if (ok) rest_begin(d, t);
     if (ok)
         answered(d, t);
     else
@@ -272,11 +353,12 @@ static int start(struct rs_keyd *d, struct rs_task_run *t)
                                   .secrets_len = (uint32_t)t->order.secrets_len};
     for (unsigned i = 0; i < RS_TASK_FDS; i++)
         if (t->fds[i] >= 0) order.fds |= 1u << i;
-    int r = rs_nursery_task(&d->nursery, &order, t->fds, &t->watch.fd);
+    bool watched = rest_take(d, t, &order);
+    int r = watched ? 0 : rs_nursery_task(&d->nursery, &order, t->fds, &t->watch.fd);
     for (unsigned i = 0; i < RS_TASK_FDS; i++) rs_cleanup_close(&t->fds[i]);
     if (r != 0) return r;
     t->until_ns = rs_now_ns() + t->deadline_s * SECOND_NS + GRACE_NS;
-    r = rs_keyd_watch(d, &t->watch);
+    if (!watched) r = rs_keyd_watch(d, &t->watch);
     if (r == 0) rs_keyd_interest(d, &t->watch, EPOLLIN | EPOLLOUT);
     return r;
 }
@@ -315,7 +397,11 @@ int rs_tasks_tick(struct rs_keyd *d)
         t = r != 0 ? d->tasks : t->next; /* who was told may have changed the list */
     }
     if (told) return 0; /* somebody may have waited for just that */
-    return d->tasks != NULL ? 1000 : -1;
+    for (struct rs_task_rest *r = d->rests, *next; r != NULL; r = next) {
+        next = r->next;
+        if (now >= r->until_ns) rest_end(d, r);
+    }
+    return d->tasks != NULL || d->rests != NULL ? 1000 : -1;
 }
 
 static int number_of(const struct rs_task_kind *kind, uint32_t *number)
