@@ -75,7 +75,11 @@ fi
 qemu-io --object secret,id=s0,file=old --image-opts driver=luks,key-secret=s0,file.filename=one.luks \
     -c 'write 0 512' -c 'sleep 100000' >/dev/null 2>&1 &
 vm=$!
-until [ -n "$(awk '$2 == "OFDLCK"' /proc/locks)" ]; do :; done
+# Others run beside this and lock files of their own.
+inode=$(stat -c %i one.luks)
+until grep -q "OFDLCK.*:$inode " /proc/locks; do
+    kill -0 $vm || fail "qemu-io did not open the image"
+done
 got=0
 reseal transcode --in-place $old_new luks:one.luks 2>expect.err || got=$?
 kill $vm
