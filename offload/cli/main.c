@@ -18,16 +18,16 @@ static const struct command {
     {"engines", "what does the work, and which is chosen for what", reseal_cmd_engines},
     {"events", "what happened to keys, providers, hosts and VMs", reseal_cmd_events},
     {"host", "the hosts of a cluster, which get keys from a manager", reseal_cmd_host},
+    {"key", "keys of providers, by id", reseal_cmd_key},
     {"openssl", "the provider reseal.so: does it load, take effect, and gain", reseal_cmd_openssl},
+    {"policy", "who can reach what by a policy file, and where plaintext can come out", reseal_cmd_policy},
+    {"provider", "where keys come from: native, KMIP servers, attested hosts", reseal_cmd_provider},
     {"status", "the running service: protections, workers, clients", reseal_cmd_status},
     {"tenant", "who shares the service: quotas, suspension, and the end with a receipt", reseal_cmd_tenant},
     {"top", "its rates, again and again", reseal_cmd_top},
     {"transcode", "re-encrypt a disk image, in place or into another", reseal_cmd_transcode},
     {"vm", "the life of an encrypted VM: its home, its disks, its keys", reseal_cmd_vm},
     {"help", "this list, or the help of a command", reseal_cmd_help},
-    {"policy", "who can reach what by a policy file, and where plaintext can come out", reseal_cmd_policy},
-    {"key", "keys of providers, by id", reseal_cmd_key},
-    {"provider", "where keys come from: native, KMIP servers, attested hosts", reseal_cmd_provider},
 };
 
 static const struct command *find(const char *name)
