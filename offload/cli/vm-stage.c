@@ -253,8 +253,12 @@ static unsigned number(const struct rs_vmc_change *ch, const char *name, unsigne
 /* Bytes of a header up to where only zeros follow, in whole blocks. */
 static size_t used(const uint8_t *bytes, size_t len)
 {
-    while (len > 0 && bytes[len - 1] == 0) len--;
-    return (size_t)rs_round_up(len, 4096);
+    static const uint8_t zeros[4096];
+    size_t n = (size_t)rs_round_up(len, sizeof(zeros));
+    while (n > 0 &&
+           memcmp(bytes + n - sizeof(zeros), zeros, RS_MIN(len + sizeof(zeros) - n, sizeof(zeros))) == 0)
+        n -= sizeof(zeros);
+    return RS_MIN(n, len);
 }
 
 static int read_header(struct rs_vmc_change *ch, int fd, uint8_t **bytes, size_t *len)
@@ -437,8 +441,8 @@ static int write_both(struct rs_vmc_change *ch, const struct rs_disk *d, int was
     int code = read_header(ch, was, &a, &a_len);
     if (code == 0) code = read_header(ch, fresh, &b, &b_len);
     if (code != 0) return code;
-    size_t n = RS_MIN(RS_MAX(used(a, a_len), used(b, b_len)), b_len);
-    code = write_bytes(ch, a, used(a, a_len), used(a, a_len), old);
+    size_t before = used(a, a_len), n = RS_MIN(RS_MAX(before, used(b, b_len)), b_len);
+    code = write_bytes(ch, a, before, before, old);
     return code == 0 ? write_bytes(ch, b, n, side ? b_len : n, path) : code;
 }
 
