@@ -72,7 +72,8 @@ fingerprint=$(sed -n 's/^signed by \([0-9a-f]*\)$/\1/p' "$work/out")
 sed 's/"acme"/"main"/' "$work/receipt.json" >"$work/changed.json"
 refused 5 'it was changed' reseal tenant verify-receipt "$work/changed.json"
 refused 5 'not a receipt' reseal tenant verify-receipt "$work/policy.json"
-refused 4 'signed by another key' reseal tenant verify-receipt "$work/receipt.json" --key "${fingerprint//a/b}0"
+refused 4 'signed by another key' reseal tenant verify-receipt "$work/receipt.json" --key "$(tr 0-9a-f 1-9a-f0 <<<"$fingerprint")"
+refused 2 '64 hexadecimal digits' reseal tenant verify-receipt "$work/receipt.json" --key "${fingerprint}0"
 service_stop
 reseal tenant verify-receipt "$work/receipt.json" --key "$fingerprint" >/dev/null || fail "it needs a service"
 service_start --policy "$work/policy.json" </dev/null >>"$work/reseald.log" 2>&1

@@ -238,6 +238,8 @@ static int verify(struct wants *w)
     uint8_t public[RS_RECEIPT_PUBLIC];
     char want[65], got[65];
     json_error_t error;
+    if (w->key != NULL && (strlen(w->key) != 64 || strspn(w->key, "0123456789abcdef") != 64))
+        return rs_cli_fail(RS_EXIT_USAGE, "tenant", "--key wants 64 hexadecimal digits, not '%s'", w->key);
     json_t *sealed = json_load_file(w->name, JSON_REJECT_DUPLICATES, &error);
     int r = sealed != NULL ? rs_receipt_check(sealed, public) : RESEAL_EFORMAT;
     if (r != 0) {

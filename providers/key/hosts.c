@@ -308,8 +308,8 @@ static void show_identity(struct rs_rpc *call)
 {
     const struct rs_hosts *all = call->d->hosts;
     const char *manager;
-    json_t *value, *managers = json_array();
     if (!rs_rpc_args(call, "")) return;
+    json_t *value, *managers = json_array();
     json_object_foreach(all->managers, manager, value)(void)
         json_array_append_new(managers, json_string(manager));
     rs_rpc_answer(call,
@@ -415,8 +415,8 @@ static void cluster(struct rs_rpc *call)
 
 static void list(struct rs_rpc *call)
 {
-    json_t *hosts = json_array();
     if (!rs_rpc_args(call, "")) return;
+    json_t *hosts = json_array();
     for (const struct rs_host *h = call->d->hosts->first; h != NULL; h = h->next)
         (void)json_array_append_new(hosts, json_pack("{s:s, s:s, s:s, s:s, s:s, s:b, s:b, s:s, s:s}", "name",
                                                      h->name, "address", h->address, "cluster", h->cluster,

@@ -61,8 +61,9 @@ static struct disk *begin(struct rs_rpc *call, const char *args)
 static bool take_use(struct disk *s)
 {
     int64_t use = rs_rpc_number(s->v.rpc, "use", RESEAL_USE_SOURCE | RESEAL_USE_DESTINATION, 0);
+    if (use < 0) return false; /* the call has ended, and `s` with it */
     s->use = (uint32_t)use;
-    return use >= 0;
+    return true;
 }
 
 static void set(struct disk *s, const char *name, json_t *value)

@@ -174,7 +174,10 @@ static void print_published(const struct rs_daemon *d)
     if (!json_is_object(v)) rs_daemon_die(d, "%s: is damaged: remove it and start the service", path);
     (void)json_dumpf(v, stdout, JSON_INDENT(2));
     (void)fputc('\n', stdout);
-    exit(0);
+    json_decref(v);
+    json_decref(d->config);
+    rs_keymem_free(text);
+    exit(fflush(stdout) == 0 ? 0 : 1);
 }
 
 bool rs_daemon_start(struct rs_daemon *d, const char *name, const char *help, int argc, char **argv)
