@@ -14,6 +14,8 @@
 
 static int state = RESEAL_EINVAL;
 
+/* A sanitizer is not ready as early as that: such a build keeps libcrypto in the ordinary heap. */
+#if !RS_SANITIZED
 static void early(int argc, char **argv, char **env)
 {
     (void)argc, (void)argv, (void)env;
@@ -21,8 +23,6 @@ static void early(int argc, char **argv, char **env)
     if (state == 0) state = rs_keymem_hook_openssl();
 }
 
-/* A sanitizer is not ready as early as that: such a build keeps libcrypto in the ordinary heap. */
-#if !RS_SANITIZED
 __attribute__((section(".preinit_array"), used)) static void (*const hook)(int, char **, char **) = early;
 #endif
 
@@ -31,5 +31,3 @@ int rs_daemon_key_memory(void)
     if (RS_SANITIZED) state = rs_keymem_init(ARENA);
     return state;
 }
-
-_Static_assert(sizeof(&early) == sizeof(void *), "an entry of the table");
