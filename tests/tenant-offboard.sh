@@ -62,7 +62,7 @@ ls "$RESEAL_RUNTIME_DIR/state/providers" | grep '@acme' && fail "something of it
 ls "$RESEAL_RUNTIME_DIR/state/providers" | grep -q '^ours@main' || fail "another tenant's provider is gone"
 ! kmip_do alice "c.get('$key')" 2>/dev/null || fail "the key is still at the key server"
 refused 3 '' reseal key list --tenant acme
-grep -qF -- "$key\"" "$work/receipt.json" && fail "the receipt has a key id itself"
+grep -qF -- "\"$key\"" "$work/receipt.json" && fail "the receipt has a key id itself"
 grep -q "$(printf %s "$own" | sha256sum | cut -d' ' -f1)" "$work/receipt.json" || fail "the receipt does not name the key"
 
 # The receipt.

@@ -44,8 +44,8 @@ static bool name_ok(const char *name)
     for (size_t i = 0; i < len; i++) {
         char c = name[i];
         bool letter = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9');
-        if (c == '/' ? fresh : fresh ? !letter && c != '_' : !letter && strchr(".-_@", c) == NULL)
-            return false;
+        bool first = letter || c == '_' || c == '-'; /* a host's id in base64url may begin with any of them */
+        if (c == '/' ? fresh : fresh ? !first : !first && c != '.' && c != '@') return false;
         fresh = c == '/';
     }
     return len < RS_STORE_NAME_MAX && !fresh;
