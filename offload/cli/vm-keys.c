@@ -229,40 +229,6 @@ int rs_vmc_home_rewrap(struct rs_vmc *c, const struct rs_vmc_key *key, struct rs
 
 /* ---- disks -------------------------------------------------------------------------- */
 
-/* Handles are 32 hex digits. */
-static bool take_handle(const json_t *answer, reseal_key *out)
-{
-    const char *text = json_string_value(json_object_get(answer, "handle"));
-    unsigned long long a, b;
-    int end = 0;
-    if (text == NULL || sscanf(text, "%16llx%16llx%n", &a, &b, &end) != 2 || end != 32 || text[32] != '\0')
-        return false;
-    out->id[0] = a;
-    out->id[1] = b;
-    return true;
-}
-
-static uint64_t number(const json_t *answer, const char *name)
-{
-    json_int_t n = json_integer_value(json_object_get(answer, name));
-    return n > 0 ? (uint64_t)n : 0;
-}
-
-static void take_luks(const json_t *answer, struct reseal_luks *luks)
-{
-    *luks = (struct reseal_luks){.size = sizeof(*luks),
-                                 .version = (uint32_t)number(answer, "version"),
-                                 .unit = (uint32_t)number(answer, "unit"),
-                                 .key_bits = (uint32_t)number(answer, "key_bits"),
-                                 .step = number(answer, "step"),
-                                 .first_tweak = number(answer, "first_tweak"),
-                                 .data_offset = number(answer, "data_offset"),
-                                 .data_size = number(answer, "data_size"),
-                                 .header_size = number(answer, "header_size")};
-    const char *uuid = json_string_value(json_object_get(answer, "uuid"));
-    if (uuid != NULL) (void)snprintf(luks->uuid, sizeof(luks->uuid), "%s", uuid);
-}
-
 int rs_vmc_disk_open(reseal *service, int header, const struct rs_vmc_key *key, uint32_t use, reseal_key *out,
                      struct reseal_luks *luks, char *why, size_t why_len)
 {
@@ -270,8 +236,9 @@ int rs_vmc_disk_open(reseal *service, int header, const struct rs_vmc_key *key, 
     put_key(args, key);
     int err = rs_keyservice_call(service, "disk.open", args, &header, 1, &answer, NULL, why, why_len);
     if (err == 0) {
-        take_luks(answer, luks);
-        if (!take_handle(answer, out) || luks->unit == 0 || luks->step == 0) {
+        *luks = (struct reseal_luks){.size = sizeof(*luks)};
+        if (rs_keyservice_luks(answer, luks) != 0 || rs_keyservice_handle(answer, out) != 0 ||
+            luks->unit == 0 || luks->step == 0) {
             (void)snprintf(why, why_len, "the key service gave no proper answer to disk.open");
             err = RESEAL_EPROTO;
         }
