@@ -1,0 +1,129 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Several NBD clients at one disk: writers of the same places, and clients that stand still. */
+#include "tests/support/cmocka.h"
+#include "tests/support/nbd.h"
+
+#include <stdlib.h>
+#include <unistd.h>
+
+#define WRITERS 4u
+#define AREA    (256u << 10)
+#define FLYING  32u /* requests without a reply, of each writer */
+
+/* How a writer goes over the area: `rounds` times, `len` bytes at `first`, and every `step` bytes. */
+struct writer {
+    uint64_t base; /* where the area is */
+    uint32_t first, len, step;
+    unsigned rounds;
+    bool structured;
+    uint8_t value; /* of the bytes of the last round; one less in the round before */
+};
+
+static void take_replies(int fd, unsigned n)
+{
+    for (uint8_t b[16]; n != 0; n--) {
+        assert_true(nbd_get(fd, b, sizeof(b)));
+        assert_int_equal(rs_load_be32(b + 4), 0);
+    }
+}
+
+static void *write_area(void *arg)
+{
+    const struct writer *w = arg;
+    uint8_t *data = malloc(w->len);
+    assert_non_null(data);
+    int fd = nbd_client(w->structured, "disk");
+    for (unsigned round = w->rounds; round-- > 0;) {
+        unsigned flying = 0;
+        memset(data, w->value - (int)round, w->len);
+        for (uint32_t off = w->first; off < AREA; off += w->step) {
+            nbd_request(fd, RS_NBD_WRITE, 0, off, w->base + off, w->len);
+            nbd_put(fd, data, w->len);
+            if (++flying < FLYING) continue;
+            take_replies(fd, flying);
+            flying = 0;
+        }
+        take_replies(fd, flying);
+    }
+    close(fd);
+    free(data);
+    return NULL;
+}
+
+/* Runs all writers at once; what is there at the end, the caller's to free. */
+static uint8_t *run_writers(struct writer writers[WRITERS])
+{
+    pthread_t threads[WRITERS];
+    uint8_t *seen = malloc(AREA);
+    assert_non_null(seen);
+    for (unsigned i = 0; i < WRITERS; i++)
+        assert_int_equal(pthread_create(&threads[i], NULL, write_area, &writers[i]), 0);
+    for (unsigned i = 0; i < WRITERS; i++) pthread_join(threads[i], NULL);
+    int fd = nbd_client(false, "disk");
+    nbd_read(fd, writers[0].base, seen, AREA);
+    close(fd);
+    return seen;
+}
+
+/* Each writer owns every fourth run of 512 bytes; each unit of 4096 is everybody's. */
+static void test_writers_share_units(void **state)
+{
+    (void)state;
+    struct writer writers[WRITERS];
+    for (unsigned i = 0; i < WRITERS; i++)
+        writers[i] = (struct writer){.base = 32u << 20,
+                                     .first = i * 512,
+                                     .len = 512,
+                                     .step = WRITERS * 512,
+                                     .rounds = 24,
+                                     .structured = i % 2 == 0,
+                                     .value = (uint8_t)(100 + i * 24)};
+    uint8_t *seen = run_writers(writers);
+    for (unsigned i = 0; i < AREA; i++) assert_int_equal(seen[i], writers[i / 512 % WRITERS].value);
+    free(seen);
+}
+
+/* All write the whole area, cut differently; what is there at the end is somebody's in each sector. */
+static void test_writers_overlap(void **state)
+{
+    (void)state;
+    struct writer writers[WRITERS];
+    for (unsigned i = 0; i < WRITERS; i++)
+        writers[i] = (struct writer){.base = 33u << 20,
+                                     .len = 512u << (2 * i),
+                                     .step = 512u << (2 * i),
+                                     .rounds = 4,
+                                     .structured = i % 2 == 0,
+                                     .value = (uint8_t)(10 * i + 10)};
+    uint8_t *seen = run_writers(writers);
+    for (unsigned i = 0; i < AREA; i++) {
+        assert_true(seen[i] % 10 == 0 && seen[i] >= 10 && seen[i] <= 10 * WRITERS);
+        assert_int_equal(seen[i], seen[i / 512 * 512]);
+    }
+    free(seen);
+}
+
+/* Replies that nobody takes, and a payload that never comes, hold up nobody else. */
+static void test_clients_that_stand_still(void **state)
+{
+    (void)state;
+    int deaf = nbd_client(false, "disk"), mute = nbd_client(false, "disk");
+    for (unsigned i = 0; i < 100; i++) nbd_request(deaf, RS_NBD_READ, 0, i, 0, 1 << 20);
+    nbd_request(mute, RS_NBD_WRITE, 0, 1, 0, 4 << 20);
+    nbd_put(mute, "some", 4);
+    nbd_assert_serves();
+    close(deaf);
+    close(mute);
+    nbd_assert_serves();
+}
+
+int main(void)
+{
+    client_require_service();
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_writers_share_units),
+        cmocka_unit_test(test_writers_overlap),
+        cmocka_unit_test(test_clients_that_stand_still),
+    };
+    return cmocka_run_group_tests(tests, nbd_start, nbd_end);
+}
