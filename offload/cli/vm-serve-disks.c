@@ -8,8 +8,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "offload/cli/vm-keys.h"
 #include "offload/cli/vm-serve.h"
+#include "offload/cli/vm.h"
+#include "offload/vm/intent.h"
 #include "offload/vm/state.h"
 
 /* ---- a VM -------------------------------------------------------------------- */
@@ -21,37 +22,71 @@ static void add_disk(struct rs_serve *s, const struct rs_disk *disk)
     snprintf(image->name, sizeof(image->name), "%s", disk->node);
 }
 
+static void tell_plain(const struct rs_vm *vm)
+{
+    for (unsigned i = 0; i < vm->ndisks; i++)
+        if (!vm->disks[i].disk.encrypted)
+            fprintf(stderr, "reseal vm serve: %s is not encrypted: give it to the hypervisor as it is\n",
+                    vm->disks[i].disk.node);
+}
+
 static int take_disks(struct rs_serve *s, struct rs_vm *vm)
 {
     for (unsigned i = 0; i < vm->ndisks; i++) {
         const struct rs_vm_disk *d = &vm->disks[i];
         if (d->problem != 0) return rs_failure_set(&s->f, rs_exit_of(d->problem), "%s", d->why);
-        if (d->disk.encrypted)
-            add_disk(s, &d->disk);
-        else
-            fprintf(stderr, "reseal vm serve: %s is not encrypted: give it to the hypervisor as it is\n",
-                    d->disk.node);
+        if (d->disk.encrypted) add_disk(s, &d->disk);
     }
-    if (s->count != 0) return 0;
-    return rs_failure_set(&s->f, RS_EXIT_REFUSED, "%s has no encrypted disk to serve", vm->vmx_path);
+    if (s->count == 0)
+        return rs_failure_set(&s->f, RS_EXIT_REFUSED, "%s has no encrypted disk to serve", vm->vmx_path);
+    tell_plain(vm);
+    return 0;
+}
+
+/* What a command left half done is finished first: until then disks and keys do not belong together. */
+static int refuse_intent(struct rs_serve *s, const struct rs_vm *vm)
+{
+    struct rs_intent intent;
+    char why[RS_VM_WHY];
+    int e = rs_intent_load(vm, &intent, why, sizeof(why));
+    if (e == RESEAL_ENOKEY) return 0;
+    if (e != 0) return rs_failure_set(&s->f, rs_exit_of(e), "%s", why);
+    bool only_on = rs_intent_is_commit(&intent);
+    int code = rs_failure_set(&s->f, RS_EXIT_REFUSED,
+                              "an interrupted 'reseal vm %s' of %s comes first: run it again%s",
+                              rs_intent_operation(&intent), vm->name,
+                              only_on ? "" : ", or drop it with reseal vm repair --abandon");
+    rs_intent_free(&intent);
+    return code;
+}
+
+/* Locks the VM, and reads it then: before, a command could have been at it. */
+static int open_vm(struct rs_serve *s, struct rs_vmc *c)
+{
+    char why[RS_VM_WHY];
+    int code = rs_vmc_open(c, false);
+    int e = code == 0 ? rs_vm_lock(c->vm, RS_VM_RUN, &s->lock, why, sizeof(why)) : 0;
+    if (e != 0) code = rs_vmc_refuse(c, e, why);
+    if (code != 0) return rs_failure_set(&s->f, code, "%s", c->f.text);
+    code = refuse_intent(s, c->vm);
+    if (code != 0) return code;
+    rs_vm_close(c->vm);
+    c->vm = NULL;
+    code = rs_vmc_open(c, true);
+    if (code != 0) return rs_failure_set(&s->f, code, "%s", c->f.text);
+    memcpy(s->vmx, c->vm->vmx_path, sizeof(s->vmx));
+    return take_disks(s, c->vm);
 }
 
 int rs_serve_take_vm(struct rs_serve *s)
 {
     struct rs_vmc *c = calloc(1, sizeof(*c));
     if (c == NULL) return rs_failure_set(&s->f, RS_EXIT_FAILED, "out of memory");
-    char why[RS_VM_WHY];
     c->lock = -1;
     c->o.vm = s->vm;
     c->o.runtime_dir = s->runtime_dir;
     c->o.tenant = s->tenant;
-    int code = rs_vmc_open(c, true);
-    int e = code == 0 ? rs_vm_lock(c->vm, RS_VM_RUN, &s->lock, why, sizeof(why)) : 0;
-    if (e != 0) code = rs_vmc_refuse(c, e, why);
-    if (code != 0)
-        (void)rs_failure_set(&s->f, code, "%s", c->f.text);
-    else
-        code = take_disks(s, c->vm);
+    int code = open_vm(s, c);
     rs_vmc_close(c);
     free(c);
     return code;
@@ -86,69 +121,7 @@ int rs_serve_open_images(struct rs_serve *s)
     return 0;
 }
 
-/* ---- keys -------------------------------------------------------------------- */
-
-static int by_passphrase(struct rs_serve *s, const struct rs_serve_image *image, uint32_t use,
-                         reseal_key *key, struct reseal_luks *luks)
-{
-    struct rs_failure f = {0};
-    int fd = -1;
-    int code = rs_passphrase_open(&s->pass, "disk", image->look.path, false, &fd, &f);
-    if (code != 0) {
-        snprintf(s->key_why, sizeof(s->key_why), "%s", f.text);
-        return code == RS_EXIT_KEY ? RESEAL_EPASS : RESEAL_EKEYGONE;
-    }
-    code = reseal_key_luks(s->service, image->header, fd, use, key, luks);
-    close(fd);
-    return code;
-}
-
-/* A header can have been given another key since it was looked at (reseal vm recrypt --shallow). */
-static void look_again(struct rs_serve_image *image)
-{
-    char why[RS_VM_WHY];
-    struct rs_disk now = {0};
-    snprintf(now.path, sizeof(now.path), "%s", image->look.path);
-    if (rs_disk_look(&now, why, sizeof(why)) != 0) return;
-    if (now.key[0] != '\0') {
-        memcpy(image->look.provider, now.provider, sizeof(now.provider));
-        memcpy(image->look.key, now.key, sizeof(now.key));
-    }
-    int header = open(now.header_path, O_RDONLY | O_CLOEXEC | O_NOCTTY);
-    if (header < 0) return;
-    close(image->header);
-    image->header = header;
-}
-
-static int by_provider(struct rs_serve *s, struct rs_serve_image *image, uint32_t use, reseal_key *key,
-                       struct reseal_luks *luks)
-{
-    look_again(image);
-    struct rs_vmc_key kek;
-    snprintf(kek.provider, sizeof(kek.provider), "%s", image->look.provider);
-    snprintf(kek.key, sizeof(kek.key), "%s", image->look.key);
-    if (kek.key[0] != '\0')
-        return rs_vmc_disk_open(s->service, image->header, &kek, use, key, luks, s->key_why,
-                                sizeof(s->key_why));
-    snprintf(s->key_why, sizeof(s->key_why), "no key provider has its key: give --passphrase-file");
-    return RESEAL_ENOKEY;
-}
-
-int rs_serve_open_key(void *arg, unsigned disk, reseal_key *key, struct reseal_luks *luks)
-{
-    struct rs_serve *s = arg;
-    struct rs_serve_image *image = &s->images[disk];
-    uint32_t use = RESEAL_USE_SOURCE | (s->read_only ? 0u : RESEAL_USE_DESTINATION);
-    s->key_why[0] = '\0';
-    int code = s->has_pass ? by_passphrase(s, image, use, key, luks) : by_provider(s, image, use, key, luks);
-    if (code != 0) return code;
-    /* A header that lies beside its data does not know where that is. */
-    if (image->look.format == RS_DISK_XTS || image->look.format == RS_DISK_VMDK_XTS) {
-        luks->data_offset = image->look.data_offset;
-        luks->data_size = image->look.size;
-    }
-    return 0;
-}
+/* ---- sizes ------------------------------------------------------------------- */
 
 uint64_t rs_serve_size_of(void *arg, unsigned disk)
 {

@@ -6,7 +6,8 @@
  * reseal vm serve: disks to a hypervisor, as NBD on a local socket.
  *
  *   vm-serve.c         the command line, and the order of things
- *   vm-serve-disks.c   images and their keys
+ *   vm-serve-disks.c   a VM, images, sizes
+ *   vm-serve-keys.c    keys of images, and again when the service lost them
  *   vm-serve-open.c    the socket, signals
  *   vm-serve-print.c   what a hypervisor has to be told
  */
@@ -29,9 +30,10 @@ struct rs_serve {
     struct rs_serve_image images[RS_VMSERVE_DISKS_MAX];
     unsigned count;
     struct rs_passphrase pass;
-    bool has_pass;  /* said on the command line */
-    const char *vm; /* whose disks; NULL: --disk */
-    int lock;       /* that says it runs; -1 */
+    bool has_pass;      /* said on the command line */
+    const char *vm;     /* whose disks; NULL: --disk */
+    char vmx[PATH_MAX]; /* its file; empty: --disk */
+    int lock;           /* that says it runs; -1 */
     const char *runtime_dir, *tenant, *socket;
     char path[sizeof(((struct sockaddr_un *)NULL)->sun_path)]; /* of the socket; empty: not bound */
     int ready_fd;
@@ -49,9 +51,13 @@ struct rs_serve {
 RS_MUST_CHECK int rs_serve_take_vm(struct rs_serve *s);
 /* Looks at the files of all disks, and opens them. */
 RS_MUST_CHECK int rs_serve_open_images(struct rs_serve *s);
-/* open_key and size_of of struct rs_vmserve_options; `arg` is the struct rs_serve. */
-int rs_serve_open_key(void *arg, unsigned disk, reseal_key *key, struct reseal_luks *luks);
+/* size_of of struct rs_vmserve_options; `arg` is the struct rs_serve. */
 uint64_t rs_serve_size_of(void *arg, unsigned disk);
+
+/* ---- vm-serve-keys.c ---- */
+
+/* open_key of struct rs_vmserve_options; `arg` is the struct rs_serve. */
+int rs_serve_open_key(void *arg, unsigned disk, reseal_key *key, struct reseal_luks *luks);
 
 /* ---- vm-serve-open.c: 0 or an exit code ---- */
 

@@ -47,6 +47,18 @@ int rs_vm_lock(const struct rs_vm *vm, enum rs_vm_lock kind, int *out, char *why
     return 0;
 }
 
+/* True when somebody else has a lock on that byte. */
+static bool byte_is_taken(int fd, off_t byte)
+{
+    struct flock probe = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = byte, .l_len = 1};
+    return fcntl(fd, F_OFD_GETLK, &probe) == 0 && probe.l_type != F_UNLCK;
+}
+
+bool rs_vm_is_changing(int fd)
+{
+    return fd >= 0 && byte_is_taken(fd, BYTE_CHANGE);
+}
+
 /* ---- power -------------------------------------------------------------------------- */
 
 /* The first file of the folder with that suffix. */
@@ -67,8 +79,7 @@ static bool find_file(const struct rs_vm *vm, const char *suffix, char *out, siz
 static bool byte_is_locked(const char *path, off_t byte)
 {
     RS_CLOSE int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-    struct flock probe = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = byte, .l_len = 1};
-    return fd >= 0 && fcntl(fd, F_OFD_GETLK, &probe) == 0 && probe.l_type != F_UNLCK;
+    return fd >= 0 && byte_is_taken(fd, byte);
 }
 
 int rs_vm_powered_off(const struct rs_vm *vm, char *why, size_t why_len)

@@ -24,6 +24,9 @@ enum rs_vm_lock {
 RS_MUST_CHECK int rs_vm_lock(const struct rs_vm *vm, enum rs_vm_lock kind, int *fd, char *why,
                              size_t why_len);
 
+/* For who holds RS_VM_RUN by that descriptor: true while a command changes the VM online. */
+bool rs_vm_is_changing(int fd);
+
 /* RESEAL_EBUSY when the VM is powered on, by a *.lck file or a program that has a disk open as QEMU does;
  * `why` says what shows it. */
 RS_MUST_CHECK int rs_vm_powered_off(const struct rs_vm *vm, char *why, size_t why_len);
