@@ -3,26 +3,8 @@
 # Stock cryptsetup opens an image of a key provider through the token plug-in, when the service's policy lets it.
 set -eu
 . "$RESEAL_SOURCE/tests/support/service.sh"
-
-command -v cryptsetup >/dev/null || { echo "cryptsetup is missing: install cryptsetup-bin"; exit 77; }
-plugin="$(realpath "$RESEAL_BUILD")/lib/cryptsetup/libcryptsetup-token-reseal.so"
-[ -e "$plugin" ] || fail "$plugin was not built"
-if nm -D --undefined-only "$plugin" | grep -q '__asan\|__ubsan\|__tsan'; then
-    echo "a plug-in with a sanitizer cannot be loaded by cryptsetup"
-    exit 77
-fi
-folder=$(cryptsetup --help | sed -n 's/^LUKS2 external token plugin path: \(.*\)\.$/\1/p')
-[ -n "$folder" ] || { echo "this cryptsetup loads no token plug-ins"; exit 77; }
-
-# Into the folder of this machine's cryptsetup, in a mount namespace of our own.
-mkdir "$work/plugins"
-cp "$plugin" "$work/plugins"
-inside='mount --bind "$1" "$2" && shift 2 && exec "$@"'
-unshare -m true 2>/dev/null || { echo "mount namespaces need root here"; exit 77; }
-[ -d "$folder" ] || { echo "$folder is not there to be mounted over"; exit 77; }
-with_plugin() {
-    unshare -m bash -c "$inside" - "$work/plugins" "$folder" "$@"
-}
+. "$RESEAL_SOURCE/tests/support/token-plugin.sh"
+token_plugin_needs
 
 cd "$work"
 umask 077

@@ -20,7 +20,7 @@
 #define DATA  (64u << 10)
 
 static struct client c;
-static char image[300], pass[300], key_file[300];
+static char image[300], pass[300], key_file[300], data_file[300];
 
 static void write_file(const char *path, const void *bytes, size_t len)
 {
@@ -195,10 +195,9 @@ static void another_kek_takes_over(void **state)
     }
 }
 
-static void the_phrase_is_told_to_who_may_have_it(void **state)
+/* The pass phrase of the provider's slot in `image`, into `key_file`. */
+static void have_the_phrase_told(void)
 {
-    (void)state;
-    json_t *made = make(2, "one", false);
     int ends[2];
     char told[100] = "";
     assert_int_equal(pipe2(ends, O_CLOEXEC), 0);
@@ -209,10 +208,82 @@ static void the_phrase_is_told_to_who_may_have_it(void **state)
     assert_int_equal(read(ends[0], told, sizeof(told)), 44);
     close(ends[0]);
     write_file(key_file, told, 44);
+}
+
+static void the_phrase_is_told_to_who_may_have_it(void **state)
+{
+    (void)state;
+    json_t *made = make(2, "one", false);
+    have_the_phrase_told();
     assert_int_equal(RUN("cryptsetup", "open", "--test-passphrase", "--disable-external-tokens", "--key-file",
                          key_file, image),
                      0);
     json_decref(made);
+}
+
+/* `image` is the header alone, `data_file` the rest, which begins at `start`. */
+static void cryptsetup_opens_the_pair(uint64_t start, uint32_t unit, const uint8_t *sealed,
+                                      const uint8_t *data)
+{
+    static uint8_t back[DATA];
+    char volume[320];
+    RS_CLOSE int fd = open(data_file, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+    assert_int_equal(rs_pwrite_full(fd, sealed, DATA, start), 0);
+    have_the_phrase_told();
+    assert_int_equal(RUN("cryptsetup", "open", "--test-passphrase", "--disable-external-tokens", "--key-file",
+                         key_file, "--header", image, data_file),
+                     0);
+    (void)snprintf(volume, sizeof(volume), "%s.volume", key_file);
+    assert_int_equal(RUN("cryptsetup", "luksDump", "-q", "--dump-volume-key", "--volume-key-file", volume,
+                         "--key-file", key_file, image),
+                     0);
+    size_t len;
+    uint8_t *key = file_bytes(volume, &len);
+    assert_int_equal(len, 64);
+    reference_xts(0, 256, key, 0, 0, unit / 512, unit, sealed, back, DATA);
+    assert_memory_equal(back, data, DATA);
+    assert_int_equal(unlink(volume), 0);
+    free(key);
+}
+
+static void to_header_file(int header)
+{
+    off_t len = lseek(header, 0, SEEK_END);
+    to_image(header, (uint64_t)len);
+    assert_int_equal(truncate(image, len), 0);
+}
+
+static void a_header_of_its_own_says_where_the_data_is(void **state)
+{
+    (void)state;
+    static const uint64_t starts[] = {0, 1 << 20, 16 << 20};
+    static uint8_t data[DATA], sealed[DATA];
+    data_of(data, 3);
+    for (unsigned i = 0; i < RS_ARRAY_LEN(starts); i++) {
+        json_t *args = wish(2, "one", false);
+        json_object_set_new(args, "detached", json_true());
+        if (starts[i] != 0) json_object_set_new(args, "data_offset", json_integer((json_int_t)starts[i]));
+        int header = -1, changed = -1;
+        json_t *made = call_works(c.r, "disk.format", args, NULL, 0, &header);
+        assert_int_equal(luks_of(made).data_offset, starts[i]);
+        through(made, true, data, sealed);
+        to_header_file(header);
+        close(header);
+        cryptsetup_opens_the_pair(starts[i], luks_of(made).unit, sealed, data);
+        /* With another KEK it is as much in order as before. */
+        header = open_image();
+        json_decref(
+            call_works(c.r, "disk.rewrap", json_pack("{s:s}", "provider", "two"), &header, 1, &changed));
+        close(header);
+        to_header_file(changed);
+        close(changed);
+        json_t *opened = reopen(NULL);
+        assert_int_equal(luks_of(opened).data_offset, starts[i]);
+        assert_string_equal(call_text(opened, "provider"), "two");
+        cryptsetup_opens_the_pair(starts[i], luks_of(made).unit, sealed, data);
+        json_decref(opened);
+        json_decref(made);
+    }
 }
 
 static void a_disk_is_given_back_to_a_phrase_and_adopted_again(void **state)
@@ -273,6 +344,8 @@ static void wishes_that_cannot_be_are_refused(void **state)
         {"{\"provider\":\"nowhere\"}", RESEAL_ENOKEY, "nowhere"},
         {"{\"provider\":\"one\",\"key\":\"no such key\"}", RESEAL_ENOKEY, "one"},
         {"{\"provider\":\"one\",\"version\":3}", RESEAL_EINVAL, "version 1 or 2"},
+        {"{\"provider\":\"one\",\"version\":1,\"detached\":true}", RESEAL_EINVAL, "detached with version 2"},
+        {"{\"provider\":\"one\",\"detached\":true,\"data_offset\":4096}", RESEAL_EINVAL, "like that"},
         {"{\"provider\":\"one\",\"unit\":700}", RESEAL_EINVAL, "unit 512 to 4096"},
         {"{\"provider\":\"one\",\"recovery\":true}", RESEAL_EINVAL, "descriptor"},
         {"{\"provider\":\"one\",\"recovery\":1}", RESEAL_EINVAL, "true or false"},
@@ -384,6 +457,7 @@ static int start(void **state)
     (void)snprintf(image, sizeof(image), "%s/image", c.service.dir);
     (void)snprintf(pass, sizeof(pass), "%s/pass", c.service.dir);
     (void)snprintf(key_file, sizeof(key_file), "%s/key", c.service.dir);
+    (void)snprintf(data_file, sizeof(data_file), "%s/data", c.service.dir);
     write_file(pass, OWNER, strlen(OWNER));
     return 0;
 }
@@ -402,6 +476,7 @@ int main(void)
         cmocka_unit_test(the_owner_opens_it_with_cryptsetup),
         cmocka_unit_test(another_kek_takes_over),
         cmocka_unit_test(the_phrase_is_told_to_who_may_have_it),
+        cmocka_unit_test(a_header_of_its_own_says_where_the_data_is),
         cmocka_unit_test(a_disk_is_given_back_to_a_phrase_and_adopted_again),
         cmocka_unit_test(a_disk_that_is_named_is_read_once),
         cmocka_unit_test(wishes_that_cannot_be_are_refused),

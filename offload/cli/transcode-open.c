@@ -60,6 +60,9 @@ static int find_data_size(struct rs_tc *t)
     const struct rs_tc_side *s = &t->src;
     const struct rs_file *file = s->file;
     uint64_t said = s->spec->kind == RS_SIDE_LUKS ? s->luks.data_size : s->spec->size;
+    if (s->spec->kind == RS_SIDE_LUKS && s->offset < s->luks.header_size)
+        return rs_failure_set(&t->f, RS_EXIT_FORMAT,
+                              "%s is the header of an image whose data is in another file", file->path);
     if (s->offset > file->size || (said != 0 && !rs_range_ok(s->offset, said, file->size)))
         return rs_failure_set(&t->f, RS_EXIT_FORMAT,
                               "%s is truncated: %llu bytes are there, data from %llu on %s%llu", file->path,

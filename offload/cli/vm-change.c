@@ -236,7 +236,7 @@ static int check_room(struct rs_vmc_change *ch)
             if (*format == '\0' || strcmp(format, "rewrap") == 0 || stat(d->data_path, &st) != 0 ||
                 st.st_dev != here.st_dev)
                 continue;
-            need += d->size + HEADER_ROOM;
+            need += RS_MAX(d->size, (uint64_t)st.st_size) + HEADER_ROOM;
         }
         uint64_t have = (uint64_t)fs.f_bavail * fs.f_frsize;
         if (need > have) return no_room(ch, where, need, have);

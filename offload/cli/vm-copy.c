@@ -24,12 +24,12 @@ void rs_vmc_side_of(const struct rs_disk *d, struct rs_vmc_side *s)
 }
 
 /* Most of a header's room is empty: zeros stay a hole. */
-static int copy_bytes(int from, int to, uint64_t len)
+static int copy_bytes(int from, int to, uint64_t at, uint64_t end)
 {
     static const uint8_t zero[64 * 1024];
     uint8_t buf[sizeof(zero)];
-    for (uint64_t at = 0; at < len;) {
-        size_t n = (size_t)RS_MIN(len - at, (uint64_t)sizeof(buf));
+    while (at < end) {
+        size_t n = (size_t)RS_MIN(end - at, (uint64_t)sizeof(buf));
         int code = rs_pread_full(from, buf, n, at);
         if (code == 0 && memcmp(buf, zero, n) != 0) code = rs_pwrite_full(to, buf, n, at);
         if (code != 0) return code;
@@ -50,7 +50,7 @@ int rs_vmc_header_copy(const char *path)
     int fd = end < 0 ? -1 : memfd_create("reseal-header", MFD_CLOEXEC);
     if (fd < 0) return -errno;
     /* A header that is a file of its own ends where its last key slot does. */
-    int code = copy_bytes(from, fd, RS_MIN(look.header_size, (uint64_t)end));
+    int code = copy_bytes(from, fd, 0, RS_MIN(look.header_size, (uint64_t)end));
     /* Data begins behind the header; a file that ended before would look truncated. */
     if (code == 0 && ftruncate(fd, (off_t)RS_MAX(look.header_size, look.data_offset) + (1 << 20)) != 0)
         code = -errno;
@@ -129,4 +129,20 @@ int rs_vmc_copy(struct rs_vmc *c, const struct rs_vmc_side *from, const struct r
     rs_tc_close(t);
     free(t);
     return code;
+}
+
+int rs_vmc_copy_around(struct rs_vmc *c, const struct rs_vmc_side *from, const struct rs_vmc_side *to,
+                       uint64_t size)
+{
+    RS_CLOSE int in = open(from->path, O_RDONLY | O_CLOEXEC), out = open(to->path, O_RDWR | O_CLOEXEC);
+    off_t end = in < 0 ? -1 : lseek(in, 0, SEEK_END);
+    if (end < 0) return rs_failure_errno(&c->f, errno, "read", from->path);
+    if (out < 0) return rs_failure_errno(&c->f, errno, "open", to->path);
+    uint64_t behind = from->offset + size;
+    int code = copy_bytes(in, out, 0, from->offset);
+    if (code == 0) code = copy_bytes(in, out, behind, (uint64_t)end);
+    /* What is a hole at the end is there too. */
+    if (code == 0 && ftruncate(out, end) != 0) code = -errno;
+    if (code == 0 && fsync(out) != 0) code = -errno;
+    return code == 0 ? 0 : rs_failure_errno(&c->f, code, "write", to->path);
 }

@@ -27,4 +27,9 @@ RS_MUST_CHECK int rs_vmc_header_copy(const char *path);
 RS_MUST_CHECK int rs_vmc_copy(struct rs_vmc *c, const struct rs_vmc_side *from, const struct rs_vmc_side *to,
                               uint64_t size);
 
+/* What lies before and behind these bytes in the old file, into the new one as it is: it is not of the disk.
+ */
+RS_MUST_CHECK int rs_vmc_copy_around(struct rs_vmc *c, const struct rs_vmc_side *from,
+                                     const struct rs_vmc_side *to, uint64_t size);
+
 #endif

@@ -158,6 +158,7 @@ static int new_encrypted(struct create *k, unsigned i, const char *path, uint64_
                               .unit = k->policy.unit,
                               .key_bits = k->policy.key_bits,
                               .size = size,
+                              .detached = strcmp(k->format, "xts") == 0,
                               .label = label};
     if (f.version == 1 || size % f.unit != 0) f.unit = 512;
     RS_CLOSE int header = -1;
@@ -166,8 +167,7 @@ static int new_encrypted(struct create *k, unsigned i, const char *path, uint64_
     struct rs_disk look = {.encrypted = true};
     if (rs_disk_look_luks(header, INT64_MAX, &look, why, sizeof(why)) != 0)
         return rs_failure_set(&c->f, RS_EXIT_SERVICE, "the new header of disk %u: %s", i, why);
-    if (strcmp(k->format, "xts") != 0)
-        return new_file(c, path, look.data_offset + size, header, look.header_size);
+    if (!f.detached) return new_file(c, path, look.data_offset + size, header, look.header_size);
     if (snprintf(side, sizeof(side), "%s" RS_DISK_HEADER, path) >= (int)sizeof(side))
         return rs_failure_set(&c->f, RS_EXIT_USAGE, "the name %s is too long", path);
     code = new_file(c, side, look.header_size, header, look.header_size);

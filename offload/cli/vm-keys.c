@@ -258,6 +258,9 @@ int rs_vmc_disk_format(struct rs_vmc *c, const struct rs_vmc_format *f, const ch
     put_key(args, &f->key);
     if (f->label != NULL && f->version == 2) json_object_set_new(args, "label", json_string(f->label));
     if (f->existing) json_object_set_new(args, "existing", json_true());
+    if (f->detached) json_object_set_new(args, "detached", json_true());
+    if (f->detached && rs_disk_said_offset(f->start) != 0)
+        json_object_set_new(args, "data_offset", json_integer((json_int_t)rs_disk_said_offset(f->start)));
     json_t *answer = NULL;
     int code = call(c, "disk.format", args, NULL, 0, &answer, header, what);
     if (code != 0) return code;

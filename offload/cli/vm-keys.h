@@ -52,6 +52,8 @@ struct rs_vmc_format {
     unsigned version; /* of LUKS: 1 or 2 */
     uint32_t unit, key_bits;
     uint64_t size; /* bytes of data */
+    bool detached; /* in a file of its own; the data begins at byte `start` of another one */
+    uint64_t start;
     const char *label;
     bool existing; /* data that is there is being encrypted */
 };

@@ -298,6 +298,8 @@ static int make_header(struct rs_vmc_change *ch, const struct rs_disk *d, const 
                               .unit = number(ch, "unit", 4096),
                               .key_bits = number(ch, "key-bits", 256),
                               .size = d->size,
+                              .detached = strncmp(format, "luks", 4) != 0,
+                              .start = strcmp(format, "vmdk-xts") == 0 ? d->data_offset : 0,
                               .label = label,
                               .existing = true};
     if (f.version == 1 || d->size % f.unit != 0) f.unit = 512;
@@ -403,6 +405,7 @@ static int stage_copy(struct rs_vmc_change *ch, const struct rs_disk *d, const c
     code = rs_vmc_copy(ch->c, &from, &to, d->size);
     rs_intent_step("copied");
     if (code == 0 && strncmp(format, "luks", 4) == 0) code = put_header(ch, &to);
+    if (code == 0 && strncmp(format, "vmdk", 4) == 0) code = rs_vmc_copy_around(ch->c, &from, &to, d->size);
     if (code == 0 && strncmp(format, "vmdk", 4) == 0) code = new_descriptor(ch, d, encrypted, to.unit);
     return code == 0 ? did(ch, "copy", d) : code;
 }

@@ -97,7 +97,6 @@ static int take_json(const char *text, uint64_t hdr_size, struct rs_disk *d)
     if (ok) {
         take_token(root, d);
         d->header_size = 2 * hdr_size + slots;
-        if (d->data_offset != 0) d->header_size = RS_MIN(d->header_size, d->data_offset);
     }
     json_decref(root);
     return ok ? 0 : RESEAL_EFORMAT;

@@ -85,7 +85,24 @@ static bool side_header(struct rs_disk *d)
     return true;
 }
 
-/* Ciphertext from byte 0 whose header is elsewhere. */
+#define SAID_LEAST ((uint64_t)1 << 20) /* libcryptsetup wants room for a header before data, needed or not   \
+                                        */
+#define SAID_UNIT 4096u                /* of LUKS2 */
+#define SAID_ONCE ((uint64_t)16 << 20) /* see said_ok() */
+
+uint64_t rs_disk_said_offset(uint64_t start)
+{
+    return start >= SAID_LEAST && start % SAID_UNIT == 0 ? start : 0;
+}
+
+/* Headers of our first disks say 16 MiB, as one at the start of its image does, though their data begins at
+ * the start: the place is that of the file or the descriptor, and the header only must not gainsay it. */
+static bool said_ok(uint64_t said, uint64_t start)
+{
+    return said == 0 || said == start || said == SAID_ONCE;
+}
+
+/* Ciphertext whose header is elsewhere. */
 static int look_side_header(struct rs_disk *d, char *why, size_t why_len)
 {
     uint64_t size = d->size, offset = d->data_offset;
@@ -93,6 +110,10 @@ static int look_side_header(struct rs_disk *d, char *why, size_t why_len)
     struct stat st;
     if (fd < 0 || fstat(fd, &st) != 0) return failed_errno(d->header_path, why, why_len);
     int err = rs_disk_look_luks(fd, UINT64_MAX, d, why, why_len);
+    if (err == 0 && !said_ok(d->data_offset, offset))
+        err = rs_vm_refuse(RESEAL_EFORMAT, why, why_len,
+                           "the header in %s says that the data begins at byte %llu, but it begins at %llu",
+                           d->header_path, (unsigned long long)d->data_offset, (unsigned long long)offset);
     d->header_size = (uint64_t)st.st_size;
     d->size = size;
     d->data_offset = offset;
@@ -176,6 +197,9 @@ static int look_image(struct rs_disk *d, int fd, uint64_t size, const uint8_t *s
         memcpy(d->header_path, d->path, sizeof(d->header_path));
         d->size = 0;
         int err = rs_disk_look_luks(fd, size, d, why, why_len);
+        if (err == 0 && d->data_offset < d->header_size)
+            err = rs_vm_refuse(RESEAL_EFORMAT, why, why_len,
+                               "it is the header of a disk whose data is in another file: name that one");
         d->format = have > 7 && start[7] == 1 ? RS_DISK_LUKS1 : RS_DISK_LUKS2;
         return err;
     }

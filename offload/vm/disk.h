@@ -9,8 +9,8 @@
  *
  *   raw        data from byte 0, not encrypted
  *   luks1/2    header and data in one file
- *   xts        ciphertext from byte 0, the LUKS header in FILE.reseal-header: the
- *              size of the disk stays what it was
+ *   xts        ciphertext from byte 0, the LUKS2 header in FILE.reseal-header: the
+ *              size of the disk stays what it was, and `cryptsetup open --header` opens it
  *   vmdk       descriptor and flat extent, not encrypted
  *   vmdk-xts   the same with ciphertext in the extent and the header in
  *              DESCRIPTOR.reseal-header; the descriptor names the key
@@ -75,6 +75,13 @@ RS_MUST_CHECK int rs_disk_look(struct rs_disk *disk, char *why, size_t why_len);
  */
 RS_MUST_CHECK int rs_disk_look_luks(int fd, uint64_t file_size, struct rs_disk *disk, char *why,
                                     size_t why_len);
+
+/*
+ * What the header of a file of its own says of where the data begins, when it begins at byte `start` of
+ * its file. Byte 0 stands also for a start that no LUKS2 header of ours can say: then the file is
+ * to be shown from there on (losetup --offset) to whoever goes by the header alone.
+ */
+uint64_t rs_disk_said_offset(uint64_t start);
 
 /* Provider and key of a key locator with one fqid in it. RESEAL_EFORMAT. */
 RS_MUST_CHECK int rs_disk_take_locator(const char *text, char provider[RS_DISK_PROVIDER_MAX],

@@ -63,7 +63,8 @@ static int open_disk(struct rs_vmserve *s, unsigned i, char *why, size_t why_len
         return code;
     }
     d->grain = RS_MAX(d->luks.unit, d->spec->align);
-    if (!rs_is_pow2(d->grain) || d->grain > RS_VS_PIECE / 4 || d->luks.data_offset % d->grain != 0) {
+    if (!rs_is_pow2(d->grain) || d->grain > RS_VS_PIECE / 4 ||
+        d->luks.data_offset % RS_MAX(d->spec->align, 1u) != 0) {
         snprintf(why, why_len, "its data does not suit O_DIRECT: use --cache writeback");
         return RESEAL_EUNIT;
     }

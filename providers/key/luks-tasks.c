@@ -371,6 +371,11 @@ static int run_tell(struct rs_task *t)
 
 /* ---- making ------------------------------------------------------------------------- */
 
+static bool is_detached(const struct rs_task *t)
+{
+    return json_is_true(json_object_get(t->args, "detached"));
+}
+
 static int format_of(const struct rs_task *t, struct rs_msg_luks_format *f)
 {
     const char *label = text_of(t, "label");
@@ -381,7 +386,9 @@ static int format_of(const struct rs_task *t, struct rs_msg_luks_format *f)
                                      .data_offset = number_of(t, "data_offset"),
                                      .data_size = number_of(t, "data_size")};
     memcpy(f->label, label, strlen(label) + 1);
-    return rs_luks_settle(f);
+    int r = rs_luks_settle(f);
+    /* LUKS1 has no room for a token, and with it no use for a file of its own. */
+    return r == 0 && is_detached(t) && f->version != 2 ? RESEAL_EINVAL : r;
 }
 
 static int fill(struct work *w, struct crypt_device *cd, const struct rs_msg_luks_format *f,
@@ -398,19 +405,26 @@ static int fill(struct work *w, struct crypt_device *cd, const struct rs_msg_luk
     return r == 0 ? set_token(w, cd, slot) : r;
 }
 
+/* A header in a file of its own is made beside another device for the data: that is how libcryptsetup tells
+ * that its own room is not to be kept free there. */
 static int make(struct work *w, const struct rs_msg_luks_format *f, const struct rs_secret_text *pass)
 {
     struct crypt_device *cd = NULL;
-    struct rs_memfd_path path;
+    struct rs_memfd_path path, data_path;
+    bool detached = is_detached(w->task);
+    RS_CLOSE int data = detached ? rs_luks_device(f) : -1;
     w->found->key_len = f->key_bits / 4;
     w->copy.memfd = rs_luks_device(f);
     if (w->copy.memfd < 0) return w->copy.memfd;
+    if (detached && data < 0) return data;
     if (RAND_priv_bytes(w->found->key, (int)w->found->key_len) != 1 ||
         !rs_raw_key_ok(RESEAL_XTS, w->found->key, w->found->key_len))
         return RESEAL_EIO;
     rs_memfd_path(w->copy.memfd, &path);
-    if (crypt_init(&cd, path.text) != 0) return RESEAL_EIO;
-    int r = fill(w, cd, f, pass);
+    rs_memfd_path(data, &data_path);
+    int r = detached ? crypt_init_data_device(&cd, path.text, data_path.text) : crypt_init(&cd, path.text);
+    if (r != 0) return RESEAL_EIO;
+    r = fill(w, cd, f, pass);
     crypt_free(cd);
     return r;
 }
@@ -424,7 +438,7 @@ static int run_make(struct rs_task *t)
         return rs_task_fail(
             t, RESEAL_EINVAL,
             "no LUKS header is made like that: version 1 or 2, unit 512 to 4096 (LUKS1: 512), "
-            "key_bits 128 or 256, offset and size in whole units");
+            "key_bits 128 or 256, offset and size in whole units, detached with version 2");
     w.found = rs_keymem_alloc(sizeof(*w.found));
     int r = w.found != NULL ? 0 : rs_task_fail(t, RESEAL_ENOMEM, "key memory is out");
     if (r == 0 && json_is_true(json_object_get(t->args, "recovery"))) r = read_pass(t, 0, &pass);

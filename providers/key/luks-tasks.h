@@ -15,7 +15,8 @@
  *
  *   read     {"token": true: it must have one}      -> of a LUKS2 token "provider", "key", "keyslot"
  *   open     OLD, "uuid": it must have, "": any     -> secret "volume"
- *   make     {"version", "unit", "key_bits", "data_offset", "data_size", "label", "uuid", "provider", "key",
+ *   make     {"version", "unit", "key_bits", "data_offset", "data_size", "detached": the data is elsewhere,
+ *            and begins at byte 0 where no offset is given, "label", "uuid", "provider", "key",
  *            "recovery": a pass phrase is there too, "pbkdf_ms"}, secret "phrase"  -> secret "volume", out_fd
  *   rewrap   OLD, "provider", "key", secrets "new", "new-recovery"     -> out_fd
  *   adopt    {"provider", "key"}, secret "phrase"   -> "keyslot", out_fd

@@ -60,7 +60,7 @@ RS_MUST_CHECK int rs_luks_settle(struct rs_msg_luks_format *f);
 RS_MUST_CHECK int rs_luks_format(struct crypt_device *cd, const struct rs_msg_luks_format *f,
                                  const char *uuid, const uint8_t *key, size_t key_len);
 
-/* An empty device in a memfd that has room for a header while it is made. RESEAL_ENOMEM, RESEAL_EINVAL. */
+/* An empty device in a memfd, as large as offset and data; it has room for a header while that is made. RESEAL_ENOMEM, RESEAL_EINVAL. */
 RS_MUST_CHECK int rs_luks_device(const struct rs_msg_luks_format *f);
 
 /* Cuts a memfd to the header alone; nobody changes it any more. RESEAL_EIO. */

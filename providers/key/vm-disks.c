@@ -492,8 +492,11 @@ static bool take_format(struct disk *s)
     const char *label = rs_rpc_text(s->v.rpc, "label", 48);
     int recovery = label != NULL ? rs_rpc_flag(s->v.rpc, "recovery") : -1;
     if (recovery < 0) return false;
+    int detached = rs_rpc_flag(s->v.rpc, "detached");
+    if (detached < 0) return false;
     set(s, "label", json_string(label));
     set(s, "recovery", json_boolean(recovery));
+    set(s, "detached", json_boolean(detached));
     s->recovery = recovery == 1;
     return take_pbkdf(s) && take_use(s);
 }
@@ -501,8 +504,8 @@ static bool take_format(struct disk *s)
 static void disk_format(struct rs_rpc *call)
 {
     struct disk *s =
-        begin(call, "provider key version unit key_bits data_offset data_size label use recovery "
-                    "pbkdf_ms existing details");
+        begin(call, "provider key version unit key_bits data_offset data_size detached label use "
+                    "recovery pbkdf_ms existing details");
     int existing = s != NULL ? rs_rpc_flag(call, "existing") : -1;
     if (existing < 0 || !rs_rpc_may(call, existing == 1 ? RS_PRIV_ENCRYPT : RS_PRIV_ENCRYPT_NEW)) return;
     if (!take_format(s)) return;
