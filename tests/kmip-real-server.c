@@ -53,7 +53,7 @@ static void login_free(struct login *l)
 
 static struct rs_kmip_config config_for(const struct login *l, uint16_t port)
 {
-    return (struct rs_kmip_config){.servers = {{"127.0.0.1", port, NULL}},
+    return (struct rs_kmip_config){.servers = {{.host = "127.0.0.1", .port = port}},
                                    .nservers = 1,
                                    .trust = {.ca = l->ca, .cert = l->cert, .key = l->key},
                                    .connect_ms = 20000,
@@ -286,7 +286,7 @@ static void test_the_next_server_is_asked(void **state)
     struct rs_kmip_about about;
     (void)state;
     kmip_server_start(folder, &second, NULL);
-    config.servers[1] = (struct rs_kmip_address){"127.0.0.1", second.port, NULL};
+    config.servers[1] = (struct rs_kmip_address){.host = "127.0.0.1", .port = second.port};
     config.nservers = 2;
     struct rs_kmip_client *c = open_with(&config);
     assert_ok(c, rs_kmip_make(c, &(struct rs_kmip_new_key){.bits = 256}, NULL, 0, &made));

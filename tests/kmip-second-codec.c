@@ -159,7 +159,7 @@ static int start(void **state)
     if (mkdtemp(folder) == NULL || rs_keymem_init(0) != 0 || kms_message_init() != 0) return -1;
     kmip_server_start(folder, &kms, NULL);
     char *ca = text_of("ca.crt"), *cert = text_of("alice.crt"), *key = text_of("alice.key");
-    const struct rs_kmip_address address = {"127.0.0.1", kms.port, NULL};
+    const struct rs_kmip_address address = {.host = "127.0.0.1", .port = kms.port};
     const struct rs_kmip_trust trust = {.ca = ca, .cert = cert, .key = key};
     int r = rs_kmip_connect(&link_to, &address, &trust, 60000, &e);
     if (r != 0) printf("%s\n", e.why);

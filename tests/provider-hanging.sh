@@ -15,10 +15,8 @@ while True: kept.append(s.accept())
 P
 mkfifo "$work/port"
 /usr/bin/python3 "$work/silent.py" >"$work/port" </dev/null 2>/dev/null &
-silent=$!
+helpers+=($!)
 read -r port <"$work/port"
-stop() { kill "$silent" 2>/dev/null || true; }
-trap 'stop; kmip_cleanup' EXIT
 service_start </dev/null >"$work/reseald.log" 2>&1
 openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=ca -keyout "$work/ca.key" -out "$work/ca.crt" 2>/dev/null
 

@@ -160,7 +160,7 @@ static void add_standard(const struct secrets *s, const char *name, uint16_t por
 static void fetch_standard(struct secrets *s, const char *id)
 {
     char *ca = text_of("ca.crt"), *cert = text_of("alice.crt");
-    const struct rs_kmip_config config = {.servers = {{"127.0.0.1", kms.port, NULL}},
+    const struct rs_kmip_config config = {.servers = {{.host = "127.0.0.1", .port = kms.port}},
                                           .nservers = 1,
                                           .trust = {.ca = ca, .cert = cert, .key = s->pem},
                                           .connect_ms = 60000,

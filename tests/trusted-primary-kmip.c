@@ -41,7 +41,7 @@ static char *slurp(const char *name)
 static void make_primary(void)
 {
     char *ca = slurp("ca.crt"), *cert = slurp("alice.crt"), *key = slurp("alice.key");
-    const struct rs_kmip_config config = {.servers = {{"127.0.0.1", server.port, NULL}},
+    const struct rs_kmip_config config = {.servers = {{.host = "127.0.0.1", .port = server.port}},
                                           .nservers = 1,
                                           .trust = {.ca = ca, .cert = cert, .key = key},
                                           .connect_ms = 20000,

@@ -29,13 +29,13 @@ static int ask_yes(const char *question, struct rs_failure *f)
 }
 
 /* Shows what a server presents, and adds it to the list once it is confirmed. */
-static int confirm_one(struct rs_provider_run *p, const char *server, json_t *list)
+static int confirm_one(struct rs_provider_run *p, const char *server, const char *proxy, json_t *list)
 {
     json_t *shown = NULL, *known;
     char question[1024];
     size_t i;
-    int r = rs_provider_call(p, "provider.presented", json_pack("{s:s}", "address", server), NULL, 0, &shown,
-                             NULL);
+    json_t *args = json_pack("{s:s, s:s*}", "address", server, "proxy", proxy);
+    int r = rs_provider_call(p, "provider.presented", args, NULL, 0, &shown, NULL);
     if (r != 0) return r;
     json_t *fingerprint = json_object_get(shown, "fingerprint");
     json_array_foreach(list, i, known) if (json_equal(known, fingerprint)) goto out;
@@ -68,8 +68,32 @@ static int set_file(json_t *config, const char *member, const char *path, struct
                : rs_failure_code(f, RESEAL_ENOMEM, path);
 }
 
+/* The proxy of a provider that is there and keeps it; *config is to be freed, and has the text. */
+static int kept_proxy(struct rs_provider_run *p, json_t **config, const char **proxy)
+{
+    json_t *shown = NULL;
+    int r = rs_provider_call(p, "provider.show", json_pack("{s:s}", "provider", p->o.name), NULL, 0, &shown,
+                             NULL);
+    if (r != 0) return r;
+    *config = json_incref(json_object_get(shown, "config"));
+    *proxy = json_string_value(json_object_get(*config, "proxy"));
+    json_decref(shown);
+    return 0;
+}
+
+/* What the servers show, by the way that the provider will go. */
+static int confirm_servers(struct rs_provider_run *p, bool updates, json_t *list)
+{
+    const char *proxy = p->o.proxy != NULL && strcmp(p->o.proxy, "none") != 0 ? p->o.proxy : NULL;
+    json_t *kept = NULL;
+    int r = updates && p->o.proxy == NULL && p->o.nservers != 0 ? kept_proxy(p, &kept, &proxy) : 0;
+    for (unsigned i = 0; i < p->o.nservers && r == 0; i++) r = confirm_one(p, p->o.servers[i], proxy, list);
+    json_decref(kept);
+    return r;
+}
+
 /* How the servers are known: CA, a fingerprint that is known, or what they show and is confirmed. */
-static int set_trust(struct rs_provider_run *p, json_t *config)
+static int set_trust(struct rs_provider_run *p, bool updates, json_t *config)
 {
     const struct rs_provider_options *o = &p->o;
     if (o->ca != NULL && o->fingerprint != NULL)
@@ -83,7 +107,7 @@ static int set_trust(struct rs_provider_run *p, json_t *config)
     if (o->fingerprint != NULL)
         (void)json_array_append_new(list, json_string(o->fingerprint));
     else
-        for (unsigned i = 0; i < o->nservers && r == 0; i++) r = confirm_one(p, o->servers[i], list);
+        r = confirm_servers(p, updates, list);
     if (r != 0 || json_array_size(list) == 0) {
         json_decref(list);
         return r;
@@ -93,7 +117,7 @@ static int set_trust(struct rs_provider_run *p, json_t *config)
     return 0;
 }
 
-static int set_config(struct rs_provider_run *p, json_t *config)
+static int set_config(struct rs_provider_run *p, bool updates, json_t *config)
 {
     const struct rs_provider_options *o = &p->o;
     if (o->nservers != 0) {
@@ -103,6 +127,9 @@ static int set_config(struct rs_provider_run *p, json_t *config)
         (void)json_object_set_new(config, "servers", servers);
     }
     if (o->user != NULL) (void)json_object_set_new(config, "user", json_string(o->user));
+    if (o->proxy != NULL)
+        (void)json_object_set_new(config, "proxy",
+                                  strcmp(o->proxy, "none") == 0 ? json_null() : json_string(o->proxy));
     if (o->kmip != NULL) (void)json_object_set_new(config, "version", json_string(o->kmip));
     if (o->cache_s >= 0) (void)json_object_set_new(config, "cache_s", json_integer(o->cache_s));
     if (o->timeout_s >= 0) {
@@ -110,7 +137,8 @@ static int set_config(struct rs_provider_run *p, json_t *config)
         (void)json_object_set_new(config, "request_s", json_integer(o->timeout_s));
     }
     int r = set_file(config, "certificate", o->cert, &p->f);
-    if (r == 0 && (o->nservers != 0 || o->ca != NULL || o->fingerprint != NULL)) r = set_trust(p, config);
+    if (r == 0 && (o->nservers != 0 || o->ca != NULL || o->fingerprint != NULL))
+        r = set_trust(p, updates, config);
     return r;
 }
 
@@ -214,7 +242,7 @@ int rs_provider_add(struct rs_provider_run *p)
 {
     const struct rs_provider_options *o = &p->o;
     bool standard_options =
-        o->nservers != 0 || o->ca || o->fingerprint || o->cert || o->key || o->user || o->kmip;
+        o->nservers != 0 || o->ca || o->fingerprint || o->cert || o->key || o->user || o->kmip || o->proxy;
     if ((o->trusted != NULL && (standard_options || o->native)) || (o->tpm != NULL && o->trusted == NULL))
         return rs_failure_set(&p->f, RS_EXIT_USAGE,
                               "--trusted and --tpm go together, without --native and the options of servers");
@@ -231,7 +259,7 @@ int rs_provider_add(struct rs_provider_run *p)
             &p->f, RS_EXIT_USAGE,
             "--cert and --key go together; without both, 'reseal provider csr' makes a key");
     json_t *config = json_object();
-    int r = set_config(p, config);
+    int r = set_config(p, false, config);
     if (r == 0 && o->trusted != NULL) r = set_published(p, config);
     if (r != 0) {
         json_decref(config);
@@ -249,7 +277,7 @@ int rs_provider_add(struct rs_provider_run *p)
 int rs_provider_update(struct rs_provider_run *p)
 {
     json_t *config = json_object();
-    int r = set_config(p, config);
+    int r = set_config(p, true, config);
     if (r != 0) {
         json_decref(config);
         return r;
@@ -317,11 +345,12 @@ static int confirm_all(struct rs_provider_run *p)
                              NULL);
     if (r != 0) return r;
     const json_t *config = json_object_get(shown, "config");
+    const char *proxy = json_string_value(json_object_get(config, "proxy"));
     json_t *list = json_array(), *known = json_object_get(config, "fingerprints");
     if (known != NULL) (void)json_array_extend(list, known);
     size_t before = json_array_size(list);
     json_array_foreach(json_object_get(config, "servers"), i, server) if (r == 0) r =
-        confirm_one(p, json_string_value(server), list);
+        confirm_one(p, json_string_value(server), proxy, list);
     json_array_foreach(list, i, fingerprint)
     {
         if (i < before || r != 0) continue;

@@ -30,6 +30,7 @@ const char rs_provider_help[] =
     "  --tpm WHERE              of a trusted provider: device:PATH (device:/dev/tpmrm0) or swtpm:path=SOCKET\n"
     "  --user NAME              for servers that want a user and a password too\n"
     "  --password-file FILE     of that user, or of a backup; without it the terminal is asked\n"
+    "  --proxy HOST:PORT        an HTTP proxy (CONNECT) that the way to the servers leads through; none: straight\n"
     "  --cache SECONDS          how long keys are kept in memory (a day); 0: only while they are used\n"
     "  --timeout SECONDS        for a connection (5) and for an answer (10), 1 to 60\n"
     "  --kmip VERSION           auto (what the server can do, at most 1.1), or 1.0 to 1.4\n"
@@ -57,6 +58,7 @@ static const struct option options[] = {{"native", no_argument, NULL, 'n'},
                                         {"key", required_argument, NULL, 'k'},
                                         {"user", required_argument, NULL, 'u'},
                                         {"password-file", required_argument, NULL, 'p'},
+                                        {"proxy", required_argument, NULL, 'P'},
                                         {"cache", required_argument, NULL, 'C'},
                                         {"timeout", required_argument, NULL, 'T'},
                                         {"kmip", required_argument, NULL, 'K'},
@@ -99,7 +101,7 @@ static void set_text(struct rs_provider_options *o, int c)
     const char **const texts[] = {
         ['a'] = &o->ca,     ['f'] = &o->fingerprint,   ['c'] = &o->cert,  ['k'] = &o->key,
         ['u'] = &o->user,   ['p'] = &o->password.file, ['K'] = &o->kmip,  ['j'] = &o->subject,
-        ['o'] = &o->output, ['r'] = &o->runtime_dir, ['w'] = &o->trusted, ['m'] = &o->tpm,   ['t'] = &o->tenant};
+        ['o'] = &o->output, ['r'] = &o->runtime_dir, ['w'] = &o->trusted, ['m'] = &o->tpm,   ['t'] = &o->tenant, ['P'] = &o->proxy};
     if ((size_t)c < RS_ARRAY_LEN(texts) && texts[c] != NULL) *texts[c] = optarg;
 }
 

@@ -13,6 +13,8 @@ static void print_provider(const json_t *provider)
            json_is_true(json_object_get(provider, "shared")) ? ", for all tenants" : "");
     for (size_t i = 0; i < json_array_size(servers); i++)
         printf("%s%s", i == 0 ? "  " : " ", json_string_value(json_array_get(servers, i)));
+    const char *proxy = rs_provider_member(config, "proxy");
+    if (*proxy != '\0') printf(" through proxy %s", proxy);
     putchar('\n');
 }
 

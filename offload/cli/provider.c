@@ -4,7 +4,7 @@
 #include <stdio.h>
 
 #define COMMON   "json runtime-dir tenant"
-#define STANDARD "server ca fingerprint yes cert key user password-file cache timeout kmip default"
+#define STANDARD "server ca fingerprint yes cert key user password-file proxy cache timeout kmip default"
 
 static const struct rs_provider_command commands[] = {
     {"add", 1, 1, "native trusted tpm shared " STANDARD " " COMMON, rs_provider_add},

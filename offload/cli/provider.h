@@ -26,6 +26,7 @@ struct rs_provider_options {
     const char *servers[RS_PROVIDER_SERVERS];
     unsigned nservers;
     const char *ca, *fingerprint, *cert, *key, *user, *kmip, *subject, *output;
+    const char *proxy; /* "none": without one */
     const char *trusted, *tpm;
     const char *runtime_dir, *tenant;
     struct rs_passphrase password;

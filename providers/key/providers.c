@@ -225,10 +225,12 @@ static void presented(struct rs_keyd *d, void *arg, struct rs_task_answer *a)
 
 static void present(struct rs_rpc *call)
 {
-    if (!rs_rpc_args(call, "address")) return;
+    if (!rs_rpc_args(call, "address proxy")) return;
     const char *address = rs_rpc_need(call, "address", 300);
-    if (address == NULL) return;
-    json_t *args = json_pack("{s:s, s:s, s:{s:[s]}}", "op", "show", "name", "", "config", "servers", address);
+    const char *proxy = address != NULL ? rs_rpc_text(call, "proxy", 300) : NULL;
+    if (proxy == NULL) return;
+    json_t *args = json_pack("{s:s, s:s, s:{s:[s], s:s*}}", "op", "show", "name", "", "config", "servers",
+                             address, "proxy", *proxy != '\0' ? proxy : NULL);
     int r = args == NULL ? RESEAL_ENOMEM
                          : rs_task_start(call->d, rs_provider_standard.task, call->client->uid, args, NULL,
                                          NULL, 0, presented, call);

@@ -7,6 +7,7 @@
 #   kmip_do USER CODE        # Python with a client `c` of PyKMIP's own, as that user
 #   event ID [TEXT]          # waits for an event, fails when it does not come
 #   keyd_pid
+#   helpers+=(PID)           # a process that goes at exit
 #
 # $pki holds ca.crt, alice.crt, alice.key and so on (pykmip.sh).
 
@@ -17,6 +18,7 @@ fi
 pki=$work/pki
 mkdir -p "$pki"
 declare -A kmip_pids=()
+helpers=()
 
 kmip_port() {
     /usr/bin/python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'
@@ -78,6 +80,7 @@ kmip_cleanup() {
     status=$?
     trap - EXIT
     set +e
+    for helper in "${helpers[@]}"; do kill "$helper" 2>/dev/null; done
     for port in "${!kmip_pids[@]}"; do kmip_kill "$port"; done
     service_stop
     rm -rf "$work"

@@ -26,24 +26,36 @@ __attribute__((format(printf, 2, 3))) static int complain(const struct complaint
     return RESEAL_EINVAL;
 }
 
-/* "host", "host:port", "[v6]:port", "v6"; as "host:port" with the standard port where there is none. */
-static int complete_address(const char *given, char out[RS_KMIP_HOST_MAX + 10], const struct complaint *c)
+/* Of a name or address: printable, and nothing that has a meaning around it. */
+static bool host_ok(const char *host, size_t len)
+{
+    for (size_t i = 0; i < len; i++)
+        if ((unsigned char)host[i] <= ' ' || (unsigned char)host[i] >= 0x7f ||
+            strchr("/@\"'\\", host[i]) != NULL)
+            return false;
+    return len > 0 && len < RS_KMIP_HOST_MAX;
+}
+
+/* "host", "host:port", "[v6]:port", "v6"; as "host:port", with `otherwise` (":5696", or "": it must be given)
+ * where there is no port. */
+static int complete_address(const char *given, const char *member, const char *otherwise,
+                            char out[RS_KMIP_HOST_MAX + 10], const struct complaint *c)
 {
     const char *colon = strrchr(given, ':');
     bool bracketed = given[0] == '[', bare_v6 = !bracketed && colon != NULL && strchr(given, ':') != colon;
     const char *end = bracketed                  ? strchr(given, ']')
                       : bare_v6 || colon == NULL ? given + strlen(given)
                                                  : colon;
-    if (end == NULL) return complain(c, "servers: '%.100s' has no ']'", given);
+    if (end == NULL) return complain(c, "%s: '%.100s' has no ']'", member, given);
     const char *host = given + bracketed, *rest = end + bracketed;
     size_t len = (size_t)(end - host);
-    if (len == 0 || len >= RS_KMIP_HOST_MAX || strcspn(host, " \t/@\"'\\") < len)
-        return complain(c, "servers: '%.100s' is no name or address of a host", given);
-    if (*rest == '\0') rest = ":" RS_STANDARD_PORT;
+    if (!host_ok(host, len))
+        return complain(c, "%s: '%.100s' is no name or address of a host", member, given);
+    if (*rest == '\0') rest = otherwise;
     char *stop;
     long port = rest[0] == ':' && rest[1] >= '0' && rest[1] <= '9' ? strtol(rest + 1, &stop, 10) : 0;
     if (port < 1 || port > 65535 || *stop != '\0')
-        return complain(c, "servers: '%.100s': a port is a number from 1 to 65535", given);
+        return complain(c, "%s: '%.100s': a port is a number from 1 to 65535", member, given);
     bool v6 = bracketed || bare_v6;
     (void)snprintf(out, RS_KMIP_HOST_MAX + 10, "%s%.*s%s:%ld", v6 ? "[" : "", (int)len, host, v6 ? "]" : "",
                    port);
@@ -59,7 +71,7 @@ static int check_servers(json_t *servers, const struct complaint *c)
         char address[RS_KMIP_HOST_MAX + 10];
         const char *given = json_string_value(json_array_get(servers, i));
         if (given == NULL) return complain(c, "servers: wants texts, \"host\" or \"host:port\"");
-        int r = complete_address(given, address, c);
+        int r = complete_address(given, "servers", ":" RS_STANDARD_PORT, address, c);
         if (r != 0) return r;
         if (json_array_set_new(servers, i, json_string(address)) != 0) return RESEAL_ENOMEM;
         for (size_t k = 0; k < i; k++)
@@ -106,6 +118,14 @@ static int check_fingerprints(json_t *list, const struct complaint *c)
     return n >= 1 && n <= RS_KMIP_PINS_MAX ? 0 : complain(c, "fingerprints: wants 1 to %u", RS_KMIP_PINS_MAX);
 }
 
+/* An HTTP proxy has no port of its own: it is always said. */
+static int check_proxy(json_t *config, const char *proxy, const struct complaint *c)
+{
+    char address[RS_KMIP_HOST_MAX + 10];
+    int r = complete_address(proxy, "proxy", "", address, c);
+    return r != 0 || json_object_set_new(config, "proxy", json_string(address)) == 0 ? r : RESEAL_ENOMEM;
+}
+
 static bool version_ok(const char *v)
 {
     return strcmp(v, "auto") == 0 ||
@@ -126,13 +146,13 @@ int rs_standard_check(json_t *config, struct rs_secrets *secrets, char *why, siz
 {
     const struct complaint c = {why, why_len};
     json_t *servers = NULL, *fingerprints = NULL, *ignored = NULL;
-    const char *ca = NULL, *certificate = NULL, *user = NULL, *version = "auto";
+    const char *ca = NULL, *certificate = NULL, *user = NULL, *version = "auto", *proxy = NULL;
     json_error_t error;
     (void)secrets;
-    if (json_unpack_ex(config, &error, JSON_STRICT, "{s:o, s?o, s?s, s?s, s?s, s?s, s?o, s?o, s?o, s?o}",
+    if (json_unpack_ex(config, &error, JSON_STRICT, "{s:o, s?o, s?s, s?s, s?s, s?s, s?s, s?o, s?o, s?o, s?o}",
                        "servers", &servers, "fingerprints", &fingerprints, "ca", &ca, "certificate",
-                       &certificate, "user", &user, "version", &version, "connect_s", &ignored, "request_s",
-                       &ignored, "cache_s", &ignored, "client", &ignored) != 0)
+                       &certificate, "user", &user, "version", &version, "proxy", &proxy, "connect_s",
+                       &ignored, "request_s", &ignored, "cache_s", &ignored, "client", &ignored) != 0)
         return complain(&c, "the configuration of a standard provider: %s", error.text);
     int r = check_servers(servers, &c);
     if (r == 0 && fingerprints != NULL && ca != NULL)
@@ -141,6 +161,7 @@ int rs_standard_check(json_t *config, struct rs_secrets *secrets, char *why, siz
     if (r == 0 && !version_ok(version)) r = complain(&c, "version: wants \"auto\", or \"1.0\" to \"1.4\"");
     if (r == 0 && user != NULL && (*user == '\0' || strlen(user) >= RS_KMIP_TEXT_MAX))
         r = complain(&c, "user: wants 1 to %u bytes", RS_KMIP_TEXT_MAX - 1);
+    if (r == 0 && proxy != NULL) r = check_proxy(config, proxy, &c);
     if (r == 0) r = number_ok(config, "connect_s", 1, TIME_MAX_S, &c);
     if (r == 0) r = number_ok(config, "request_s", 1, TIME_MAX_S, &c);
     return r != 0 ? r : number_ok(config, "cache_s", 0, CACHE_S_MAX, &c);

@@ -25,7 +25,8 @@ static struct rs_wire_address wire_address(const struct rs_kmip_address *server)
                                     .remedy = "'reseal provider trust'",
                                     .host = server->host,
                                     .port = server->port,
-                                    .name = server->name};
+                                    .name = server->name,
+                                    .proxy = server->proxy};
 }
 
 static int told(int err, const struct rs_wire_error *from, struct rs_kmip_error *to)

@@ -56,7 +56,8 @@ struct rs_kmip_trust {
 struct rs_kmip_address {
     const char *host; /* name, IPv4 or IPv6 address */
     uint16_t port;
-    const char *name; /* that its certificate must have; NULL: host */
+    const char *name;  /* that its certificate must have; NULL: host */
+    const char *proxy; /* "HOST:PORT" of an HTTP proxy that the way leads through; NULL: none */
 };
 
 struct rs_kmip_link;

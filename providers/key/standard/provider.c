@@ -27,7 +27,7 @@ struct setup {
 /* ---- the configuration ------------------------------------------------------------------------- */
 
 /* "host:port" or "[v6]:port", as reseal-keyd has written it. */
-static bool set_address(struct setup *s, unsigned i, const char *address)
+static bool set_address(struct setup *s, unsigned i, const char *address, const char *proxy)
 {
     const char *colon = strrchr(address, ':');
     bool v6 = address[0] == '[';
@@ -35,8 +35,8 @@ static bool set_address(struct setup *s, unsigned i, const char *address)
     if (end == NULL || end <= host || (size_t)(end - host) >= RS_KMIP_HOST_MAX) return false;
     (void)snprintf(s->hosts[i], RS_KMIP_HOST_MAX, "%.*s", (int)(end - host), host);
     s->addresses[i] = address;
-    s->config.servers[i] =
-        (struct rs_kmip_address){.host = s->hosts[i], .port = (uint16_t)strtoul(colon + 1, NULL, 10)};
+    s->config.servers[i] = (struct rs_kmip_address){
+        .host = s->hosts[i], .port = (uint16_t)strtoul(colon + 1, NULL, 10), .proxy = proxy};
     return true;
 }
 
@@ -68,10 +68,11 @@ static bool set_up(struct setup *s, const struct rs_task *t)
 {
     const json_t *config = json_object_get(t->args, "config"), *servers = json_object_get(config, "servers");
     const char *version = json_string_value(json_object_get(config, "version"));
+    const char *proxy = json_string_value(json_object_get(config, "proxy"));
     memset(s, 0, sizeof(*s));
     for (unsigned i = 0; i < json_array_size(servers) && i < RS_KMIP_SERVERS_MAX; i++) {
         const char *address = json_string_value(json_array_get(servers, i));
-        if (address == NULL || !set_address(s, i, address)) return false;
+        if (address == NULL || !set_address(s, i, address, proxy)) return false;
         s->config.nservers++;
     }
     struct rs_kmip_trust *trust = &s->config.trust;
@@ -311,7 +312,8 @@ static int show(struct rs_task *t)
         return why[0] != '\0' ? rs_task_fail(t, r, "%s", why) : r;
     }
     memset(&s, 0, sizeof(s));
-    bool ok = set_address(&s, 0, json_string_value(json_array_get(json_object_get(config, "servers"), 0)));
+    bool ok = set_address(&s, 0, json_string_value(json_array_get(json_object_get(config, "servers"), 0)),
+                          json_string_value(json_object_get(config, "proxy")));
     r = ok ? rs_kmip_show(&s.config.servers[0], 10000, &shown, &e) : RESEAL_EINVAL;
     json_decref(config);
     if (r != 0) return ok && e.why[0] != '\0' ? rs_task_fail(t, r, "%s", e.why) : r;

@@ -7,8 +7,8 @@
  * that looks at certificates.
  *
  * Configuration: "servers": ["host:port"], "ca": PEM or "fingerprints": ["aa:bb:..."], "certificate": PEM,
- * "user", "connect_s", "request_s", "cache_s", "version": "auto", "1.0" to "1.4"; "client": {"subject",
- * "expires"} is what the certificate says. Secrets: "key": PEM of the certificate's private key, "password"
+ * "user", "proxy": "host:port", "connect_s", "request_s", "cache_s", "version": "auto", "1.0" to "1.4";
+ * "client": {"subject", "expires"} is what the certificate says. Secrets: "key": PEM of the certificate's private key, "password"
  * of the user, "pending-key": of a certificate request whose certificate has not come yet.
  */
 

@@ -2,6 +2,7 @@
 #include "providers/key/wire/dial.h"
 
 #include "offload/base/clock.h"
+#include "providers/key/wire/proxy.h"
 #include "reseal/reseal.h"
 
 #include <errno.h>
@@ -53,8 +54,7 @@ static int dial_one(const struct addrinfo *a, uint64_t deadline)
     return -err;
 }
 
-int rs_wire_dial(const struct rs_wire_address *server, uint64_t deadline, int *fd,
-                 struct rs_wire_error *error)
+static int dial(const struct rs_wire_address *server, uint64_t deadline, int *fd, struct rs_wire_error *error)
 {
     struct addrinfo hints = {.ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM, .ai_flags = AI_ADDRCONFIG};
     struct addrinfo *list = NULL;
@@ -78,6 +78,30 @@ int rs_wire_dial(const struct rs_wire_address *server, uint64_t deadline, int *f
                             server->what, server->host, port);
     return rs_wire_fail(error, RS_WIRE_DOWN, "%s %s port %s: %s: check that it runs and the port is right",
                         server->what, server->host, port, strerror(err));
+}
+
+static int dial_through(const struct rs_wire_address *server, uint64_t deadline, int *fd,
+                        struct rs_wire_error *error)
+{
+    char host[RS_WIRE_HOST_MAX];
+    struct rs_wire_address proxy = {.what = "proxy", .host = host};
+    if (!rs_wire_split(server->proxy, 0, host, &proxy.port) || proxy.port == 0)
+        return rs_wire_fail(error, RS_WIRE_BAD_SETUP, "proxy '%.100s' is no HOST:PORT", server->proxy);
+    int err = dial(&proxy, deadline, fd, error);
+    if (err == 0) err = rs_proxy_ask(*fd, server, deadline, error);
+    if (err != 0 && *fd >= 0) {
+        close(*fd);
+        *fd = -1;
+    }
+    return err;
+}
+
+int rs_wire_dial(const struct rs_wire_address *server, uint64_t deadline, int *fd,
+                 struct rs_wire_error *error)
+{
+    *fd = -1;
+    return server->proxy != NULL ? dial_through(server, deadline, fd, error)
+                                 : dial(server, deadline, fd, error);
 }
 
 bool rs_wire_split(const char *address, uint16_t otherwise, char host[RS_WIRE_HOST_MAX], uint16_t *port)

@@ -12,7 +12,7 @@ uint64_t rs_wire_deadline(unsigned ms);
 /* Waits until the socket can be read or written: 1, 0 when the deadline passed, -errno. */
 int rs_wire_wait(int fd, short events, uint64_t deadline);
 
-/* A connected non-blocking socket in *fd. As rs_wire_connect(). */
+/* A connected non-blocking socket in *fd, through the proxy where the address names one. As rs_wire_connect(). */
 RS_MUST_CHECK int rs_wire_dial(const struct rs_wire_address *server, uint64_t deadline, int *fd,
                                struct rs_wire_error *error);
 

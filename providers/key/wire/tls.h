@@ -65,7 +65,8 @@ struct rs_wire_address {
     const char *remedy; /* how its certificate comes to be trusted: "'reseal provider trust'" */
     const char *host;   /* name, IPv4 or IPv6 address */
     uint16_t port;
-    const char *name; /* that its certificate must have; NULL: host */
+    const char *name;  /* that its certificate must have; NULL: host */
+    const char *proxy; /* "HOST:PORT" of an HTTP proxy that the way leads through; NULL: none */
 };
 
 /* Who the other side is. */
