@@ -7,6 +7,8 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "offload/vm/qcow2.h"
+
 struct rs_io {
     struct io_uring ring;
     bool uring;
@@ -119,8 +121,16 @@ bool rs_io_inline(const struct rs_io *io, bool direct)
     return !io->uring || (io->inline_buffered && !direct);
 }
 
+static int run_on_image(struct rs_io_op *op)
+{
+    if (op->what == RS_IO_FLUSH) return rs_qcow2_flush(op->image);
+    if (op->what == RS_IO_READ) return rs_qcow2_pread(op->image, op->buf, op->len, op->off);
+    return rs_qcow2_pwrite(op->image, op->buf, op->len, op->off);
+}
+
 static int run_now(struct rs_io_op *op)
 {
+    if (op->image != NULL) return run_on_image(op);
     if (op->what == RS_IO_FLUSH) return fdatasync(op->fd) == 0 ? 0 : -errno;
     if (op->what == RS_IO_READ) return rs_pread_full(op->fd, op->buf, op->len, op->off);
     return rs_pwrite_full(op->fd, op->buf, op->len, op->off);
@@ -130,7 +140,7 @@ void rs_io_start(struct rs_io *io, struct rs_io_op *op, bool direct)
 {
     op->done = 0;
     io->pending++;
-    if (!io->uring || (op->what != RS_IO_FLUSH && rs_io_inline(io, direct))) {
+    if (!io->uring || op->image != NULL || (op->what != RS_IO_FLUSH && rs_io_inline(io, direct))) {
         finish(io, op, run_now(op));
         return;
     }

@@ -16,11 +16,14 @@
 
 enum rs_io_kind { RS_IO_AUTO = 0, RS_IO_URING = 1, RS_IO_SYNC = 2 };
 
+struct rs_qcow2;
+
 enum rs_io_what { RS_IO_READ, RS_IO_WRITE, RS_IO_FLUSH };
 
 struct rs_io_op {
     enum rs_io_what what;
     int fd;
+    struct rs_qcow2 *image; /* in place of fd, transfers in rs_io_start() itself; NULL: none */
     uint8_t *buf;
     uint32_t len;
     uint64_t off;

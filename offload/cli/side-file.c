@@ -11,6 +11,8 @@
 #include <unistd.h>
 
 #include "offload/cli/side.h"
+#include "offload/vm/qcow2.h"
+#include "reseal/reseal.h"
 
 /* QEMU locks one byte of an image for each use (from 100) and for each use it forbids to others (from 200).
  */
@@ -96,7 +98,7 @@ static uint64_t direct_alignment(const struct rs_file *file)
 
 void rs_file_settle_direct(struct rs_file *file, uint64_t offset, uint64_t size)
 {
-    if (!file->direct || !file->tried) return;
+    if (!file->direct || !file->tried || file->image != NULL) return;
     uint64_t align = direct_alignment(file);
     if (offset % align == 0 && size % align == 0) return;
     close(file->io_fd);
@@ -149,9 +151,73 @@ int rs_file_open(struct rs_file *file, const char *path, unsigned flags, struct 
 
 void rs_file_close(struct rs_file *file)
 {
+    (void)rs_qcow2_close(file->image);
+    file->image = NULL;
     if (file->io_fd >= 0 && file->io_fd != file->fd) close(file->io_fd);
     if (file->fd >= 0) close(file->fd);
     file->fd = file->io_fd = -1;
+}
+
+int rs_file_open_qcow2(struct rs_file *file, const char *path, unsigned flags, uint64_t size,
+                       struct rs_failure *f)
+{
+    char why[RS_QCOW2_WHY];
+    bool writes = (flags & RS_FILE_WRITE) != 0;
+    int code = 0;
+    *file = (struct rs_file){.fd = -1, .io_fd = -1};
+    snprintf(file->path, sizeof(file->path), "%s", path);
+    if ((flags & RS_FILE_CREATE) != 0) {
+        code = rs_qcow2_create(path, size, why, sizeof(why));
+        if (code != 0) return rs_failure_set(f, rs_exit_of(code), "%s", why);
+        file->created = true;
+    }
+    file->fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+    if (file->fd < 0) return rs_failure_errno(f, errno, "open", path);
+    code = learn(file, f);
+    unsigned how = (writes ? RS_QCOW2_WRITE : 0u) | ((flags & RS_FILE_DISCARD) != 0 ? RS_QCOW2_DISCARD : 0u) |
+                   ((flags & RS_FILE_DIRECT) != 0 ? RS_QCOW2_DIRECT : 0u);
+    if (code == 0) {
+        int err = rs_qcow2_open(&file->image, path, how | RS_QCOW2_WAIT | RS_QCOW2_DROP, why, sizeof(why));
+        if (err != 0)
+            code = rs_failure_set(f, err == RESEAL_EBUSY ? RS_EXIT_REFUSED : rs_exit_of(err), "%s: %s", path,
+                                  why);
+    }
+    if (code != 0)
+        rs_file_close(file);
+    else
+        file->size = rs_qcow2_size(file->image);
+    return code;
+}
+
+int rs_file_flush(struct rs_file *file)
+{
+    if (file->image != NULL) return rs_qcow2_flush(file->image);
+    return fdatasync(file->fd) == 0 ? 0 : -errno;
+}
+
+int rs_file_pread(struct rs_file *file, void *buf, size_t len, uint64_t off)
+{
+    return file->image != NULL ? rs_qcow2_pread(file->image, buf, len, off)
+                               : rs_pread_full(file->fd, buf, len, off);
+}
+
+int rs_file_pwrite(struct rs_file *file, const void *buf, size_t len, uint64_t off)
+{
+    return file->image != NULL ? rs_qcow2_pwrite(file->image, buf, len, off)
+                               : rs_pwrite_full(file->fd, buf, len, off);
+}
+
+int rs_file_pwrite_sparse(struct rs_file *file, const void *buf, size_t len, uint64_t off)
+{
+    static const uint8_t zero[64 * 1024];
+    const uint8_t *from = buf;
+    int code = 0;
+    for (size_t at = 0; code == 0 && at < len;) {
+        size_t n = RS_MIN(len - at, sizeof(zero));
+        if (memcmp(from + at, zero, n) != 0) code = rs_file_pwrite(file, from + at, n, off + at);
+        at += n;
+    }
+    return code;
 }
 
 int rs_file_sync_folder(const char *path)
@@ -186,9 +252,34 @@ bool rs_file_same(const struct rs_file *a, const struct rs_file *b)
     return loops_over(a, b) || loops_over(b, a);
 }
 
+/* The run that begins and ends with whole granules. */
+static bool take_run(struct rs_extents *e, uint64_t pos, uint64_t data, uint64_t hole)
+{
+    uint64_t from = data - e->base;
+    if (from >= e->size) return false;
+    e->start = RS_MAX(pos, from & ~(e->granule - 1));
+    uint64_t to = hole > e->base ? hole - e->base : 0;
+    e->end = RS_MIN(e->size, rs_round_up(to, e->granule));
+    return true;
+}
+
+static bool find_run_in_image(struct rs_extents *e, uint64_t pos)
+{
+    uint64_t data, hole;
+    int found = rs_qcow2_data(e->image, e->base + pos, &data, &hole);
+    if (found == 0) return false;
+    if (found > 0) return take_run(e, pos, data, hole);
+    /* It cannot tell: all is data. What is wrong with it, reading will tell. */
+    e->skip = false;
+    e->start = pos;
+    e->end = e->size;
+    return true;
+}
+
 /* Finds the run of data at or after `pos`; false when only a hole is left. */
 static bool find_run(struct rs_extents *e, uint64_t pos)
 {
+    if (e->image != NULL) return find_run_in_image(e, pos);
     off_t data = lseek(e->fd, (off_t)(e->base + pos), SEEK_DATA);
     if (data < 0 && errno == ENXIO) return false;
     off_t hole = data < 0 ? -1 : lseek(e->fd, data, SEEK_HOLE);
@@ -199,12 +290,7 @@ static bool find_run(struct rs_extents *e, uint64_t pos)
         e->end = e->size;
         return true;
     }
-    uint64_t from = (uint64_t)data - e->base;
-    if (from >= e->size) return false;
-    e->start = RS_MAX(pos, from & ~(e->granule - 1));
-    uint64_t to = (uint64_t)hole > e->base ? (uint64_t)hole - e->base : 0;
-    e->end = RS_MIN(e->size, rs_round_up(to, e->granule));
-    return true;
+    return take_run(e, pos, (uint64_t)data, (uint64_t)hole);
 }
 
 bool rs_extents_next(struct rs_extents *e, uint64_t pos, uint64_t max, uint64_t *off, uint64_t *len)

@@ -30,6 +30,7 @@ struct rs_side_spec {
     uint64_t tweak;          /* XTS: of the first data unit */
     uint64_t step;           /* XTS: per data unit, 1 or more */
     uint64_t size;           /* bytes of data; 0: to the end of the file */
+    bool qcow2;              /* the file is a qcow2 image: all of this is about its virtual disk */
 };
 
 /* Parses one side. 0 or RS_EXIT_USAGE. */
@@ -37,6 +38,8 @@ RS_MUST_CHECK int rs_side_parse(const char *text, struct rs_side_spec *out, stru
 
 /* "luks", "xts" or "plain". */
 const char *rs_side_kind_name(enum rs_side_kind kind);
+
+struct rs_qcow2;
 
 /* A regular file or a block device that is open. */
 struct rs_file {
@@ -50,6 +53,7 @@ struct rs_file {
     uint64_t dev; /* st_dev, or st_rdev of a block device */
     uint64_t ino; /* 0 for a block device */
     int64_t mtime_ns;
+    struct rs_qcow2 *image; /* QEMU has it open for us: fd is for fstat() only, io_fd is -1 */
     char path[PATH_MAX];
 };
 
@@ -58,7 +62,8 @@ enum rs_file_flags {
     RS_FILE_CREATE = 2,     /* must not be there yet; mode 0600 */
     RS_FILE_DIRECT = 4,     /* O_DIRECT; an error where the file system has none */
     RS_FILE_TRY_DIRECT = 8, /* O_DIRECT where it works */
-    RS_FILE_UNCACHED = 16   /* with TRY_DIRECT: not when most of the file is in the page cache */
+    RS_FILE_UNCACHED = 16,  /* with TRY_DIRECT: not when most of the file is in the page cache */
+    RS_FILE_DISCARD = 32    /* of a qcow2 image: a trim gives room back */
 };
 
 /*
@@ -68,6 +73,22 @@ enum rs_file_flags {
  */
 RS_MUST_CHECK int rs_file_open(struct rs_file *file, const char *path, unsigned flags, struct rs_failure *f);
 void rs_file_close(struct rs_file *file);
+
+/*
+ * The same for a qcow2 image, by QEMU. RS_FILE_CREATE takes `size`; what a killed writer left unused in an
+ * image that is to be written is given back. QEMU locks it.
+ */
+RS_MUST_CHECK int rs_file_open_qcow2(struct rs_file *file, const char *path, unsigned flags, uint64_t size,
+                                     struct rs_failure *f);
+
+/* All that was written is durable. 0 or -errno. */
+RS_MUST_CHECK int rs_file_flush(struct rs_file *file);
+
+/* Transfers at an offset, for headers. 0 or -errno. */
+RS_MUST_CHECK int rs_file_pread(struct rs_file *file, void *buf, size_t len, uint64_t off);
+RS_MUST_CHECK int rs_file_pwrite(struct rs_file *file, const void *buf, size_t len, uint64_t off);
+/* The same where nothing is yet: zeros are left out. */
+RS_MUST_CHECK int rs_file_pwrite_sparse(struct rs_file *file, const void *buf, size_t len, uint64_t off);
 
 /* Goes back to the page cache when O_DIRECT was only tried and does not suit data at `offset`, `size` bytes
  * long. */
@@ -86,6 +107,7 @@ bool rs_file_same(const struct rs_file *a, const struct rs_file *b);
  */
 struct rs_extents {
     int fd;
+    struct rs_qcow2 *image; /* in place of fd; NULL: none */
     bool skip;
     uint64_t base;
     uint64_t size;

@@ -8,7 +8,7 @@ static int size_destination(struct rs_tc *t)
 {
     struct rs_file *d = &t->dst_file;
     uint64_t end = t->dst.offset + t->data_size;
-    if (d->block) return 0;
+    if (d->block || d->image != NULL) return 0;
     if (t->o.force && !d->created && ftruncate(d->fd, 0) != 0) return -errno;
     /* A LUKS device ends where its file ends; what is raw may lie in a larger file. */
     bool exact = t->dst.spec->kind == RS_SIDE_LUKS || d->created || t->o.force || d->size < end;
@@ -31,9 +31,7 @@ static int begin(struct rs_tc *t)
 {
     struct rs_file *d = &t->dst_file;
     int code = make_state(t);
-    if (code == 0 && d->fd < 0)
-        code =
-            rs_file_open(d, t->o.dst.path, RS_FILE_WRITE | RS_FILE_CREATE | rs_tc_io_flags(t, false), &t->f);
+    if (code == 0 && d->fd < 0) code = rs_tc_file_open(t, d, RS_FILE_WRITE | RS_FILE_CREATE);
     if (code == 0) rs_file_settle_direct(d, t->dst.offset, t->data_size);
     if (code != 0) return code;
     if (!d->created && t->dst.spec->kind == RS_SIDE_LUKS) code = rs_tc_header_block(d, t->dst.offset);
@@ -66,12 +64,12 @@ static int finish(struct rs_tc *t)
 {
     struct rs_file *d = &t->dst_file;
     bool sync = !t->o.no_sync;
-    int code = sync && fdatasync(d->fd) != 0 ? -errno : 0;
+    int code = sync ? rs_file_flush(d) : 0;
     if (code == 0 && t->dst.header != NULL) {
         uint64_t clear = d->created ? t->dst.header_len : RS_MIN(t->dst.offset, t->dst.luks.header_size);
         code = rs_tc_header_write(d, t->dst.header, t->dst.header_len, clear, sync);
     }
-    if (code == 0 && sync && fsync(d->fd) != 0) code = -errno;
+    if (code == 0 && sync && d->image == NULL && fsync(d->fd) != 0) code = -errno;
     if (code == 0 && sync && d->created) code = rs_file_sync_folder(d->path);
     if (code != 0) return rs_failure_errno(&t->f, code, "write", d->path);
     if (t->journal.fd >= 0) {
@@ -86,7 +84,8 @@ static int finish(struct rs_tc *t)
 static void keep_state(struct rs_tc *t)
 {
     struct rs_journal_record record = {.next = t->done, .state = RS_JOURNAL_RUNNING};
-    if (t->journal.fd >= 0 && fdatasync(t->dst_file.fd) == 0) (void)!rs_journal_commit(&t->journal, &record);
+    if (t->journal.fd >= 0 && rs_file_flush(&t->dst_file) == 0)
+        (void)!rs_journal_commit(&t->journal, &record);
 }
 
 int rs_tc_copy(struct rs_tc *t)

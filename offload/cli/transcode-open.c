@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "offload/cli/transcode.h"
+#include "offload/vm/qcow2.h"
 
 /* Any tweak does; this one is the number of no unit that an image has. */
 #define CHECK_TWEAK (1ull << 48)
@@ -344,9 +345,17 @@ static int open_files_in_place(struct rs_tc *t)
     return 0;
 }
 
+int rs_tc_file_open(struct rs_tc *t, struct rs_file *file, unsigned flags)
+{
+    bool source = file == &t->src_file;
+    const struct rs_side_spec *spec = source ? &t->o.src : &t->o.dst;
+    if (!spec->qcow2) return rs_file_open(file, spec->path, flags | rs_tc_io_flags(t, source), &t->f);
+    return rs_file_open_qcow2(file, spec->path, flags, t->dst.offset + t->data_size, &t->f);
+}
+
 static int open_files_apart(struct rs_tc *t)
 {
-    int code = rs_file_open(&t->src_file, t->o.src.path, rs_tc_io_flags(t, true), &t->f);
+    int code = rs_tc_file_open(t, &t->src_file, 0);
     if (code != 0) return code;
     struct stat st;
     if (stat(t->o.dst.path, &st) != 0) return 0;
@@ -355,7 +364,8 @@ static int open_files_apart(struct rs_tc *t)
         return rs_failure_set(&t->f, RS_EXIT_USAGE,
                               "source and destination are the same file: name another "
                               "destination, or use --in-place");
-    code = rs_file_open(&t->dst_file, t->o.dst.path, RS_FILE_WRITE | rs_tc_io_flags(t, false), &t->f);
+    if (t->o.dst.qcow2) rs_qcow2_mend(t->o.dst.path);
+    code = rs_tc_file_open(t, &t->dst_file, RS_FILE_WRITE);
     if (code == 0 && rs_file_same(&t->src_file, &t->dst_file))
         code = rs_failure_set(&t->f, RS_EXIT_USAGE,
                               "source and destination are the same disk: name another "
@@ -387,6 +397,7 @@ static void choose_holes(struct rs_tc *t)
     t->skip_holes = plain ? t->o.keep_holes : !t->o.fill_holes;
     /* A hole there would show what the destination held before. */
     if (t->src_file.block || (!t->o.in_place && t->dst_file.fd >= 0 && !t->o.force)) t->skip_holes = false;
+    if (t->o.dst.qcow2 && t->o.dst.offset % RS_QCOW2_CLUSTER != 0) t->skip_holes = false;
 }
 
 static int open_keys(struct rs_tc *t)

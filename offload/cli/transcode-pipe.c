@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include "offload/cli/transcode.h"
+#include "offload/vm/qcow2.h"
 
 #define CHECKPOINT_NS 10000000000ull
 
@@ -55,6 +56,7 @@ static void start_read(struct pipe_run *c, struct slot *s)
     s->state = SLOT_READING;
     s->op = (struct rs_io_op){.what = RS_IO_READ,
                               .fd = c->p->from->file->io_fd,
+                              .image = c->p->from->file->image,
                               .buf = s->buf,
                               .len = s->len,
                               .off = c->p->from->offset + s->off};
@@ -67,6 +69,7 @@ static void start_leaving(struct pipe_run *c, struct slot *s)
     s->state = SLOT_LEAVING;
     s->op = (struct rs_io_op){.what = c->p->compare ? RS_IO_READ : RS_IO_WRITE,
                               .fd = c->p->to->file->io_fd,
+                              .image = c->p->to->file->image,
                               .buf = c->p->compare ? s->other : s->buf,
                               .len = s->len,
                               .off = c->p->to->offset + s->off};
@@ -236,7 +239,7 @@ static void start_checkpoint(struct pipe_run *c)
         rs_progress_clock() - c->last_flush < CHECKPOINT_NS)
         return;
     c->flush_next = low_water(c);
-    c->flush = (struct rs_io_op){.what = RS_IO_FLUSH, .fd = c->t->dst_file.fd};
+    c->flush = (struct rs_io_op){.what = RS_IO_FLUSH, .fd = c->t->dst_file.fd, .image = c->t->dst_file.image};
     c->flushing = true;
     rs_io_start(c->t->io, &c->flush, false);
 }
@@ -246,7 +249,9 @@ static bool turn(struct pipe_run *c)
 {
     struct rs_tc *t = c->t;
     if (t->f.exit != 0 || rs_tc_stopped()) c->end = true;
-    bool moved = start_reads(c, rs_io_inline(t->io, c->p->from->file->direct) ? 1 : c->slots) != 0;
+    const struct rs_file *from = c->p->from->file;
+    bool one = from->image != NULL || rs_io_inline(t->io, from->direct);
+    bool moved = start_reads(c, one ? 1 : c->slots) != 0;
     start_checkpoint(c);
     rs_io_submit(t->io);
     for (struct rs_io_op *op; (op = rs_io_next(t->io)) != NULL; moved = true) end_op(c, op);
@@ -280,11 +285,14 @@ static void set_up(struct pipe_run *c, struct rs_tc *t, const struct rs_tc_pipe 
 {
     c->t = t;
     c->p = p;
+    /* A part of a cluster of an encrypted image would read as noise if the rest were not written. */
+    uint32_t least = t->dst_file.image != NULL && t->dst.cipher == RESEAL_XTS ? RS_QCOW2_CLUSTER : 4096;
     c->extents = (struct rs_extents){.fd = t->src_file.fd,
+                                     .image = t->src_file.image,
                                      .skip = t->skip_holes,
                                      .base = t->src.offset,
                                      .size = t->data_size,
-                                     .granule = RS_MAX(t->granule, 4096u)};
+                                     .granule = RS_MAX(t->granule, least)};
     c->pos = p->start;
     c->failed = UINT64_MAX;
     c->last_flush = rs_progress_clock();

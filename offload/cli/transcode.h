@@ -109,6 +109,10 @@ void rs_tc_help(void);
 /* Opens everything; nothing on a disk is changed. 0 or an exit code. */
 RS_MUST_CHECK int rs_tc_open(struct rs_tc *t);
 
+/* Opens the source's file, or the destination's, as its side says; `flags` are RS_FILE_WRITE and _CREATE. 0
+ * or an exit code. */
+RS_MUST_CHECK int rs_tc_file_open(struct rs_tc *t, struct rs_file *file, unsigned flags);
+
 /* Flags of rs_file_open() for the source, or the destination. */
 unsigned rs_tc_io_flags(const struct rs_tc *t, bool source);
 

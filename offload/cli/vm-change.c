@@ -160,7 +160,7 @@ static int plan_copy(struct rs_vmc_change *ch, const struct rs_disk *d, const ch
 {
     char header[PATH_MAX], side[PATH_MAX];
     bool was_side = has_side_header(rs_disk_format_name(d->format)), is_side = has_side_header(format);
-    bool plain = strcmp(format, "raw") == 0 || strcmp(format, "vmdk") == 0;
+    bool plain = strcmp(format, "raw") == 0 || strcmp(format, "vmdk") == 0 || strcmp(format, "qcow2") == 0;
     bool vmdk = d->format == RS_DISK_VMDK || d->format == RS_DISK_VMDK_XTS;
     if (!rs_vmc_header_path(d, header) || !rs_vmc_side_header(d, side)) return too_long(ch, d);
     int code = is_side ? add(ch, RS_INTENT_RENAME, header, side) : 0;
@@ -178,7 +178,10 @@ static int plan_rewrap(struct rs_vmc_change *ch, const struct rs_disk *d)
     if (!rs_vmc_header_path(d, header) || snprintf(old, sizeof(old), "%s.old", header) >= (int)sizeof(old))
         return too_long(ch, d);
     bool side = has_side_header(rs_disk_format_name(d->format));
-    int code = add(ch, side ? RS_INTENT_RENAME : RS_INTENT_HEADER, header, d->header_path);
+    enum rs_intent_kind kind = side                          ? RS_INTENT_RENAME
+                               : rs_disk_in_qcow2(d->format) ? RS_INTENT_HEADER_QCOW2
+                                                             : RS_INTENT_HEADER;
+    int code = add(ch, kind, header, d->header_path);
     if (code == 0 && d->format == RS_DISK_VMDK_XTS) code = replace(ch, d->path);
     return code == 0 ? add(ch, RS_INTENT_REMOVE, old, old) : code;
 }
@@ -236,7 +239,9 @@ static int check_room(struct rs_vmc_change *ch)
             if (*format == '\0' || strcmp(format, "rewrap") == 0 || stat(d->data_path, &st) != 0 ||
                 st.st_dev != here.st_dev)
                 continue;
-            need += RS_MAX(d->size, (uint64_t)st.st_size) + HEADER_ROOM;
+            need += rs_disk_in_qcow2(d->format) ? (uint64_t)st.st_blocks * 512
+                                                : RS_MAX(d->size, (uint64_t)st.st_size);
+            need += HEADER_ROOM;
         }
         uint64_t have = (uint64_t)fs.f_bavail * fs.f_frsize;
         if (need > have) return no_room(ch, where, need, have);

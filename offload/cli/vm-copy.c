@@ -2,6 +2,7 @@
 #include "offload/cli/vm-copy.h"
 
 #include "offload/cli/transcode.h"
+#include "offload/vm/qcow2.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -14,11 +15,13 @@
 
 void rs_vmc_side_of(const struct rs_disk *d, struct rs_vmc_side *s)
 {
-    *s = (struct rs_vmc_side){.offset = d->data_offset, .unit = d->unit};
+    bool qcow2 = rs_disk_in_qcow2(d->format);
+    *s = (struct rs_vmc_side){
+        .offset = d->data_offset, .unit = d->unit, .qcow2 = qcow2, .header_in_qcow2 = qcow2};
     memcpy(s->path, d->data_path, sizeof(s->path));
     if (!d->encrypted) return;
     memcpy(s->header, d->header_path, sizeof(s->header));
-    if (d->format != RS_DISK_LUKS1) return;
+    if (!rs_disk_is_luks1(d->format)) return;
     memcpy(s->key.provider, d->provider, sizeof(s->key.provider));
     memcpy(s->key.key, d->key, sizeof(s->key.key));
 }
@@ -38,8 +41,20 @@ static int copy_bytes(int from, int to, uint64_t at, uint64_t end)
     return 0;
 }
 
-int rs_vmc_header_copy(const char *path)
+static int header_in_qcow2(const char *path)
 {
+    char why[RS_QCOW2_WHY];
+    struct rs_qcow2 *q;
+    int err = rs_qcow2_open(&q, path, RS_QCOW2_LOOK | RS_QCOW2_DROP, why, sizeof(why));
+    if (err != 0) return err == RESEAL_ENOMEM ? -ENOMEM : -EIO;
+    int fd = rs_qcow2_luks_header(q);
+    (void)rs_qcow2_close(q);
+    return fd;
+}
+
+int rs_vmc_header_copy(const char *path, bool qcow2)
+{
+    if (qcow2) return header_in_qcow2(path);
     char why[256];
     struct rs_disk look = {.encrypted = true};
     RS_CLOSE int from = open(path, O_RDONLY | O_CLOEXEC);
@@ -70,7 +85,7 @@ static int open_key(struct rs_tc *t, struct rs_tc_side *side, uint32_t use)
     const struct pair *p = t->open_arg;
     const struct rs_vmc_side *s = side == &t->src ? p->from : p->to;
     char why[RS_KEYSERVICE_WHY];
-    RS_CLOSE int header = rs_vmc_header_copy(s->header);
+    RS_CLOSE int header = rs_vmc_header_copy(s->header, s->header_in_qcow2);
     if (header < 0) return rs_failure_errno(&t->f, header, "read the header in", s->header);
     int err = rs_vmc_disk_open(t->service, header, &s->key, use, &side->key, &side->luks, why, sizeof(why));
     if (err != 0) {
@@ -87,8 +102,10 @@ static int open_key(struct rs_tc *t, struct rs_tc_side *side, uint32_t use)
 
 static void take_spec(struct rs_side_spec *spec, const struct rs_vmc_side *s, uint64_t size)
 {
-    *spec = (struct rs_side_spec){
-        .kind = s->header[0] != '\0' ? RS_SIDE_XTS : RS_SIDE_PLAIN, .offset = s->offset, .size = size};
+    *spec = (struct rs_side_spec){.kind = s->header[0] != '\0' ? RS_SIDE_XTS : RS_SIDE_PLAIN,
+                                  .offset = s->offset,
+                                  .size = size,
+                                  .qcow2 = s->qcow2};
     memcpy(spec->path, s->path, sizeof(spec->path));
     if (spec->kind == RS_SIDE_PLAIN) return;
     spec->unit = s->unit;
@@ -113,6 +130,7 @@ int rs_vmc_copy(struct rs_vmc *c, const struct rs_vmc_side *from, const struct r
     t->o = (struct rs_tc_options){.src_pass.fd = -1,
                                   .dst_pass.fd = -1,
                                   .has_dst = true,
+                                  .keep_holes = to->qcow2,
                                   .runtime_dir = c->o.runtime_dir,
                                   .tenant = c->o.tenant,
                                   .quiet = c->o.quiet,

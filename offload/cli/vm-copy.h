@@ -12,13 +12,16 @@ struct rs_vmc_side {
     char header[PATH_MAX]; /* file that begins with the LUKS header; empty: not encrypted */
     struct rs_vmc_key key; /* of a LUKS1 header; both empty: the header's token says it */
     uint32_t unit;         /* bytes; of an encrypted side */
+    bool qcow2;            /* its file is a qcow2 image */
+    bool header_in_qcow2;  /* so is that of the header */
 };
 
 /* The side that a disk is now. */
 void rs_vmc_side_of(const struct rs_disk *disk, struct rs_vmc_side *side);
 
-/* A copy of the header at the start of a file, as long as the key service wants it; -errno. */
-RS_MUST_CHECK int rs_vmc_header_copy(const char *path);
+/* A copy of the header at the start of a file, or of what is in a qcow2 image, as long as the key service
+ * wants it; -errno. */
+RS_MUST_CHECK int rs_vmc_header_copy(const char *path, bool qcow2);
 
 /*
  * Copies `size` bytes. A copy that was interrupted goes on; a destination without such a state is made anew.

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* create: a new VM, encrypted from the start. It is made in FOLDER.reseal-new and gets its name when it is
  * whole. */
+#include "offload/cli/side.h"
 #include "offload/cli/vm-home.h"
 #include "offload/vm/intent.h"
 #include "offload/vm/policy.h"
@@ -79,10 +80,11 @@ static int make_folder(struct create *k)
 
 static void disk_file(const struct create *k, unsigned i, char out[NAME_MAX + 1])
 {
+    const char *suffix = rs_disk_name_in_qcow2(k->format) ? "qcow2" : "img";
     if (i == 0)
-        (void)snprintf(out, NAME_MAX + 1, "%.200s.img", k->c->vm->name);
+        (void)snprintf(out, NAME_MAX + 1, "%.200s.%s", k->c->vm->name, suffix);
     else
-        (void)snprintf(out, NAME_MAX + 1, "%.200s_%u.img", k->c->vm->name, i);
+        (void)snprintf(out, NAME_MAX + 1, "%.200s_%u.%s", k->c->vm->name, i, suffix);
 }
 
 static int set(struct rs_vmx *v, const char *name, const char *value)
@@ -147,6 +149,24 @@ static int new_file(struct rs_vmc *c, const char *path, uint64_t size, int heade
     return code == 0 ? 0 : rs_failure_errno(&c->f, code, "write", path);
 }
 
+/* A qcow2 image with `len` bytes of a header. */
+static int new_qcow2(struct rs_vmc *c, const char *path, uint64_t size, int header, uint64_t len)
+{
+    struct rs_file file;
+    uint8_t buf[64 * 1024];
+    int code = rs_file_open_qcow2(&file, path, RS_FILE_WRITE | RS_FILE_CREATE, size, &c->f);
+    if (code != 0) return code;
+    for (uint64_t at = 0; code == 0 && at < len;) {
+        size_t n = (size_t)RS_MIN(len - at, (uint64_t)sizeof(buf));
+        code = rs_pread_full(header, buf, n, at);
+        if (code == 0) code = rs_file_pwrite_sparse(&file, buf, n, at);
+        at += n;
+    }
+    if (code == 0) code = rs_file_flush(&file);
+    rs_file_close(&file);
+    return code == 0 ? 0 : rs_failure_errno(&c->f, code, "write", path);
+}
+
 /* Header and data, in one file or in two. */
 static int new_encrypted(struct create *k, unsigned i, const char *path, uint64_t size, const char *node)
 {
@@ -154,7 +174,7 @@ static int new_encrypted(struct create *k, unsigned i, const char *path, uint64_
     char label[48], why[256], side[PATH_MAX];
     (void)snprintf(label, sizeof(label), "reseal:%s", c->vm->uuid);
     struct rs_vmc_format f = {.key = k->key,
-                              .version = strcmp(k->format, "luks1") == 0 ? 1 : 2,
+                              .version = rs_disk_name_is_luks1(k->format) ? 1 : 2,
                               .unit = k->policy.unit,
                               .key_bits = k->policy.key_bits,
                               .size = size,
@@ -167,6 +187,8 @@ static int new_encrypted(struct create *k, unsigned i, const char *path, uint64_
     struct rs_disk look = {.encrypted = true};
     if (rs_disk_look_luks(header, INT64_MAX, &look, why, sizeof(why)) != 0)
         return rs_failure_set(&c->f, RS_EXIT_SERVICE, "the new header of disk %u: %s", i, why);
+    if (rs_disk_name_in_qcow2(k->format))
+        return new_qcow2(c, path, look.data_offset + size, header, look.header_size);
     if (!f.detached) return new_file(c, path, look.data_offset + size, header, look.header_size);
     if (snprintf(side, sizeof(side), "%s" RS_DISK_HEADER, path) >= (int)sizeof(side))
         return rs_failure_set(&c->f, RS_EXIT_USAGE, "the name %s is too long", path);
@@ -186,9 +208,11 @@ static int new_disk(struct create *k, unsigned i)
     if (!rs_vm_resolve(k->fresh, file, path))
         return rs_failure_set(&c->f, RS_EXIT_USAGE, "the name %s is too long", file);
     (void)snprintf(node, sizeof(node), "scsi0:%u", i);
-    if (!k->policy.encrypts) return new_file(c, path, size, -1, 0);
+    if (!k->policy.encrypts)
+        return rs_disk_name_in_qcow2(k->format) ? new_qcow2(c, path, size, -1, 0)
+                                                : new_file(c, path, size, -1, 0);
     int code = new_encrypted(k, i, path, size, node);
-    if (code != 0 || strcmp(k->format, "luks1") != 0) return code;
+    if (code != 0 || !rs_disk_name_is_luks1(k->format)) return code;
     RS_FREE char *locator = rs_disk_locator(k->key.provider, k->key.key);
     (void)snprintf(name, sizeof(name), "%s.keyId", node);
     return locator != NULL && rs_vmx_set(k->disk_lines, name, locator) == 0 ? 0 : no_memory(c);

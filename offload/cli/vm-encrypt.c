@@ -54,18 +54,27 @@ static int check_names(struct rs_vmc *c)
     return 0;
 }
 
-static int no_qcow2(struct rs_vmc *c, const struct rs_disk *d)
+static int barred(struct rs_vmc *c, const struct rs_disk *d)
 {
-    return rs_failure_set(
-        &c->f, RS_EXIT_FORMAT,
-        "%s (%s) is of format %s, which is not converted here: make a raw image of it (qemu-img "
-        "convert -O raw)",
-        d->node, d->path, rs_disk_format_name(d->format));
+    if (d->bar == NULL) return 0;
+    return rs_failure_set(&c->f, RS_EXIT_FORMAT, "%s (%s): %s", d->node, d->path, d->bar);
 }
 
-static bool is_qcow2(const struct rs_disk *d)
+/* What a disk becomes: it stays in a file of its kind. */
+static int encrypted_format(struct rs_vmc *c, const struct rs_disk *d, const char *asked, const char **out)
 {
-    return d->format == RS_DISK_QCOW2 || d->format == RS_DISK_QCOW2_LUKS;
+    *out = is_vmdk(d) ? "vmdk-xts" : asked;
+    int code = barred(c, d);
+    if (code != 0 || is_vmdk(d) || rs_disk_in_qcow2(d->format) == rs_disk_name_in_qcow2(asked)) return code;
+    if (d->format != RS_DISK_QCOW2)
+        return rs_failure_set(&c->f, RS_EXIT_REFUSED,
+                              "%s (%s) is no qcow2 image: --format luks2, luks1 or xts", d->node, d->path);
+    if (strcmp(asked, "luks2") != 0 && strcmp(asked, "luks1") != 0)
+        return rs_failure_set(&c->f, RS_EXIT_REFUSED,
+                              "%s (%s) is a qcow2 image, which --format %s is not for: luks2 or luks1",
+                              d->node, d->path, asked);
+    *out = strcmp(asked, "luks1") == 0 ? "luks1-qcow2" : "luks2-qcow2";
+    return 0;
 }
 
 static int nothing(struct rs_vmc *c, const char *what)
@@ -84,8 +93,9 @@ static int plan_encrypt_disks(struct rs_vmc_change *ch, const struct rs_vm_polic
     for (unsigned i = 0; code == 0 && i < c->vm->ndisks; i++) {
         const struct rs_vm_disk *d = &c->vm->disks[i];
         if (!chosen(c, d) || d->disk.encrypted) continue;
-        if (is_qcow2(&d->disk)) return no_qcow2(c, &d->disk);
-        code = rs_vmc_set_disk(ch, &d->disk, is_vmdk(&d->disk) ? "vmdk-xts" : format);
+        const char *becomes;
+        code = encrypted_format(c, &d->disk, format, &becomes);
+        if (code == 0) code = rs_vmc_set_disk(ch, &d->disk, becomes);
         (*n)++;
     }
     return code;
@@ -120,6 +130,11 @@ static int plan_encrypt(struct rs_vmc_change *ch)
 
 /* ---- decrypt ------------------------------------------------------------------------ */
 
+static const char *plain_format(const struct rs_disk *d)
+{
+    return is_vmdk(d) ? "vmdk" : rs_disk_in_qcow2(d->format) ? "qcow2" : "raw";
+}
+
 static int plan_decrypt(struct rs_vmc_change *ch)
 {
     struct rs_vmc *c = ch->c;
@@ -132,8 +147,8 @@ static int plan_decrypt(struct rs_vmc_change *ch)
         bool take = all || (c->o.ndisks != 0 && chosen(c, d));
         left += !take;
         if (!take) continue;
-        if (is_qcow2(&d->disk)) return no_qcow2(c, &d->disk);
-        code = rs_vmc_set_disk(ch, &d->disk, is_vmdk(&d->disk) ? "vmdk" : "raw");
+        code = barred(c, &d->disk);
+        if (code == 0) code = rs_vmc_set_disk(ch, &d->disk, plain_format(&d->disk));
         disks++;
     }
     bool home = c->vm->sealed && (all || c->o.home);
@@ -166,8 +181,8 @@ static int plan_deep(struct rs_vmc_change *ch)
     for (unsigned i = 0; code == 0 && i < c->vm->ndisks; i++) {
         const struct rs_disk *d = &c->vm->disks[i].disk;
         if (!d->encrypted) continue;
-        if (is_qcow2(d)) return no_qcow2(c, d);
-        code = rs_vmc_set_disk(ch, d, rs_disk_format_name(d->format));
+        code = barred(c, d);
+        if (code == 0) code = rs_vmc_set_disk(ch, d, rs_disk_format_name(d->format));
     }
     return code == 0 ? rs_vmc_set(ch, "home", "seal") : code;
 }

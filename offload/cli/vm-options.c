@@ -108,9 +108,12 @@ static int take(struct rs_vmc_options *o, int id, const char *text, struct rs_fa
 
 static int check(const struct rs_vmc_options *o, struct rs_failure *f)
 {
-    if (o->format != NULL && strcmp(o->format, "luks2") != 0 && strcmp(o->format, "luks1") != 0 &&
-        strcmp(o->format, "xts") != 0)
-        return rs_failure_set(f, RS_EXIT_USAGE, "--format %s: luks2, luks1 or xts", o->format);
+    static const char *const formats[] = {"luks2", "luks1", "xts", "luks2-qcow2", "luks1-qcow2"};
+    bool known = o->format == NULL;
+    for (unsigned i = 0; i < RS_ARRAY_LEN(formats) && !known; i++) known = strcmp(o->format, formats[i]) == 0;
+    if (!known)
+        return rs_failure_set(f, RS_EXIT_USAGE, "--format %s: luks2, luks1, xts, luks2-qcow2 or luks1-qcow2",
+                              o->format);
     if (o->shallow && o->deep) return rs_failure_set(f, RS_EXIT_USAGE, "--shallow or --deep, not both");
     if (o->list && o->abandon) return rs_failure_set(f, RS_EXIT_USAGE, "--list or --abandon, not both");
     return 0;

@@ -61,7 +61,7 @@ static int plan(struct rs_vmc_change *ch)
     for (unsigned i = 0; code == 0 && i < c->vm->ndisks; i++) {
         const struct rs_disk *d = &c->vm->disks[i].disk;
         if (!d->encrypted || d->format == RS_DISK_QCOW2_LUKS) continue;
-        if (d->format != RS_DISK_LUKS1 || d->key[0] != '\0') code = rs_vmc_set_disk(ch, d, "rewrap");
+        if (!rs_disk_is_luks1(d->format) || d->key[0] != '\0') code = rs_vmc_set_disk(ch, d, "rewrap");
     }
     return code == 0 ? rs_vmc_plan(ch) : code;
 }

@@ -101,6 +101,9 @@ static int look_at(struct rs_serve *s, struct rs_serve_image *image)
     int code = rs_disk_look(d, why, sizeof(why));
     if (code == RESEAL_EIO) return rs_failure_set(&s->f, RS_EXIT_IO, "%s: %s", d->path, why);
     if (code != 0) return rs_failure_set(&s->f, RS_EXIT_FORMAT, "%s: %s", d->path, why);
+    if (d->bar != NULL) return rs_failure_set(&s->f, RS_EXIT_FORMAT, "%s: %s", d->path, d->bar);
+    if (rs_disk_in_qcow2(d->format))
+        return rs_failure_set(&s->f, RS_EXIT_FORMAT, "%s is a qcow2 image, which is not served", d->path);
     if (!d->encrypted || d->unit == 0)
         return rs_failure_set(&s->f, RS_EXIT_FORMAT, "%s is no LUKS image: there is nothing to decrypt",
                               d->path);

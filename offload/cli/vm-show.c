@@ -41,6 +41,7 @@ static json_t *disk_json(struct rs_vmc *c, const struct rs_vm_disk *v)
                   rs_disk_format_name(d->format), "encrypted", d->encrypted, "size", (json_int_t)d->size);
     if (o == NULL) return NULL;
     if (v->problem != 0) json_object_set_new(o, "problem", json_string(v->why));
+    if (d->bar != NULL) json_object_set_new(o, "problem", json_string(d->bar));
     if (!d->encrypted) return o;
     json_object_set_new(o, "unit", json_integer((json_int_t)d->unit));
     json_object_set_new(o, "uuid", json_string(d->uuid));

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include "offload/cli/side.h"
 #include "offload/cli/vm-change.h"
 #include "offload/cli/vm-copy.h"
 #include "offload/vm/vmdk.h"
@@ -217,9 +218,8 @@ static int disk_lines(struct rs_vmc_change *ch, struct rs_vmx *v)
         const char *format = rs_vmc_get_disk(ch, d);
         struct rs_vmc_key key;
         char name[RS_DISK_NODE_MAX + 8];
-        bool kept = *format == '\0' && d->format == RS_DISK_LUKS1;
-        bool fresh =
-            strcmp(format, "luks1") == 0 || (strcmp(format, "rewrap") == 0 && d->format == RS_DISK_LUKS1);
+        bool was = rs_disk_is_luks1(d->format), kept = *format == '\0' && was;
+        bool fresh = rs_disk_name_is_luks1(format) || (strcmp(format, "rewrap") == 0 && was);
         if (!kept && !fresh) continue;
         get_key(ch, &key);
         RS_FREE char *locator =
@@ -294,7 +294,7 @@ static int make_header(struct rs_vmc_change *ch, const struct rs_disk *d, const 
     if (has(ch, "header", d)) return 0;
     char label[48];
     (void)snprintf(label, sizeof(label), "reseal:%s", ch->c->vm->uuid);
-    struct rs_vmc_format f = {.version = strcmp(format, "luks1") == 0 ? 1 : 2,
+    struct rs_vmc_format f = {.version = rs_disk_name_is_luks1(format) ? 1 : 2,
                               .unit = number(ch, "unit", 4096),
                               .key_bits = number(ch, "key-bits", 256),
                               .size = d->size,
@@ -315,15 +315,20 @@ static int make_header(struct rs_vmc_change *ch, const struct rs_disk *d, const 
     return code == 0 ? did(ch, "header", d) : code;
 }
 
+static bool is_plain(const char *format)
+{
+    return strcmp(format, "raw") == 0 || strcmp(format, "vmdk") == 0 || strcmp(format, "qcow2") == 0;
+}
+
 /* The side that a disk will be, by its staged header. */
 static int new_side(struct rs_vmc_change *ch, const struct rs_disk *d, const char *format, const char *header,
                     struct rs_vmc_side *side)
 {
     char why[256];
-    *side = (struct rs_vmc_side){.offset = 0};
+    *side = (struct rs_vmc_side){.qcow2 = rs_disk_name_in_qcow2(format)};
     if (!rs_vmc_new_path(d->data_path, side->path)) return too_long(ch, d->data_path);
     if (strncmp(format, "vmdk", 4) == 0) side->offset = d->data_offset;
-    if (strcmp(format, "raw") == 0 || strcmp(format, "vmdk") == 0) return 0;
+    if (is_plain(format)) return 0;
     struct rs_disk look = {.encrypted = true};
     RS_CLOSE int fd = open(header, O_RDONLY | O_CLOEXEC);
     if (fd < 0) return rs_failure_errno(&ch->c->f, errno, "open", header);
@@ -332,8 +337,19 @@ static int new_side(struct rs_vmc_change *ch, const struct rs_disk *d, const cha
     memcpy(side->header, header, strlen(header) + 1);
     side->unit = look.unit;
     if (strncmp(format, "luks", 4) == 0) side->offset = look.data_offset;
-    if (strcmp(format, "luks1") == 0) get_key(ch, &side->key);
+    if (rs_disk_name_is_luks1(format)) get_key(ch, &side->key);
     return 0;
+}
+
+static int put_header_in_qcow2(struct rs_vmc_change *ch, const char *bytes, size_t len, const char *path)
+{
+    struct rs_file file;
+    int code = rs_file_open_qcow2(&file, path, RS_FILE_WRITE, 0, &ch->c->f);
+    if (code != 0) return code;
+    int err = rs_file_pwrite_sparse(&file, bytes, len, 0);
+    if (err == 0) err = rs_file_flush(&file);
+    rs_file_close(&file);
+    return err == 0 ? 0 : rs_failure_errno(&ch->c->f, err, "write", path);
 }
 
 /* The header at the start of the new image, when the data behind it is flushed. */
@@ -344,6 +360,7 @@ static int put_header(struct rs_vmc_change *ch, const struct rs_vmc_side *side)
     if (rs_vm_read_file(side->header, 64u << 20, &bytes, &len) != 0)
         return rs_failure_errno(&ch->c->f, errno, "read", side->header);
     if (len > side->offset) len = (size_t)side->offset;
+    if (side->qcow2) return put_header_in_qcow2(ch, bytes, len, side->path);
     RS_CLOSE int fd = open(side->path, O_RDWR | O_CLOEXEC);
     int code = fd < 0 ? -errno : rs_pwrite_full(fd, bytes, len, 0);
     if (code == 0 && fsync(fd) != 0) code = -errno;
@@ -397,7 +414,7 @@ static int stage_copy(struct rs_vmc_change *ch, const struct rs_disk *d, const c
     struct rs_vmc_side from, to;
     if (has(ch, "copy", d)) return 0;
     if (!rs_vmc_header_path(d, header)) return too_long(ch, d->path);
-    bool encrypted = strcmp(format, "raw") != 0 && strcmp(format, "vmdk") != 0;
+    bool encrypted = !is_plain(format);
     int code = encrypted ? make_header(ch, d, format, header) : 0;
     if (code == 0) code = new_side(ch, d, format, header, &to);
     if (code != 0) return code;
@@ -418,9 +435,9 @@ static int try_header(struct rs_vmc_change *ch, const struct rs_disk *d, const c
     reseal_key handle;
     struct reseal_luks luks;
     get_key(ch, &key);
-    RS_CLOSE int header = rs_vmc_header_copy(path);
+    RS_CLOSE int header = rs_vmc_header_copy(path, false);
     if (header < 0) return rs_failure_errno(&ch->c->f, header, "read", path);
-    int err = rs_vmc_disk_open(ch->c->service, header, d->format == RS_DISK_LUKS1 ? &key : NULL,
+    int err = rs_vmc_disk_open(ch->c->service, header, rs_disk_is_luks1(d->format) ? &key : NULL,
                                RESEAL_USE_SOURCE, &handle, &luks, why, sizeof(why));
     if (err != 0)
         return rs_failure_set(&ch->c->f, rs_exit_of(err), "the new header of %s does not open: %s", d->node,
@@ -456,13 +473,22 @@ static int rewrap_header(struct rs_vmc_change *ch, const struct rs_disk *d, cons
     get_key(ch, &key);
     memcpy(was.provider, d->provider, sizeof(was.provider));
     memcpy(was.key, d->key, sizeof(was.key));
-    RS_CLOSE int header = rs_vmc_header_copy(d->header_path), fresh = -1;
+    RS_CLOSE int header = rs_vmc_header_copy(d->header_path, rs_disk_in_qcow2(d->format)), fresh = -1;
     if (header < 0) return rs_failure_errno(&ch->c->f, header, "read the header in", d->header_path);
     int code =
-        rs_vmc_disk_rewrap(ch->c, header, d->format == RS_DISK_LUKS1 ? &was : NULL, &key, d->node, &fresh);
+        rs_vmc_disk_rewrap(ch->c, header, rs_disk_is_luks1(d->format) ? &was : NULL, &key, d->node, &fresh);
     if (code != 0) return code;
     if (snprintf(old, sizeof(old), "%s.old", path) >= (int)sizeof(old)) return too_long(ch, path);
     return write_both(ch, d, header, fresh, old, path);
+}
+
+/* Only one program can write a qcow2 image: better to learn it before the commit. */
+static int try_to_write(struct rs_vmc_change *ch, const struct rs_disk *d)
+{
+    struct rs_file file;
+    int code = rs_file_open_qcow2(&file, d->path, RS_FILE_WRITE, 0, &ch->c->f);
+    if (code == 0) rs_file_close(&file);
+    return code;
 }
 
 /* Not noted when it is done: to do it again costs less than to note it durably. */
@@ -472,6 +498,7 @@ static int stage_rewrap(struct rs_vmc_change *ch, const struct rs_disk *d)
     if (!rs_vmc_header_path(d, path)) return too_long(ch, d->path);
     int code = rewrap_header(ch, d, path);
     if (code == 0) code = try_header(ch, d, path);
+    if (code == 0 && rs_disk_in_qcow2(d->format)) code = try_to_write(ch, d);
     if (code == 0 && d->format == RS_DISK_VMDK_XTS) code = new_descriptor(ch, d, true, d->unit);
     rs_intent_step("rewrapped");
     return code;

@@ -10,14 +10,16 @@
 const struct rs_vmc_command rs_vmc_commands[] = {
     {.name = "create",
      .summary = "a new VM, encrypted from the start",
-     .help = "usage: reseal vm create [OPTIONS] FOLDER\n"
-             "  --disk SIZE             a disk; as often as there are disks\n"
-             "  --vtpm                  with a vTPM: its home is encrypted whatever the policy says\n"
-             "  --policy NAME           storage policy (\"VM Encryption Policy\")\n"
-             "  --policy-dir PATH       folder of policies (/etc/reseal/storage-policies)\n"
-             "  --provider NAME         key provider (that of the policy, or the default one)\n"
-             "  --format FORMAT         of its disks: luks2, luks1, xts (that of the policy)\n"
-             "example: reseal vm create /vms/web --disk 10G --vtpm\n",
+     .help =
+         "usage: reseal vm create [OPTIONS] FOLDER\n"
+         "  --disk SIZE             a disk; as often as there are disks\n"
+         "  --vtpm                  with a vTPM: its home is encrypted whatever the policy says\n"
+         "  --policy NAME           storage policy (\"VM Encryption Policy\")\n"
+         "  --policy-dir PATH       folder of policies (/etc/reseal/storage-policies)\n"
+         "  --provider NAME         key provider (that of the policy, or the default one)\n"
+         "  --format FORMAT         of its disks: luks2, luks1, xts, luks2-qcow2, luks1-qcow2 (that of the\n"
+         "                          policy)\n"
+         "example: reseal vm create /vms/web --disk 10G --vtpm\n",
      .options = RS_VMC_DISK | RS_VMC_VTPM | RS_VMC_POLICY | RS_VMC_PROVIDER | RS_VMC_FORMAT | RS_VMC_SAFE,
      .run = rs_vmc_create},
     {.name = "encrypt",

@@ -4,6 +4,7 @@
 #include "offload/vm/disk-luks.h"
 #include "offload/vm/files.h"
 #include "offload/vm/locator.h"
+#include "offload/vm/qcow2.h"
 #include "offload/vm/vmdk.h"
 #include "reseal/reseal.h"
 
@@ -17,9 +18,37 @@
 
 const char *rs_disk_format_name(enum rs_disk_format format)
 {
-    static const char *const names[RS_DISK_FORMATS] = {"raw",  "luks1",    "luks2", "xts",
-                                                       "vmdk", "vmdk-xts", "qcow2", "qcow2-luks"};
+    static const char *const names[RS_DISK_FORMATS] = {"raw",         "luks1",      "luks2", "xts",
+                                                       "vmdk",        "vmdk-xts",   "qcow2", "qcow2-luks",
+                                                       "luks1-qcow2", "luks2-qcow2"};
     return (unsigned)format < RS_DISK_FORMATS ? names[format] : "unknown";
+}
+
+bool rs_disk_in_qcow2(enum rs_disk_format format)
+{
+    return format == RS_DISK_QCOW2 || format == RS_DISK_LUKS1_QCOW2 || format == RS_DISK_LUKS2_QCOW2;
+}
+
+bool rs_disk_is_luks1(enum rs_disk_format format)
+{
+    return format == RS_DISK_LUKS1 || format == RS_DISK_LUKS1_QCOW2;
+}
+
+static bool named(const char *name, bool (*is)(enum rs_disk_format format))
+{
+    for (unsigned i = 0; i < RS_DISK_FORMATS; i++)
+        if (strcmp(name, rs_disk_format_name((enum rs_disk_format)i)) == 0) return is((enum rs_disk_format)i);
+    return false;
+}
+
+bool rs_disk_name_in_qcow2(const char *format)
+{
+    return named(format, rs_disk_in_qcow2);
+}
+
+bool rs_disk_name_is_luks1(const char *format)
+{
+    return named(format, rs_disk_is_luks1);
 }
 
 /* ---- locators ----------------------------------------------------------------------- */
@@ -177,10 +206,39 @@ int rs_disk_look_luks(int fd, uint64_t file_size, struct rs_disk *d, char *why, 
 
 /* ---- all of it ---------------------------------------------------------------------- */
 
-static bool qcow2_luks(const uint8_t *start, size_t len)
+/* What is in a qcow2 image: its LUKS header, where there is one, is read by QEMU for us. */
+static int look_in_qcow2(struct rs_disk *d, char *why, size_t why_len)
 {
-    /* crypt_method, a 32-bit number at byte 32. */
-    return len >= 36 && start[32] == 0 && start[33] == 0 && start[34] == 0 && start[35] == 2;
+    struct rs_qcow2 *q;
+    uint64_t virtual = d->size;
+    int err = rs_qcow2_open(&q, d->path, RS_QCOW2_LOOK | RS_QCOW2_DROP, why, why_len);
+    if (err != 0) return err;
+    RS_CLOSE int header = rs_qcow2_luks_header(q);
+    (void)rs_qcow2_close(q);
+    if (header == -EINVAL) return 0; /* no such header: not encrypted */
+    if (header < 0) return rs_vm_refuse(RESEAL_EIO, why, why_len, "cannot read it: %s", strerror(-header));
+    d->size = 0;
+    err = rs_disk_look_luks(header, virtual, d, why, why_len);
+    if (err != 0) return err;
+    uint8_t start[8];
+    if (rs_pread_full(header, start, sizeof(start), 0) != 0) return RESEAL_EIO;
+    memcpy(d->header_path, d->path, sizeof(d->header_path));
+    d->format = start[7] == 1 ? RS_DISK_LUKS1_QCOW2 : RS_DISK_LUKS2_QCOW2;
+    return 0;
+}
+
+static int look_qcow2(struct rs_disk *d, const uint8_t *start, size_t have, char *why, size_t why_len)
+{
+    struct rs_qcow2_facts facts;
+    d->format = RS_DISK_QCOW2;
+    if (rs_qcow2_facts(start, have, &facts) != 0)
+        return rs_vm_refuse(RESEAL_EFORMAT, why, why_len, "its qcow2 header is damaged");
+    d->size = facts.size;
+    d->snapshots = facts.snapshots;
+    d->bar = facts.bar;
+    d->encrypted = facts.crypt != 0;
+    if (d->encrypted) d->format = RS_DISK_QCOW2_LUKS;
+    return d->bar != NULL ? 0 : look_in_qcow2(d, why, why_len);
 }
 
 static int look_image(struct rs_disk *d, int fd, uint64_t size, const uint8_t *start, size_t have, char *why,
@@ -188,11 +246,7 @@ static int look_image(struct rs_disk *d, int fd, uint64_t size, const uint8_t *s
 {
     memcpy(d->data_path, d->path, sizeof(d->data_path));
     d->size = size;
-    if (have >= 4 && memcmp(start, "QFI\xfb", 4) == 0) {
-        d->encrypted = qcow2_luks(start, have);
-        d->format = d->encrypted ? RS_DISK_QCOW2_LUKS : RS_DISK_QCOW2;
-        return 0;
-    }
+    if (rs_qcow2_is(start, have)) return look_qcow2(d, start, have, why, why_len);
     if (have >= 6 && memcmp(start, luks_magic, sizeof(luks_magic)) == 0) {
         memcpy(d->header_path, d->path, sizeof(d->header_path));
         d->size = 0;
@@ -217,6 +271,8 @@ static void clear(struct rs_disk *d)
     d->format = RS_DISK_RAW;
     d->encrypted = false;
     d->data_offset = d->size = d->header_size = d->unit = 0;
+    d->snapshots = 0;
+    d->bar = NULL;
     d->data_path[0] = d->header_path[0] = d->parent[0] = d->uuid[0] = d->label[0] = '\0';
 }
 
@@ -225,7 +281,7 @@ int rs_disk_look(struct rs_disk *d, char *why, size_t why_len)
     clear(d);
     RS_CLOSE int fd = open(d->path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     off_t size = fd < 0 ? -1 : lseek(fd, 0, SEEK_END);
-    uint8_t start[64];
+    uint8_t start[RS_QCOW2_HEADER];
     ssize_t have = size < 0 ? -1 : pread(fd, start, sizeof(start), 0);
     if (have < 0) return failed_errno(d->path, why, why_len);
     if (!rs_vmdk_is(start, (size_t)have))

@@ -14,7 +14,12 @@
  *   vmdk       descriptor and flat extent, not encrypted
  *   vmdk-xts   the same with ciphertext in the extent and the header in
  *              DESCRIPTOR.reseal-header; the descriptor names the key
- *   qcow2      recognised and named; `reseal vm` does not convert it
+ *   qcow2      data from byte 0 of a qcow2 image, not encrypted
+ *   luks1-qcow2, luks2-qcow2   the same with header and data in the image: QEMU can track and
+ *              export it as ciphertext
+ *   qcow2-luks encrypted by qcow2 itself: recognised and named
+ *
+ * Sizes and offsets of what is in a qcow2 image are those of its virtual disk.
  *
  * The key's provider and id are in the LUKS2 token; a LUKS1 header has no room
  * for them: they are in the .vmx or the descriptor, as a key locator.
@@ -38,6 +43,8 @@ enum rs_disk_format {
     RS_DISK_VMDK_XTS,
     RS_DISK_QCOW2,
     RS_DISK_QCOW2_LUKS,
+    RS_DISK_LUKS1_QCOW2,
+    RS_DISK_LUKS2_QCOW2,
     RS_DISK_FORMATS
 };
 
@@ -55,12 +62,24 @@ struct rs_disk {
     uint32_t unit;        /* bytes; 0: not encrypted */
     char uuid[40];        /* of the header */
     char label[48];       /* of a LUKS2 header */
+    unsigned snapshots;   /* that are in the image itself */
+    const char *bar;      /* why it is not converted or served, for people; NULL: it is */
     char provider[RS_DISK_PROVIDER_MAX];
     char key[RS_DISK_KEY_MAX]; /* both empty: no provider's key opens it, or the .vmx names it */
 };
 
 /* "raw", "luks1", ... */
 const char *rs_disk_format_name(enum rs_disk_format format);
+
+/* Its data is in a qcow2 image that QEMU opens for us. */
+bool rs_disk_in_qcow2(enum rs_disk_format format);
+
+/* Its header has no room for the key's name. */
+bool rs_disk_is_luks1(enum rs_disk_format format);
+
+/* The same for the format of that name. */
+bool rs_disk_name_in_qcow2(const char *format);
+bool rs_disk_name_is_luks1(const char *format);
 
 /*
  * Looks at the files of a disk whose `path` is set, and fills in the rest but `node`. A provider and key

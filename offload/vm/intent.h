@@ -53,9 +53,10 @@ bool rs_intent_has_any(const struct rs_intent *intent, const char *prefix); /* a
 RS_MUST_CHECK int rs_intent_did(struct rs_intent *intent, const char *step);
 
 enum rs_intent_kind {
-    RS_INTENT_RENAME, /* from -> to */
-    RS_INTENT_HEADER, /* the bytes of `from` to the start of `to`, then `from` is removed */
-    RS_INTENT_REMOVE, /* to */
+    RS_INTENT_RENAME,       /* from -> to */
+    RS_INTENT_HEADER,       /* the bytes of `from` to the start of `to`, then `from` is removed */
+    RS_INTENT_REMOVE,       /* to */
+    RS_INTENT_HEADER_QCOW2, /* as RS_INTENT_HEADER, into what a qcow2 image holds */
 };
 
 /* Adds an action; `from` is made while staging, and dropped with it. RESEAL_ENOMEM. */

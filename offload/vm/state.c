@@ -169,8 +169,8 @@ int rs_vm_find_snapshots(const struct rs_vm *vm, struct rs_vm_snapshots *out, ch
     if (code != 0 || out->count != 0) return code;
     for (unsigned i = 0; i < vm->ndisks && out->count == 0; i++) {
         const struct rs_disk *d = &vm->disks[i].disk;
-        if (!is_delta(d->path) && d->parent[0] == '\0') continue;
-        out->count = 1;
+        if (!is_delta(d->path) && d->parent[0] == '\0' && d->snapshots == 0) continue;
+        out->count = RS_MAX(d->snapshots, 1u);
         memcpy(out->shown_by, d->path, sizeof(d->path));
     }
     if (out->count == 0 && find_file(vm, ".vmsn", out->shown_by, sizeof(out->shown_by))) out->count = 1;

@@ -2,6 +2,7 @@
 /* Fuzzer of the files of a VM that are read without a key: the first byte says as what the rest is read. */
 #include "offload/vm/disk.h"
 #include "offload/vm/policy.h"
+#include "offload/vm/qcow2.h"
 #include "offload/vm/vmdk.h"
 
 #include <stdlib.h>
@@ -38,13 +39,14 @@ static void luks(const uint8_t *data, size_t len)
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 {
     struct rs_vm_policy policy;
+    struct rs_qcow2_facts facts;
     char why[256], provider[RS_DISK_PROVIDER_MAX], key[RS_DISK_KEY_MAX];
     if (len == 0) return 0;
     char *text = malloc(len);
     if (text == NULL) return 0;
     memcpy(text, data + 1, len - 1);
     text[len - 1] = '\0';
-    switch (data[0] % 4) {
+    switch (data[0] % 5) {
     case 0:
         vmdk(text, len - 1);
         break;
@@ -53,6 +55,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
         break;
     case 2:
         (void)!rs_vm_policy_parse(text, len - 1, &policy, why, sizeof(why));
+        break;
+    case 3:
+        (void)!rs_qcow2_facts(data + 1, len - 1, &facts);
         break;
     default:
         (void)!rs_disk_take_locator(text, provider, key);

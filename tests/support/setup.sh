@@ -7,7 +7,7 @@
 reseal_build_packages=(
     gcc libc6-dev cmake ninja-build pkg-config
     libssl-dev libhwloc-dev libcryptsetup-dev liburing-dev libjansson-dev liblz4-dev libzstd-dev
-    libseccomp-dev libcmocka-dev libcurl4-openssl-dev libjose-dev libtss2-dev libtss2-tcti-swtpm0
+    libnbd-dev libseccomp-dev libcmocka-dev libcurl4-openssl-dev libjose-dev libtss2-dev libtss2-tcti-swtpm0
     qemu-utils cryptsetup-bin
 )
 # Needed besides by the tests: the second compiler with its sanitizers and fuzzer, the model checker.

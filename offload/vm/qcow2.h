@@ -1,0 +1,93 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef RS_VM_QCOW2_H
+#define RS_VM_QCOW2_H
+
+/*
+ * qcow2 images, by QEMU's own code: a private qemu-nbd has the image open, and
+ * we are its only client. So whatever an image holds is parsed by a confined process that
+ * has nothing else, its dirty bitmaps stay current, and its format is never guessed.
+ * Of the image itself we read the fixed fields of its header, to refuse what is not taken.
+ *
+ * The socket has no name any more when the child starts: nobody else can connect. The child ends, and
+ * closes the image in order, when its connection does.
+ *
+ * Threads: an image belongs to one.
+ */
+
+#include "offload/base/bytes.h"
+
+#define RS_QCOW2_HEADER  104u        /* bytes of the header that are looked at; older images have 72 */
+#define RS_QCOW2_CLUSTER (64u << 10) /* bytes: what images that we make are allocated in */
+#define RS_QCOW2_IO_MAX  (32u << 20) /* bytes of one transfer */
+#define RS_QCOW2_WHY     512u
+
+/* ---- the header --------------------------------------------------------------------- */
+
+struct rs_qcow2_facts {
+    uint64_t size;      /* bytes of the virtual disk */
+    uint32_t cluster;   /* bytes */
+    uint32_t snapshots; /* internal ones */
+    uint32_t crypt;     /* encryption of the format's own: 0 none, 1 AES, 2 LUKS */
+    const char *bar;    /* why it is not converted or served, for people; NULL: it is */
+};
+
+bool rs_qcow2_is(const uint8_t *start, size_t len);
+
+/* RESEAL_EFORMAT: a damaged or unknown header. */
+RS_MUST_CHECK int rs_qcow2_facts(const uint8_t *start, size_t len, struct rs_qcow2_facts *out);
+
+/* ---- an image ----------------------------------------------------------------------- */
+
+struct rs_qcow2;
+
+enum rs_qcow2_flags {
+    RS_QCOW2_WRITE = 1,
+    RS_QCOW2_LOOK = 2,    /* although another program writes it: for those who only look; not with WRITE */
+    RS_QCOW2_DISCARD = 4, /* a trim gives room back */
+    RS_QCOW2_DIRECT = 8,  /* past the page cache */
+    RS_QCOW2_WAIT = 16,   /* for a program that has it open and is about to end, for some seconds */
+    RS_QCOW2_DROP = 32,   /* when we die the child does, at once; else it closes the image in order first */
+};
+
+/*
+ * Opens an image whose header is not barred. One line in `why`: RESEAL_EBUSY: another program has it;
+ * RESEAL_EFORMAT: barred, or QEMU refuses it; RESEAL_ENOSUPPORT: no qemu-nbd; RESEAL_ETIMEDOUT;
+ * RESEAL_EIO; RESEAL_ENOMEM.
+ */
+RS_MUST_CHECK int rs_qcow2_open(struct rs_qcow2 **out, const char *path, unsigned flags, char *why,
+                                size_t why_len);
+
+/* Closes the image in order and waits for that. 0 or -errno: what was flushed is there in any case. NULL is
+ * allowed. */
+int rs_qcow2_close(struct rs_qcow2 *q);
+
+uint64_t rs_qcow2_size(const struct rs_qcow2 *q);
+
+/* Whole transfers; 0 or -errno (-ETIMEDOUT: QEMU is stuck; then nothing but rs_qcow2_close() follows). */
+RS_MUST_CHECK int rs_qcow2_pread(struct rs_qcow2 *q, void *buf, size_t len, uint64_t off);
+RS_MUST_CHECK int rs_qcow2_pwrite(struct rs_qcow2 *q, const void *buf, size_t len, uint64_t off);
+RS_MUST_CHECK int rs_qcow2_flush(struct rs_qcow2 *q);
+
+/*
+ * The first run of data at or after `pos`: 1 with *start and *end, 0 when only
+ * what reads as zeros without being stored is left, -errno. A run may be told in parts.
+ */
+RS_MUST_CHECK int rs_qcow2_data(struct rs_qcow2 *q, uint64_t pos, uint64_t *start, uint64_t *end);
+
+/* Copies `len` bytes from the start into a file; holes stay holes. 0 or -errno. */
+RS_MUST_CHECK int rs_qcow2_save(struct rs_qcow2 *q, int fd, uint64_t len);
+
+/* The header of a LUKS container in the image, as a file in memory that is as long as the key service wants
+ * it; the caller's to close. -errno; -EINVAL: it holds none. */
+RS_MUST_CHECK int rs_qcow2_luks_header(struct rs_qcow2 *q);
+
+/* ---- whole files -------------------------------------------------------------------- */
+
+/* A new image, empty and durable, under its name when it is whole. RESEAL_EIO, RESEAL_ENOSUPPORT,
+ * RESEAL_ESPACE, with a line. */
+RS_MUST_CHECK int rs_qcow2_create(const char *path, uint64_t size, char *why, size_t why_len);
+
+/* Gives back what a killed writer had taken and not used. Nothing is lost when it fails. */
+void rs_qcow2_mend(const char *path);
+
+#endif
