@@ -19,6 +19,36 @@ bool rs_equal_ct(const void *a, const void *b, size_t len)
     return diff == 0;
 }
 
+void rs_hex(const void *p, size_t len, char *out)
+{
+    static const char digits[] = "0123456789abcdef";
+    const uint8_t *bytes = p;
+    for (size_t i = 0; i < len; i++) {
+        *out++ = digits[bytes[i] >> 4];
+        *out++ = digits[bytes[i] & 15];
+    }
+    *out = '\0';
+}
+
+int rs_hex_digit(char c)
+{
+    if (c >= '0' && c <= '9') return c - '0';
+    if (c >= 'a' && c <= 'f') return c - 'a' + 10;
+    if (c >= 'A' && c <= 'F') return c - 'A' + 10;
+    return -1;
+}
+
+bool rs_unhex(const char *text, void *out, size_t len)
+{
+    uint8_t *bytes = out;
+    for (size_t i = 0; i < len; i++, text += 2) {
+        int high = rs_hex_digit(text[0]), low = high < 0 ? -1 : rs_hex_digit(text[1]);
+        if (low < 0) return false;
+        bytes[i] = (uint8_t)(high << 4 | low);
+    }
+    return *text == '\0';
+}
+
 void rs_cleanup_free(void *pp) { free(*(void **)pp); }
 
 void rs_cleanup_close(int *fd)

@@ -111,6 +111,13 @@ static inline uint32_t rs_load_be32(const void *p)
     return v;
 }
 
+/* Bytes as lower-case hex digits: `out` has room for 2 * len + 1. */
+void rs_hex(const void *p, size_t len, char *out);
+/* The value of a digit of either case; -1: it is none. */
+RS_MUST_CHECK int rs_hex_digit(char c);
+/* False: `text` is not 2 * len digits. */
+RS_MUST_CHECK bool rs_unhex(const char *text, void *out, size_t len);
+
 /* Scope-bound clean-up: RS_FREE char *s = ...; RS_CLOSE int fd = ...; */
 void rs_cleanup_free(void *pp);
 void rs_cleanup_close(int *fd);

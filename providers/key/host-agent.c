@@ -4,6 +4,7 @@
 #include "offload/base/keymem.h"
 #include "offload/base/sandbox.h"
 #include "providers/crypto/openssl_memory.h"
+#include "providers/key/host-messages.h"
 #include "providers/key/wire/dial.h"
 #include "providers/key/wire/server.h"
 
@@ -68,12 +69,11 @@ static const char *const agent_calls[] = {
 
 static int keyd; /* our end of the pair */
 
-/* ---- what managers ask -------------------------------------------------------------------- */
-
 /* Asks reseal-keyd, which answers at once; one that does not is gone. */
-static void ask(const struct rs_agent_ask *a, struct rs_agent_answer *answer)
+static void ask(void *arg, const struct rs_agent_ask *a, struct rs_agent_answer *answer)
 {
     RS_KEYMEM struct rs_msg *m = rs_keymem_alloc(sizeof(*m));
+    (void)arg;
     if (m == NULL || rs_msg_send(keyd, RS_MSG_AGENT_ASK, 0, a, sizeof(*a), NULL, 0, 0) != 0 ||
         rs_msg_recv(keyd, m, 0) != 0 || m->header.length != sizeof(*answer))
         _exit(2);
@@ -81,98 +81,10 @@ static void ask(const struct rs_agent_ask *a, struct rs_agent_answer *answer)
     answer->why[sizeof(answer->why) - 1] = answer->state[sizeof(answer->state) - 1] = '\0';
 }
 
-/* A text of the request into room of the message; false: too long or none. */
-static bool put_text(const json_t *value, char *out, size_t room)
-{
-    const char *text = json_string_value(value);
-    if (text == NULL || strlen(text) >= room) return false;
-    memset(out, 0, room);
-    memcpy(out, text, strlen(text));
-    return true;
-}
-
-static void set_answer(struct rs_wire_message *out, const struct rs_agent_answer *a)
-{
-    char instance[33];
-    for (unsigned i = 0; i < sizeof(a->instance); i++)
-        (void)snprintf(instance + 2 * i, 3, "%02x", a->instance[i]);
-    if (a->status != 0)
-        out->json = rs_wire_refusal(a->status, "%s", a->why);
-    else
-        out->json = json_pack("{s:i, s:s, s:s}", "status", 0, "instance", instance, "state", a->state);
-}
-
-/* Keys one by one: one that cannot be taken is named, the others are taken. */
-static void on_put(const struct rs_wire_message *request, struct rs_agent_ask *a, struct rs_wire_message *out)
-{
-    struct rs_agent_answer answer = {.status = RESEAL_EPROTO, .why = "no keys"};
-    json_t *keys = json_object_get(request->json, "keys"), *entry, *refused = json_array();
-    size_t i, n = json_array_size(keys);
-    if (n == 0 || n > RS_AGENT_KEYS || request->block_len != n * RS_KEK_LEN) {
-        out->json =
-            rs_wire_refusal(RESEAL_EPROTO, "a put has 1 to %u keys and as many of 32 bytes", RS_AGENT_KEYS);
-        json_decref(refused);
-        return;
-    }
-    json_array_foreach(keys, i, entry)
-    {
-        bool ok = put_text(json_array_get(entry, 0), a->tenant, sizeof(a->tenant)) &&
-                  put_text(json_array_get(entry, 1), a->provider, sizeof(a->provider)) &&
-                  put_text(json_array_get(entry, 2), a->key, sizeof(a->key));
-        a->secret_len = RS_KEK_LEN;
-        memcpy(a->secret, request->block + i * RS_KEK_LEN, RS_KEK_LEN);
-        if (ok) ask(a, &answer);
-        if (!ok || answer.status != 0)
-            (void)json_array_append_new(refused,
-                                        json_pack("[O, s]", entry, ok ? answer.why : "no such names"));
-        if (answer.status == RESEAL_EPERM) break; /* all would be refused */
-    }
-    bool all = answer.status == RESEAL_EPERM;
-    if (!all) answer.status = 0;
-    set_answer(out, &answer);
-    (void)json_object_set_new(out->json, "refused", refused);
-}
-
-static void on_one(const struct rs_wire_message *request, struct rs_agent_ask *a, struct rs_wire_message *out)
-{
-    struct rs_agent_answer answer;
-    bool named = a->what != RS_AGENT_HELLO && a->what != RS_AGENT_PREPARE;
-    if (named && (!put_text(json_object_get(request->json, "tenant"), a->tenant, sizeof(a->tenant)) ||
-                  !put_text(json_object_get(request->json, "provider"), a->provider, sizeof(a->provider)))) {
-        out->json = rs_wire_refusal(RESEAL_EPROTO, "it names no tenant and provider");
-        return;
-    }
-    (void)put_text(json_object_get(request->json, "key"), a->key, sizeof(a->key));
-    if (request->block_len > sizeof(a->secret)) {
-        out->json = rs_wire_refusal(RESEAL_EPROTO, "a secret of more than %zu bytes", sizeof(a->secret));
-        return;
-    }
-    a->secret_len = (uint32_t)request->block_len;
-    if (a->secret_len != 0) memcpy(a->secret, request->block, a->secret_len);
-    ask(a, &answer);
-    set_answer(out, &answer);
-}
-
 static void handle(void *arg, const struct rs_wire_caller *caller, const struct rs_wire_message *request,
                    struct rs_wire_message *answer)
 {
-    static const char *const methods[] = {"hello", "put", "forget", "kdk", "no-kdk", "prepare"};
-    (void)arg;
-    const char *method = json_string_value(json_object_get(request->json, "method"));
-    RS_KEYMEM struct rs_agent_ask *a = rs_keymem_alloc(sizeof(*a));
-    unsigned what = 0;
-    while (method != NULL && what < RS_ARRAY_LEN(methods) && strcmp(method, methods[what]) != 0) what++;
-    if (a == NULL) return;
-    if (method == NULL || what == RS_ARRAY_LEN(methods)) {
-        answer->json = rs_wire_refusal(RESEAL_ENOSUPPORT, "this host knows no such request");
-        return;
-    }
-    a->what = what;
-    memcpy(a->caller, caller->id.cert, sizeof(a->caller));
-    if (what == RS_AGENT_PUT)
-        on_put(request, a, answer);
-    else
-        on_one(request, a, answer);
+    rs_agent_request(caller->id.cert, request, ask, arg, answer);
 }
 
 /* ---- life ----------------------------------------------------------------------------------- */

@@ -15,8 +15,6 @@
 #include "providers/key/wire/dial.h"
 #include "providers/key/wire/frame.h"
 
-#include <stdio.h>
-
 #define CONNECT_MS 8000u
 #define ASK_MS     10000u
 
@@ -39,7 +37,7 @@ static int show(struct rs_task *t)
     if (r != 0) return r;
     r = rs_wire_show(&address, CONNECT_MS, &shown, &error);
     if (r != 0) return rs_task_fail(t, r, "%s", error.why);
-    for (unsigned i = 0; i < RS_WIRE_HASH_LEN; i++) (void)snprintf(text + 2 * i, 3, "%02x", shown.id.cert[i]);
+    rs_hex(shown.id.cert, RS_WIRE_HASH_LEN, text);
     (void)json_object_set_new(t->result, "fingerprint", json_string(text));
     return json_object_set_new(t->result, "certificate", json_string(shown.text)) == 0 ? 0 : RESEAL_ENOMEM;
 }
@@ -109,17 +107,6 @@ static int give(struct rs_task *t, struct rs_wire_link *link)
     return tell(t, link, json_pack("{s:s, s:O}", "method", "put", "keys", keys), keks->bytes, keks->len);
 }
 
-static bool hex_of(const char *text, uint8_t *out, size_t len)
-{
-    if (text == NULL || strlen(text) != 2 * len) return false;
-    for (size_t i = 0; i < len; i++) {
-        unsigned byte;
-        if (sscanf(text + 2 * i, "%2x", &byte) != 1) return false;
-        out[i] = (uint8_t)byte;
-    }
-    return true;
-}
-
 static int talk(struct rs_task *t)
 {
     struct rs_wire_address address;
@@ -129,7 +116,8 @@ static int talk(struct rs_task *t)
     uint8_t pin[RS_WIRE_HASH_LEN];
     int r = address_of(t, &address, host);
     if (r != 0) return r;
-    if (!hex_of(json_string_value(json_object_get(t->args, "pin")), pin, sizeof(pin))) return RESEAL_EINVAL;
+    const char *hex = json_string_value(json_object_get(t->args, "pin"));
+    if (hex == NULL || !rs_unhex(hex, pin, sizeof(pin))) return RESEAL_EINVAL;
     const struct rs_wire_trust trust = {
         .pin = pin, .cert = rs_secrets_text(t->secrets, "cert"), .key = rs_secrets_text(t->secrets, "key")};
     r = rs_wire_connect(&link, &address, &trust, CONNECT_MS, &error);

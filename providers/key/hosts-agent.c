@@ -24,7 +24,7 @@ static struct rs_who self(void)
 
 static bool is_trusted(const struct rs_keyd *d, const uint8_t caller[32], char fingerprint[65])
 {
-    for (unsigned i = 0; i < 32; i++) (void)snprintf(fingerprint + 2 * i, 3, "%02x", caller[i]);
+    rs_hex(caller, 32, fingerprint);
     return json_object_get(d->hosts->managers, fingerprint) != NULL;
 }
 

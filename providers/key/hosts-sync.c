@@ -4,7 +4,7 @@
  * whether it is still the one that was told. One that is away hinders no other.
  */
 #include "providers/key/events.h"
-#include "providers/key/host-agent.h"
+#include "providers/key/host-messages.h"
 #include "providers/key/hosts.h"
 
 #include "offload/base/clock.h"
@@ -113,31 +113,22 @@ static void begin_anew(struct rs_keyd *d, struct rs_host *h, const char *instanc
 }
 
 /* What was given is there. */
-static void settle(struct rs_keyd *d, struct rs_host *h, const json_t *result)
+static void settle(struct rs_keyd *d, struct rs_host *h, const struct rs_host_told *told)
 {
     h->at = RS_MAX(h->at, h->end);
     h->given = h->giving;
     h->prepare = false;
     bool removed = h->removing != 0;
     for (; h->removing != 0; h->removing--) (void)json_array_remove(h->removals, 0);
-    tell_refused(d, h, json_object_get(result, "refused"));
+    tell_refused(d, h, told->refused);
     if (removed && rs_hosts_save(d) != 0)
         (void)fprintf(stderr, "reseal-keyd: hosts.json cannot be written\n");
 }
 
-static void talked(struct rs_keyd *d, void *arg, struct rs_task_answer *answer)
+static void went_well(struct rs_keyd *d, struct rs_host *h, const struct rs_host_told *told)
 {
-    struct rs_host *h = arg;
-    const char *instance = json_string_value(json_object_get(answer->result, "instance"));
-    const char *state = json_string_value(json_object_get(answer->result, "state"));
     bool gave = h->removing != 0 || h->giving != h->given || h->prepare || json_array_size(h->batch) != 0;
-    h->running = false;
-    batch_free(h);
-    if (answer->status != 0 || instance == NULL) {
-        failed(d, h, answer->status != 0 ? answer->why : "it did not say who it is");
-        return;
-    }
-    (void)snprintf(h->state, sizeof(h->state), "%s", state != NULL ? state : "unknown");
+    (void)snprintf(h->state, sizeof(h->state), "%s", told->state);
     if (h->down) {
         char line[200];
         (void)snprintf(line, sizeof(line), "host %s takes keys again", h->name);
@@ -147,11 +138,26 @@ static void talked(struct rs_keyd *d, void *arg, struct rs_task_answer *answer)
     h->failures = 0;
     h->why[0] = '\0';
     h->again_ns = rs_now_ns() + HEARTBEAT_NS;
-    if (strcmp(instance, h->instance) != 0)
-        begin_anew(d, h, instance);
+    if (strcmp(told->instance, h->instance) != 0)
+        begin_anew(d, h, told->instance);
     else if (gave || h->end > h->at)
-        settle(d, h, answer->result);
-    rs_host_wake(d, h);
+        settle(d, h, told);
+}
+
+static void talked(struct rs_keyd *d, void *arg, struct rs_task_answer *answer)
+{
+    struct rs_host *h = arg;
+    struct rs_host_told told;
+    rs_host_told(answer->result, h->batch, &told);
+    h->running = false;
+    bool well = answer->status == 0 && told.instance[0] != '\0';
+    if (well)
+        went_well(d, h, &told);
+    else
+        failed(d, h, answer->status != 0 ? answer->why : "it did not say who it is");
+    json_decref(told.refused);
+    batch_free(h);
+    if (well) rs_host_wake(d, h);
 }
 
 /* ---- a conversation --------------------------------------------------------------------------- */
