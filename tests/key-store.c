@@ -317,6 +317,7 @@ static void secrets_open_only_as_they_were(void **state)
     /* Another host: */
     rs_store_close(s);
     assert_int_equal(unlink(file("host.key")), 0);
+    assert_int_equal(unlink(file("host.key.check")), 0);
     s = opened();
     assert_int_equal(get_secret(s, "providers/a.sealed"), RESEAL_EAUTH);
     rs_store_close(s);
@@ -357,6 +358,28 @@ static void a_folder_that_is_not_ours_alone_is_refused(void **state)
     assert_int_equal(RUN("rm", "-rf", dir), 0);
     assert_int_equal(symlink("/tmp", dir), 0);
     refuses(RESEAL_EIO, dir);
+}
+
+static void a_host_key_that_is_not_the_folders_is_told(void **state)
+{
+    (void)state;
+    uint8_t other[RS_HOST_KEY_LEN] = {1};
+    struct rs_store *s = opened();
+    size_t len;
+    put_secret(s, "providers/a.sealed");
+    rs_store_close(s);
+    RS_FREE uint8_t *right = file_bytes(file("host.key"), &len);
+    write_file("host.key", other, sizeof(other));
+    refuses(RESEAL_EAUTH, "the host key is not the one that this folder was sealed with");
+    assert_int_equal(unlink(file("host.key")), 0);
+    refuses(RESEAL_ENOKEY, "is missing");
+    refuses(RESEAL_ENOKEY, "put it back from your backup");
+    assert_int_equal(access(file("host.key"), F_OK), -1); /* none was made in its place */
+    write_file("host.key", right, len);
+    assert_int_equal(chmod(file("host.key"), 0600), 0);
+    s = opened();
+    assert_int_equal(get_secret(s, "providers/a.sealed"), 0);
+    rs_store_close(s);
 }
 
 static void a_second_one_on_the_folder_is_refused(void **state)
@@ -473,6 +496,7 @@ int main(int argc, char **argv)
         STORE_TEST(a_torn_line_is_taken_away),
         STORE_TEST(secrets_open_only_as_they_were),
         STORE_TEST(a_folder_that_is_not_ours_alone_is_refused),
+        STORE_TEST(a_host_key_that_is_not_the_folders_is_told),
         STORE_TEST(a_second_one_on_the_folder_is_refused),
         STORE_TEST(a_keeper_keeps_the_host_key),
         cmocka_unit_test(a_packed_set_is_read_whole_or_not_at_all),

@@ -9,8 +9,8 @@
 #include "offload/base/keymem.h"
 #include "providers/crypto/derive.h"
 #include "providers/crypto/openssl_memory.h"
-#include "providers/key/trusted/seal.h"
 #include "providers/key/store.h"
+#include "providers/key/trusted/seal.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -281,6 +281,10 @@ static void open_hosts(struct rs_keyd *d, const struct options *o, int agent)
 {
     char why[400];
     int r = rs_hosts_open(d);
+    if (r == RESEAL_EAUTH)
+        die("hosts of the state folder",
+            "they do not open with its host key (host.key), which is not the one that sealed them, or they "
+            "were changed: put both back from one backup of the folder");
     if (r != 0) die("hosts of the state folder", reseal_strerror(r));
     if (agent >= 0 && rs_hosts_agent(d, o->agent, agent, why, sizeof(why)) != 0) die("--agent", why);
 }

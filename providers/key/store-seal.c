@@ -15,6 +15,8 @@
 
 #define KEY_FILE  "host.key"
 #define KEPT_FILE "host.key.json"
+/* Sealed with the host key when that was made: whether the one that is there now is the same. */
+#define CHECK "host.key.check"
 
 /* A sealed object: magic, salt, tag, ciphertext. Key and IV come of the salt, and serve once. */
 #define MAGIC     "RSSEAL1\n"
@@ -95,6 +97,42 @@ static int make_key(struct rs_store *s, const char *folder, const struct rs_stor
     return r != 0 ? rs_store_fail(why, why_len, r, "%s/" KEY_FILE ": cannot be written", folder) : 0;
 }
 
+/* A new one would leave everything that is sealed in the folder closed for ever, and not say so. */
+static int check_missing(const struct rs_store *s, const char *folder, char *why, size_t why_len)
+{
+    if (faccessat(s->folder, CHECK, F_OK, AT_SYMLINK_NOFOLLOW) != 0) return 0;
+    return rs_store_fail(
+        why, why_len, RESEAL_ENOKEY,
+        "%s: the host key (" KEY_FILE ", or " KEPT_FILE " where a TPM seals it) is missing, and "
+        "what is sealed with it cannot be opened: put it back from your backup, or begin with an "
+        "empty folder and add providers and hosts again",
+        folder);
+}
+
+/* After the key was made: a crash in between leaves a folder without a check, which does no harm. */
+static int make_check(struct rs_store *s, const char *folder, char *why, size_t why_len)
+{
+    struct rs_secrets sealed = {0};
+    int r = rs_secrets_put(&sealed, "check", "check", 5);
+    if (r == 0) r = rs_store_put_secrets(s, CHECK, &sealed);
+    rs_secrets_free(&sealed);
+    return r != 0 ? rs_store_fail(why, why_len, r, "%s/" CHECK ": cannot be written", folder) : 0;
+}
+
+static int check_key(struct rs_store *s, const char *folder, char *why, size_t why_len)
+{
+    struct rs_secrets sealed = {0};
+    int r = rs_store_get_secrets(s, CHECK, &sealed);
+    rs_secrets_free(&sealed);
+    if (r == 0 || r == RESEAL_ENOKEY) return 0;
+    return rs_store_fail(
+        why, why_len, r,
+        "%s: the host key is not the one that this folder was sealed with (" CHECK
+        " does not open): put the right " KEY_FILE " or " KEPT_FILE
+        " back from your backup, or begin with an empty folder and add providers and hosts again",
+        folder);
+}
+
 int rs_store_take_host_key(struct rs_store *s, const char *folder, const struct rs_store_keeper *keeper,
                            char *why, size_t why_len)
 {
@@ -103,8 +141,12 @@ int rs_store_take_host_key(struct rs_store *s, const char *folder, const struct 
     if (s->host_key == NULL) return rs_store_fail(why, why_len, RESEAL_ENOMEM, "key memory is full");
     int r = read_kept(s, folder, keeper, why, why_len);
     if (r == RESEAL_ENOKEY) r = read_key_file(s, folder, why, why_len);
-    if (r == RESEAL_ENOKEY) r = make_key(s, folder, keeper, why, why_len);
-    return r;
+    if (r == RESEAL_ENOKEY) {
+        r = check_missing(s, folder, why, why_len);
+        if (r == 0) r = make_key(s, folder, keeper, why, why_len);
+        return r == 0 ? make_check(s, folder, why, why_len) : r;
+    }
+    return r == 0 ? check_key(s, folder, why, why_len) : r;
 }
 
 void rs_store_drop_host_key(struct rs_store *s)
