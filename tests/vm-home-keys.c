@@ -191,6 +191,62 @@ static void a_published_key_safe_opens_by_its_phrase(void **state)
     free(text);
 }
 
+/* A pass phrase locks a home as a key does; who leaves a key for it, leaves the bundle too. */
+static void a_pass_phrase_locks_a_home(void **state)
+{
+    (void)state;
+    RS_CLOSE int lines = text_fd(LINES, strlen(LINES)), phrase = text_fd("tr0ub4dor", 9), out = -1;
+    int fds[2] = {lines, phrase};
+    json_t *answer = call_works(c.r, "home.seal", json_pack("{s:b}", "phrase", 1), fds, 2, &out);
+    char *safe = strdup(call_text(answer, "keySafe")), *data = text_of(out);
+    assert_null(json_object_get(answer, "bundle"));
+    assert_non_null(strstr(safe, "vmware:key/list/(pair/(phrase/"));
+    assert_non_null(strstr(safe, "PBKDF2%2dHMAC%2dSHA%2d256"));
+    json_decref(answer);
+    RS_CLOSE int sealed = text_fd(data, strlen(data)), right = text_fd("tr0ub4dor", 9), back = -1;
+    fds[0] = sealed;
+    fds[1] = right;
+    json_decref(call_works(c.r, "home.phrase", json_pack("{s:s}", "keySafe", safe), fds, 2, &back));
+    char *text = text_of(back);
+    assert_string_equal(text, LINES);
+    RS_CLOSE int again = text_fd(data, strlen(data)), empty = text_fd("", 0);
+    fds[0] = again;
+    fds[1] = empty;
+    call_refused(c.r, "home.phrase", json_pack("{s:s}", "keySafe", safe), fds, 2, RESEAL_EPASS, "empty");
+    free(text);
+    free(safe);
+    free(data);
+}
+
+static void from_a_key_to_a_pass_phrase(void **state)
+{
+    (void)state;
+    struct home h = seal(json_pack("{s:s}", "provider", "one"), LINES);
+    RS_CLOSE int phrase = text_fd("tr0ub4dor", 9), right = text_fd("tr0ub4dor", 9), out = -1;
+    json_t *args = texts(h.safe, h.bundle);
+    json_object_set_new(args, "phrase", json_true());
+    json_t *answer = call_works(c.r, "home.rewrap", args, &phrase, 1, NULL);
+    assert_null(json_object_get(answer, "bundle"));
+    RS_CLOSE int data = text_fd(h.data, strlen(h.data)); /* stays as it was */
+    const int fds[2] = {data, right};
+    args = json_pack("{s:s}", "keySafe", call_text(answer, "keySafe"));
+    json_decref(call_works(c.r, "home.phrase", args, fds, 2, &out));
+    char *text = text_of(out);
+    assert_string_equal(text, LINES);
+    free(text);
+    json_decref(answer);
+    /* Half a request is none. */
+    args = texts(h.safe, h.bundle);
+    json_object_set_new(args, "phrase", json_true());
+    call_refused(c.r, "home.rewrap", args, NULL, 0, RESEAL_EINVAL, "phrase: true");
+    call_refused(c.r, "home.rewrap", texts(h.safe, h.bundle), &phrase, 1, RESEAL_EINVAL, "phrase: true");
+    args = texts(h.safe, h.bundle);
+    json_object_set_new(args, "phrase", json_true());
+    json_object_set_new(args, "provider", json_string("two"));
+    call_refused(c.r, "home.rewrap", args, &phrase, 1, RESEAL_EINVAL, "no provider");
+    drop(&h);
+}
+
 /* ---- what does not ------------------------------------------------------------------------ */
 
 static void changed_texts_are_refused(void **state)
@@ -254,6 +310,8 @@ int main(void)
         cmocka_unit_test(another_kek_takes_over),
         cmocka_unit_test(a_home_that_changes_keeps_its_bundle),
         cmocka_unit_test(a_published_key_safe_opens_by_its_phrase),
+        cmocka_unit_test(a_pass_phrase_locks_a_home),
+        cmocka_unit_test(from_a_key_to_a_pass_phrase),
         cmocka_unit_test(changed_texts_are_refused),
         cmocka_unit_test(keys_that_are_gone_are_named),
     };

@@ -35,3 +35,23 @@ vm_expect 3 'Cryptographer.RegisterVM' vm unlock new
 vm encrypt web
 vm_expect 3 'Cryptographer.RegisterVM' vm decrypt web
 service_stop
+
+# A pass phrase is a way out: it wants Cryptographer.Access and plain-out of the pair, and nothing is changed without.
+printf 'a phrase' >phrase
+allow Encrypt Recrypt ManageKeys RegisterVM
+service_start --policy "$work/policy.json" --state-dir "$work/keys"
+vm_expect 3 'is not granted' vm recrypt --shallow --new-passphrase-file phrase web
+vm_no_leftovers web
+service_stop
+allow Access Encrypt Recrypt ManageKeys RegisterVM
+sed -i 's/"plain-out"//' policy.json
+service_start --policy "$work/policy.json" --state-dir "$work/keys"
+vm_expect 3 'with plain-out' vm recrypt --shallow --new-passphrase-file phrase web
+vm_no_leftovers web
+vm unlock web
+service_stop
+allow Access Encrypt Recrypt ManageKeys RegisterVM
+service_start --policy "$work/policy.json" --state-dir "$work/keys"
+vm recrypt --shallow --new-passphrase-file phrase web
+vm unlock --passphrase-file phrase web
+service_stop

@@ -44,6 +44,9 @@ int rs_vmc_begin(struct rs_vmc *c, const char *operation, enum rs_vm_lock kind, 
     *ch = (struct rs_vmc_change){.c = c};
     int code = rs_vmc_open(c, false);
     if (code != 0) return code;
+    /* Where a pass phrase comes or goes, NVRAM and vTPM state are written anew: nobody else may write them.
+     */
+    if (c->vm->by_phrase || c->o.new_pass != NULL) kind = RS_VM_OFFLINE;
     int err = rs_vm_lock(c->vm, kind, &c->lock, why, sizeof(why));
     if (err != 0) return rs_vmc_refuse(c, err, why);
     code = find_intent(ch, operation);
@@ -63,13 +66,15 @@ void rs_vmc_change_free(struct rs_vmc_change *ch)
 
 /* ---- rules -------------------------------------------------------------------------- */
 
+/* Disks in formats of other programs are no hindrance where the home alone is meant. */
 static int check_disks(struct rs_vmc *c)
 {
+    bool home = (c->o.home || c->o.pass != NULL || c->vm->by_phrase) && c->o.ndisks == 0;
     for (unsigned i = 0; i < c->vm->ndisks; i++) {
         const struct rs_vm_disk *d = &c->vm->disks[i];
-        if (d->problem != 0)
-            return rs_failure_set(&c->f, d->problem == RESEAL_EIO ? RS_EXIT_IO : RS_EXIT_FORMAT,
-                                  "%s (%s): %s", d->disk.node, d->disk.path, d->why);
+        if (d->problem == 0 || (home && d->problem == RESEAL_ENOSUPPORT)) continue;
+        return rs_failure_set(&c->f, d->problem == RESEAL_EIO ? RS_EXIT_IO : RS_EXIT_FORMAT, "%s (%s): %s",
+                              d->disk.node, d->disk.path, d->why);
     }
     return 0;
 }
@@ -196,7 +201,8 @@ static int plan_home(struct rs_vmc_change *ch)
 {
     const struct rs_vm *vm = ch->c->vm;
     const char *home = rs_vmc_get(ch, "home");
-    bool files = strcmp(home, "seal") == 0 || strcmp(home, "open") == 0;
+    bool phrase = strcmp(rs_vmc_get(ch, "lock"), "phrase") == 0;
+    bool files = strcmp(home, "seal") == 0 || strcmp(home, "open") == 0 || phrase;
     bool drop = strcmp(rs_vmc_get(ch, "vtpm"), "remove") == 0;
     int code = 0;
     if (files) code = plan_file(ch, vm->nvram);

@@ -92,7 +92,7 @@ static int plan_encrypt_disks(struct rs_vmc_change *ch, const struct rs_vm_polic
     int code = 0;
     for (unsigned i = 0; code == 0 && i < c->vm->ndisks; i++) {
         const struct rs_vm_disk *d = &c->vm->disks[i];
-        if (!chosen(c, d) || d->disk.encrypted) continue;
+        if (!chosen(c, d) || d->disk.encrypted || d->problem != 0) continue;
         const char *becomes;
         code = encrypted_format(c, &d->disk, format, &becomes);
         if (code == 0) code = rs_vmc_set_disk(ch, &d->disk, becomes);
@@ -101,20 +101,41 @@ static int plan_encrypt_disks(struct rs_vmc_change *ch, const struct rs_vm_polic
     return code;
 }
 
+/* What a pass phrase can lock: the home alone. */
+static int check_phrase(struct rs_vmc *c)
+{
+    if (c->o.pass == NULL || c->vm->by_phrase) return 0;
+    if (c->vm->sealed)
+        return rs_failure_set(
+            &c->f, RS_EXIT_REFUSED,
+            "%s is locked by key provider %s: reseal vm recrypt --shallow --new-passphrase-file "
+            "gives it a pass phrase",
+            c->vm->name, c->vm->provider);
+    if (c->o.ndisks == 0 && c->o.provider == NULL) return 0;
+    return rs_failure_set(
+        &c->f, RS_EXIT_USAGE,
+        "a pass phrase locks the home of a VM alone: encrypt that first, then its disks with "
+        "--disk and a key provider");
+}
+
 static int plan_encrypt(struct rs_vmc_change *ch)
 {
     struct rs_vmc *c = ch->c;
     struct rs_vm_policy p;
     unsigned disks = 0;
     int code = find_policy(c, RS_VM_POLICY_SAMPLE, &p);
+    if (code == 0) code = check_phrase(c);
     if (code != 0) return code;
+    bool phrase = c->vm->by_phrase || (!c->vm->sealed && c->o.pass != NULL);
     if (!p.encrypts && !c->o.vtpm)
         return rs_failure_set(&c->f, RS_EXIT_REFUSED, "the storage policy \"%s\" does not encrypt", p.name);
     bool all = c->o.ndisks == 0 && !c->o.home && !c->o.vtpm;
     bool home = !c->vm->sealed && (all || c->o.home || c->o.vtpm);
-    if (p.encrypts) code = plan_encrypt_disks(ch, &p, &disks);
+    bool with_disks = !phrase || c->o.ndisks != 0 || c->o.provider != NULL;
+    if (p.encrypts && with_disks) code = plan_encrypt_disks(ch, &p, &disks);
     if (code == 0) code = set_policy(ch, &p);
-    if (code == 0) code = rs_vmc_set(ch, "policy", p.name);
+    if (code == 0 && with_disks) code = rs_vmc_set(ch, "policy", p.name);
+    if (code == 0 && phrase && (home || c->o.vtpm)) code = rs_vmc_set(ch, "lock", "phrase");
     if (code != 0) return code;
     if (c->o.vtpm && c->vm->has_vtpm)
         return rs_failure_set(&c->f, RS_EXIT_REFUSED, "%s has a vTPM already", c->vm->name);
@@ -184,6 +205,7 @@ static int plan_deep(struct rs_vmc_change *ch)
         code = barred(c, d);
         if (code == 0) code = rs_vmc_set_disk(ch, d, rs_disk_format_name(d->format));
     }
+    if (code == 0 && c->vm->by_phrase && c->o.provider == NULL) code = rs_vmc_set(ch, "lock", "phrase");
     return code == 0 ? rs_vmc_set(ch, "home", "seal") : code;
 }
 

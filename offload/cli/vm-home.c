@@ -39,7 +39,7 @@ static int copy_any(const char *name, const char *value, void *arg)
 static int put_seal(struct rs_vmx *v, const struct rs_vmc_seal *seal)
 {
     RS_FREE char *id = rs_disk_locator(seal->key.provider, seal->key.key);
-    int code = id == NULL ? RESEAL_ENOMEM : rs_vmx_set(v, "encryption.keyId", id);
+    int code = id == NULL ? RESEAL_ENOMEM : seal->by_phrase ? 0 : rs_vmx_set(v, "encryption.keyId", id);
     if (code == 0) code = rs_vmx_set(v, "encryption.keySafe", seal->key_safe);
     if (code == 0 && seal->bundle != NULL) code = rs_vmx_set(v, "encryption.bundle", seal->bundle);
     return code == 0 ? rs_vmx_set(v, "encryption.data", seal->data) : code;
@@ -91,25 +91,46 @@ int rs_vmc_seal_of(struct rs_vmc *c, const struct rs_vmx *vmx, struct rs_vmc_sea
                                  .data = data == NULL ? NULL : strdup(data)};
     if (seal->key_safe == NULL || seal->data == NULL || (bundle != NULL && seal->bundle == NULL))
         return no_memory(c);
-    if (rs_disk_take_locator(safe, seal->key.provider, seal->key.key) == 0) return 0;
+    seal->by_phrase = rs_vm_locked_by_phrase(vmx);
+    if (seal->by_phrase || rs_disk_take_locator(safe, seal->key.provider, seal->key.key) == 0) return 0;
     return rs_failure_set(
-        &c->f, RS_EXIT_REFUSED,
-        "%s is locked by a pass phrase and not by a key provider: open it where it was made", c->vm->name);
+        &c->f, RS_EXIT_FORMAT,
+        "%s is locked by neither a key provider nor a pass phrase: open it where it was made", c->vm->name);
 }
 
-int rs_vmc_seal_at(struct rs_vmc *c, const char *path, struct rs_vmc_seal *seal)
+static int read_at(struct rs_vmc *c, const char *path, struct rs_vmx **v)
 {
     RS_FREE char *text = NULL;
     size_t len = 0;
     char why[256];
-    struct rs_vmx *v = NULL;
     if (rs_vm_read_file(path, RS_VMX_MAX, &text, &len) != 0)
         return rs_failure_errno(&c->f, errno, "read", path);
-    int err = rs_vmx_parse(text, len, &v, why, sizeof(why));
-    if (err != 0) return rs_failure_set(&c->f, RS_EXIT_FORMAT, "%s: %s", path, why);
-    int code = rs_vmc_seal_of(c, v, seal);
+    int err = rs_vmx_parse(text, len, v, why, sizeof(why));
+    return err == 0 ? 0 : rs_failure_set(&c->f, RS_EXIT_FORMAT, "%s: %s", path, why);
+}
+
+int rs_vmc_seal_at(struct rs_vmc *c, const char *path, struct rs_vmc_seal *seal)
+{
+    struct rs_vmx *v = NULL;
+    int code = read_at(c, path, &v);
+    if (code == 0) code = rs_vmc_seal_of(c, v, seal);
     rs_vmx_free(v);
     return code;
+}
+
+int rs_vmc_check_phrase_at(struct rs_vmc *c, const char *path)
+{
+    struct rs_vmx *v = NULL;
+    char why[RS_VM_WHY];
+    int code = read_at(c, path, &v);
+    int err = code == 0 ? rs_vmc_home_check(c, v, why, sizeof(why)) : 0;
+    rs_vmx_free(v);
+    if (err == RESEAL_EPASS)
+        return rs_failure_set(
+            &c->f, RS_EXIT_KEY,
+            "this is not the pass phrase that the interrupted command began with: give that one, "
+            "or drop what was made with reseal vm repair --abandon");
+    return err == 0 ? code : rs_failure_set(&c->f, rs_exit_of(err), "%s: %s", path, why);
 }
 
 /* ---- NVRAM and vTPM state ----------------------------------------------------------- */
@@ -137,24 +158,42 @@ static int copy_all(struct rs_vmc *c, int from, int to, const char *path)
     return n == 0 ? 0 : rs_failure_errno(&c->f, errno, "read", path);
 }
 
-int rs_vmc_convert_file(struct rs_vmc *c, const char *from, const char *from_bundle, const char *to,
-                        const char *to_bundle)
+static bool is_open(const struct rs_vmc_file_lock *lock)
+{
+    return lock->bundle == NULL && !lock->phrase;
+}
+
+/* Whose pass phrase is known has the text anyway; it passes through memory, not through a file. */
+static int convert_by_memory(struct rs_vmc *c, int in, int out, const struct rs_vmc_file_lock *will,
+                             const char *name)
+{
+    RS_CLOSE int text = memfd_create("reseal-file", MFD_CLOEXEC);
+    if (text < 0) return rs_failure_errno(&c->f, errno, "make", "a file in memory");
+    int code = rs_vmc_file_open(c, NULL, in, text, name);
+    if (code == 0 && lseek(text, 0, SEEK_SET) != 0)
+        code = rs_failure_errno(&c->f, errno, "read", "a file in memory");
+    return code == 0 ? rs_vmc_file_seal(c, will->bundle, text, out, name) : code;
+}
+
+static int convert(struct rs_vmc *c, int in, const struct rs_vmc_file_lock *was, int out,
+                   const struct rs_vmc_file_lock *will, const char *from, const char *to)
+{
+    if (is_open(was))
+        return is_open(will) ? copy_all(c, in, out, to) : rs_vmc_file_seal(c, will->bundle, in, out, from);
+    if (is_open(will)) return rs_vmc_file_open(c, was->bundle, in, out, from);
+    if (was->phrase) return convert_by_memory(c, in, out, will, from);
+    return rs_vmc_file_rewrap(c, was->bundle, will->bundle, in, out, from);
+}
+
+int rs_vmc_convert_file(struct rs_vmc *c, const char *from, const struct rs_vmc_file_lock *was,
+                        const char *to, const struct rs_vmc_file_lock *will)
 {
     RS_CLOSE int in = open(from, O_RDONLY | O_CLOEXEC), out = -1;
     if (in < 0) return rs_failure_errno(&c->f, errno, "open", from);
     (void)unlink(to);
     out = open(to, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
     if (out < 0) return rs_failure_errno(&c->f, errno, "create", to);
-    int code = 0;
-    if (from_bundle != NULL && to_bundle != NULL) {
-        code = rs_vmc_file_rewrap(c, from_bundle, to_bundle, in, out, from);
-    } else if (from_bundle != NULL) {
-        code = rs_vmc_file_open(c, from_bundle, in, out, from);
-    } else if (to_bundle != NULL) {
-        code = rs_vmc_file_seal(c, to_bundle, in, out, from);
-    } else {
-        code = copy_all(c, in, out, to);
-    }
+    int code = convert(c, in, was, out, will, from, to);
     if (code == 0 && fsync(out) != 0) code = rs_failure_errno(&c->f, errno, "flush", to);
     return code;
 }

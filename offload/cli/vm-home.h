@@ -24,9 +24,18 @@ RS_MUST_CHECK int rs_vmc_write_sealed(struct rs_vmc *c, const struct rs_vmc_seal
 RS_MUST_CHECK int rs_vmc_seal_of(struct rs_vmc *c, const struct rs_vmx *vmx, struct rs_vmc_seal *seal);
 RS_MUST_CHECK int rs_vmc_seal_at(struct rs_vmc *c, const char *path, struct rs_vmc_seal *seal);
 
-/* A file of the home from one bundle to another; NULL: not encrypted. */
-RS_MUST_CHECK int rs_vmc_convert_file(struct rs_vmc *c, const char *from, const char *from_bundle,
-                                      const char *to, const char *to_bundle);
+/* 0 when the .vmx at `path`, which was staged, opens with the pass phrase that was given now. */
+RS_MUST_CHECK int rs_vmc_check_phrase_at(struct rs_vmc *c, const char *path);
+
+/* What a file of the home is locked with. */
+struct rs_vmc_file_lock {
+    const char *bundle; /* the file key in it */
+    bool phrase;        /* the VM's pass phrase; neither: it is not encrypted */
+};
+
+/* A file of the home from one lock to another. */
+RS_MUST_CHECK int rs_vmc_convert_file(struct rs_vmc *c, const char *from, const struct rs_vmc_file_lock *was,
+                                      const char *to, const struct rs_vmc_file_lock *will);
 
 /* True when the file is an envelope. */
 bool rs_vmc_is_envelope(const char *path);

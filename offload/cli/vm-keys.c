@@ -131,17 +131,33 @@ static json_t *home_args(const struct rs_vmx *vmx)
     return args;
 }
 
-/* The answer of home.open or home.check, and a descriptor. RESEAL_E... */
-static int ask_home(struct rs_vmc *c, const char *method, const struct rs_vmx *vmx, int *out, json_t **answer,
-                    char *why, size_t why_len)
+/* The answer of home.open, home.check or home.phrase, and a descriptor. RESEAL_E... */
+static int ask_home(struct rs_vmc *c, const char *method, const struct rs_vmx *vmx, int phrase, int *out,
+                    json_t **answer, char *why, size_t why_len)
 {
     const char *data = rs_vmx_get(vmx, "encryption.data");
     RS_CLOSE int fd = text_fd(data != NULL ? data : "", data != NULL ? strlen(data) : 0);
+    const int fds[2] = {fd, phrase};
     if (fd < 0) {
         (void)snprintf(why, why_len, "%s", strerror(-fd));
         return RESEAL_ENOMEM;
     }
-    return rs_keyservice_call(c->service, method, home_args(vmx), &fd, 1, answer, out, why, why_len);
+    return rs_keyservice_call(c->service, method, home_args(vmx), fds, phrase < 0 ? 1 : 2, answer, out, why,
+                              why_len);
+}
+
+/* By a key of a provider, or by the pass phrase that it is locked with. c->f is set where that is not there.
+ */
+static int ask_home_open(struct rs_vmc *c, const char *method, const struct rs_vmx *vmx,
+                         enum rs_vmc_which which, int *out, json_t **answer, char *why, size_t why_len)
+{
+    RS_CLOSE int phrase = -1;
+    if (!rs_vm_locked_by_phrase(vmx)) return ask_home(c, method, vmx, -1, out, answer, why, why_len);
+    if (rs_vmc_phrase_fd(c, which, &phrase) != 0) {
+        (void)snprintf(why, why_len, "%s", c->f.text);
+        return RESEAL_EPASS;
+    }
+    return ask_home(c, "home.phrase", vmx, phrase, out, answer, why, why_len);
 }
 
 /* A key that cannot be had locks the VM; anything else is a fault of the file or of the caller. */
@@ -158,6 +174,10 @@ static int open_failed(struct rs_vmc *c, int err, const char *why, const json_t 
         return rs_failure_set(&c->f, RS_EXIT_FORMAT,
                               "%s is damaged or not of this VM: %s; reseal vm repair puts the safe copy back",
                               vm->vmx_path, why);
+    if (c->f.exit != 0) return c->f.exit; /* there is no pass phrase */
+    if (err == RESEAL_EPASS)
+        return rs_failure_set(&c->f, RS_EXIT_KEY, "%s: %s (an end of line in the file is part of it)",
+                              vm->name, why);
     if (is_locked(err) && vm->provider[0] != '\0')
         return rs_failure_set(&c->f, RS_EXIT_KEY, "%s is locked: its key %s of provider %s cannot be had: %s",
                               vm->name, vm->key, vm->provider, why);
@@ -169,7 +189,7 @@ int rs_vmc_home_open(struct rs_vmc *c)
     char why[RS_VM_WHY];
     json_t *answer = NULL;
     RS_CLOSE int fd = -1;
-    int err = ask_home(c, "home.open", c->vm->outer, &fd, &answer, why, sizeof(why));
+    int err = ask_home_open(c, "home.open", c->vm->outer, RS_VMC_PHRASE_NOW, &fd, &answer, why, sizeof(why));
     int code = err == 0 ? 0 : open_failed(c, err, why, answer);
     json_decref(answer);
     if (code != 0) return code;
@@ -184,8 +204,10 @@ int rs_vmc_home_open(struct rs_vmc *c)
 
 int rs_vmc_home_check(struct rs_vmc *c, const struct rs_vmx *vmx, char *why, size_t why_len)
 {
+    struct rs_failure before = c->f;
     json_t *answer = NULL;
-    int err = ask_home(c, "home.check", vmx, NULL, &answer, why, why_len);
+    int err = ask_home_open(c, "home.check", vmx, RS_VMC_PHRASE_NEW, NULL, &answer, why, why_len);
+    c->f = before;
     json_decref(answer);
     return err;
 }
@@ -193,32 +215,42 @@ int rs_vmc_home_check(struct rs_vmc *c, const struct rs_vmx *vmx, char *why, siz
 int rs_vmc_home_seal(struct rs_vmc *c, const struct rs_vmc_key *key, const char *bundle, bool fresh,
                      const char *text, size_t len, struct rs_vmc_seal *out)
 {
-    *out = (struct rs_vmc_seal){.key_safe = NULL};
-    RS_CLOSE int fd = text_fd(text, len), got = -1;
+    *out = (struct rs_vmc_seal){.by_phrase = key == NULL};
+    RS_CLOSE int fd = text_fd(text, len), phrase = -1, got = -1;
     if (fd < 0) return rs_failure_errno(&c->f, fd, "hand over the lines of", c->vm->vmx_path);
+    int code = key == NULL ? rs_vmc_phrase_fd(c, RS_VMC_PHRASE_NEW, &phrase) : 0;
+    if (code != 0) return code;
     json_t *args = json_pack("{s:o}", "details", details(c, "VM")), *answer = NULL;
     put_key(args, key);
     if (bundle != NULL) json_object_set_new(args, "bundle", json_string(bundle));
     if (fresh) json_object_set_new(args, "new", json_true());
-    int code = call(c, "home.seal", args, &fd, 1, &answer, &got, "cannot encrypt the VM's home");
+    if (key == NULL) json_object_set_new(args, "phrase", json_true());
+    const int fds[2] = {fd, phrase};
+    code =
+        call(c, "home.seal", args, fds, key == NULL ? 2 : 1, &answer, &got, "cannot encrypt the VM's home");
     if (code != 0) return code;
     size_t data = 0;
     out->key_safe = take_text(answer, "keySafe");
     out->bundle = take_text(answer, "bundle");
     out->data = got < 0 ? NULL : fd_text(got, &data);
-    bool ok = take_key(answer, &out->key) && out->key_safe != NULL && out->bundle != NULL &&
-              out->data != NULL && data != 0;
+    bool ok = take_key(answer, &out->key) && out->key_safe != NULL &&
+              (out->bundle != NULL) != out->by_phrase && out->data != NULL && data != 0;
     json_decref(answer);
     return ok ? 0 : broken(c, "home.seal");
 }
 
 int rs_vmc_home_rewrap(struct rs_vmc *c, const struct rs_vmc_key *key, struct rs_vmc_seal *out)
 {
-    *out = (struct rs_vmc_seal){.key_safe = NULL};
+    *out = (struct rs_vmc_seal){.by_phrase = key == NULL};
+    RS_CLOSE int phrase = -1;
+    int code = key == NULL ? rs_vmc_phrase_fd(c, RS_VMC_PHRASE_NEW, &phrase) : 0;
+    if (code != 0) return code;
     json_t *args = home_args(c->vm->outer), *answer = NULL;
     put_key(args, key);
+    if (key == NULL) json_object_set_new(args, "phrase", json_true());
     json_object_set_new(args, "details", details(c, "VM"));
-    int code = call(c, "home.rewrap", args, NULL, 0, &answer, NULL, "cannot change the key of the VM's home");
+    code = call(c, "home.rewrap", args, &phrase, key == NULL ? 1 : 0, &answer, NULL,
+                "cannot change the key of the VM's home");
     if (code != 0) return code;
     out->key_safe = take_text(answer, "keySafe");
     out->bundle = take_text(answer, "bundle");
@@ -286,31 +318,45 @@ int rs_vmc_disk_rewrap(struct rs_vmc *c, int header, const struct rs_vmc_key *wa
 
 /* ---- files -------------------------------------------------------------------------- */
 
-/* Takes `args`. */
-static int file(struct rs_vmc *c, const char *method, const char *verb, json_t *args, int from, int to,
-                const char *name)
+/* Takes `args`. With `phrase` a third descriptor has the pass phrase. */
+static int file(struct rs_vmc *c, const char *method, const char *verb, json_t *args, bool phrase,
+                enum rs_vmc_which which, int from, int to, const char *name)
 {
     char what[PATH_MAX + 64];
+    RS_CLOSE int pass = -1;
     (void)snprintf(what, sizeof(what), "cannot %s %s", verb, name);
-    int fds[2] = {from, to};
-    return call(c, method, args, fds, 2, NULL, NULL, what);
+    int code = phrase ? rs_vmc_phrase_fd(c, which, &pass) : 0;
+    if (code != 0) {
+        json_decref(args);
+        return code;
+    }
+    const int fds[3] = {from, to, pass};
+    return call(c, method, args, fds, phrase ? 3 : 2, NULL, NULL, what);
+}
+
+static json_t *locked_by(const char *bundle)
+{
+    return bundle != NULL ? json_pack("{s:s}", "bundle", bundle) : json_pack("{s:b}", "phrase", 1);
 }
 
 int rs_vmc_file_seal(struct rs_vmc *c, const char *bundle, int from, int to, const char *name)
 {
-    return file(c, "file.seal", "encrypt", json_pack("{s:s}", "bundle", bundle), from, to, name);
+    return file(c, "file.seal", "encrypt", locked_by(bundle), bundle == NULL, RS_VMC_PHRASE_NEW, from, to,
+                name);
 }
 
 int rs_vmc_file_open(struct rs_vmc *c, const char *bundle, int from, int to, const char *name)
 {
-    return file(c, "file.open", "decrypt", json_pack("{s:s}", "bundle", bundle), from, to, name);
+    return file(c, "file.open", "decrypt", locked_by(bundle), bundle == NULL, RS_VMC_PHRASE_NOW, from, to,
+                name);
 }
 
 int rs_vmc_file_rewrap(struct rs_vmc *c, const char *bundle, const char *other, int from, int to,
                        const char *name)
 {
-    json_t *args = json_pack("{s:s, s:s}", "bundle", bundle, "to", other);
-    return file(c, "file.rewrap", "change the key of", args, from, to, name);
+    json_t *args = json_pack("{s:s, s:s}", "bundle", bundle, "to", other != NULL ? other : "phrase");
+    return file(c, "file.rewrap", "change the key of", args, other == NULL, RS_VMC_PHRASE_NEW, from, to,
+                name);
 }
 
 /* ---- events ------------------------------------------------------------------------- */

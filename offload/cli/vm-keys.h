@@ -17,6 +17,7 @@ struct rs_vmc_key {
 struct rs_vmc_seal {
     char *key_safe, *bundle, *data; /* free(3); wiped by nobody: nothing of it is secret */
     struct rs_vmc_key key;
+    bool by_phrase; /* key and bundle are empty */
 };
 void rs_vmc_seal_free(struct rs_vmc_seal *seal);
 
@@ -29,15 +30,18 @@ struct rs_vmc_state {
 };
 void rs_vmc_key_state(struct rs_vmc *c, const struct rs_vmc_key *key, struct rs_vmc_state *out);
 
-/* Opens encryption.data and gives the VM its lines. A VM that is locked fails with RS_EXIT_KEY and says why.
+/* Opens encryption.data, by the pass phrase where one locks it, and gives the VM its lines. A VM that is
+ * locked fails with RS_EXIT_KEY and says why.
  */
 RS_MUST_CHECK int rs_vmc_home_open(struct rs_vmc *c);
 
-/* Locks lines with a key; `bundle` NULL: a new one. `fresh`: for a VM that is being made. */
+/* Locks lines with a key; NULL: with the new pass phrase. `bundle` NULL: a new one. `fresh`: for a VM that is
+ * being made. */
 RS_MUST_CHECK int rs_vmc_home_seal(struct rs_vmc *c, const struct rs_vmc_key *key, const char *bundle,
                                    bool fresh, const char *text, size_t len, struct rs_vmc_seal *out);
 
-/* The key safe and bundle of the VM under another key; `data` of the result stays NULL. */
+/* The key safe and bundle of the VM under another key; NULL: the key safe under the new pass phrase. `data`
+ * of the result stays NULL. */
 RS_MUST_CHECK int rs_vmc_home_rewrap(struct rs_vmc *c, const struct rs_vmc_key *key, struct rs_vmc_seal *out);
 
 /* Whether the three texts of a .vmx belong together, by the service: 0 or RESEAL_E..., with a line. */
@@ -66,10 +70,11 @@ RS_MUST_CHECK int rs_vmc_disk_format(struct rs_vmc *c, const struct rs_vmc_forma
 RS_MUST_CHECK int rs_vmc_disk_rewrap(struct rs_vmc *c, int header, const struct rs_vmc_key *was,
                                      const struct rs_vmc_key *key, const char *name, int *fresh);
 
-/* NVRAM and vTPM state, under the VM's bundle. Both descriptors are files; `to` is written from its start. */
+/* NVRAM and vTPM state, under the VM's bundle; NULL: under its pass phrase (sealed and rewrapped: the new
+ * one). Both descriptors are files; `to` is written from its start. */
 RS_MUST_CHECK int rs_vmc_file_seal(struct rs_vmc *c, const char *bundle, int from, int to, const char *name);
 RS_MUST_CHECK int rs_vmc_file_open(struct rs_vmc *c, const char *bundle, int from, int to, const char *name);
-/* From one bundle to another: the text does not come out. */
+/* From one bundle to another, or to the pass phrase: the text does not come out. */
 RS_MUST_CHECK int rs_vmc_file_rewrap(struct rs_vmc *c, const char *bundle, const char *other, int from,
                                      int to, const char *name);
 

@@ -31,6 +31,8 @@ static const struct row {
     {"list", RS_VMC_LIST, OPT_FIRST + 10, false},
     {"abandon", RS_VMC_ABANDON, OPT_FIRST + 11, false},
     {"safe-dir", RS_VMC_SAFE, OPT_FIRST + 12, true},
+    {"passphrase-file", RS_VMC_PASS, OPT_FIRST + 13, true},
+    {"new-passphrase-file", RS_VMC_NEW_PASS, OPT_FIRST + 14, true},
 };
 
 static const struct row *find(int id)
@@ -95,6 +97,12 @@ static int take(struct rs_vmc_options *o, int id, const char *text, struct rs_fa
     case RS_VMC_SAFE:
         o->safe_dir = text;
         return 0;
+    case RS_VMC_PASS:
+        o->pass = text;
+        return 0;
+    case RS_VMC_NEW_PASS:
+        o->new_pass = text;
+        return 0;
     default:
         break;
     }
@@ -115,6 +123,9 @@ static int check(const struct rs_vmc_options *o, struct rs_failure *f)
         return rs_failure_set(f, RS_EXIT_USAGE, "--format %s: luks2, luks1, xts, luks2-qcow2 or luks1-qcow2",
                               o->format);
     if (o->shallow && o->deep) return rs_failure_set(f, RS_EXIT_USAGE, "--shallow or --deep, not both");
+    if (o->new_pass != NULL && (o->deep || o->provider != NULL))
+        return rs_failure_set(f, RS_EXIT_USAGE, "--new-passphrase-file goes with --shallow, and not with %s",
+                              o->deep ? "--deep" : "--provider");
     if (o->list && o->abandon) return rs_failure_set(f, RS_EXIT_USAGE, "--list or --abandon, not both");
     return 0;
 }

@@ -52,13 +52,34 @@ static int find_chains(struct rs_vmc *c)
     return 0;
 }
 
+/* From a pass phrase the home is sealed anew, since key safes of others can have MACs that ours have not; to
+ * one the key service rewraps it, if the policy lets the home out. Keys of disks stay with their provider. */
+static int plan_phrase(struct rs_vmc_change *ch)
+{
+    struct rs_vmc *c = ch->c;
+    if (c->o.new_pass == NULL && c->o.provider == NULL)
+        return rs_failure_set(&c->f, RS_EXIT_USAGE,
+                              "%s is locked by a pass phrase: --provider NAME moves it to a key provider, "
+                              "--new-passphrase-file FILE changes the phrase",
+                              c->vm->name);
+    int code = c->o.new_pass != NULL ? rs_vmc_set(ch, "lock", "phrase") : 0;
+    if (code == 0) code = rs_vmc_set(ch, "provider", c->o.provider != NULL ? c->o.provider : "");
+    return code == 0 ? rs_vmc_set(ch, "home", c->vm->by_phrase ? "seal" : "rewrap") : code;
+}
+
+static int plan_provider(struct rs_vmc_change *ch)
+{
+    struct rs_vmc *c = ch->c;
+    int code = rs_vmc_set(ch, "provider", c->o.provider != NULL ? c->o.provider : ch->old.key.provider);
+    return code == 0 ? rs_vmc_set(ch, "home", "rewrap") : code;
+}
+
 static int plan(struct rs_vmc_change *ch)
 {
     struct rs_vmc *c = ch->c;
     if (!c->vm->sealed) return rs_failure_set(&c->f, RS_EXIT_REFUSED, "%s is not encrypted", c->vm->name);
-    int code = rs_vmc_set(ch, "provider", c->o.provider != NULL ? c->o.provider : ch->old.key.provider);
-    if (code == 0) code = rs_vmc_set(ch, "home", "rewrap");
-    for (unsigned i = 0; code == 0 && i < c->vm->ndisks; i++) {
+    int code = c->vm->by_phrase || c->o.new_pass != NULL ? plan_phrase(ch) : plan_provider(ch);
+    for (unsigned i = 0; code == 0 && i < c->vm->ndisks && c->o.new_pass == NULL; i++) {
         const struct rs_disk *d = &c->vm->disks[i].disk;
         if (!d->encrypted || d->format == RS_DISK_QCOW2_LUKS) continue;
         if (!rs_disk_is_luks1(d->format) || d->key[0] != '\0') code = rs_vmc_set_disk(ch, d, "rewrap");
@@ -71,7 +92,8 @@ int rs_vmc_shallow(struct rs_vmc *c)
     struct rs_vmc_change ch;
     int code = rs_vmc_begin(c, "recrypt --shallow", RS_VM_ONLINE, &ch);
     bool over = code == 0 && ch.resumed && rs_intent_is_commit(&ch.intent);
-    if (code == 0 && !over) code = rs_vmc_rules(&ch, true);
+    bool online = code == 0 && !c->vm->by_phrase && c->o.new_pass == NULL;
+    if (code == 0 && !over) code = rs_vmc_rules(&ch, online);
     if (code == 0 && !over) code = find_chains(c);
     if (code == 0 && !ch.resumed) code = plan(&ch);
     if (code == 0 && !over) code = rs_vmc_give_up(&ch, rs_vmc_stage(&ch));

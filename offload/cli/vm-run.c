@@ -36,6 +36,7 @@ int rs_vmc_open(struct rs_vmc *c, bool lines)
 
 void rs_vmc_close(struct rs_vmc *c)
 {
+    rs_vmc_phrases_free(c);
     rs_vm_close(c->vm);
     if (c->service != NULL) reseal_close(c->service);
     if (c->lock >= 0) close(c->lock);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "offload/cli/progress.h"
 #include "offload/cli/vm-keys.h"
+#include "offload/vm/intent.h"
 #include "offload/vm/state.h"
 
 #include <stdio.h>
@@ -63,6 +64,7 @@ static void put_home(struct rs_vmc *c, json_t *o, const struct rs_failure *locke
     json_object_set_new(o, "encrypted", json_boolean(vm->sealed));
     if (vm->sealed) {
         json_object_set_new(o, "locked", json_boolean(vm->lines == NULL));
+        if (vm->by_phrase) json_object_set_new(o, "by", json_string("phrase"));
         if (vm->provider[0] != '\0') {
             struct rs_vmc_key key;
             memcpy(key.provider, vm->provider, sizeof(key.provider));
@@ -95,6 +97,27 @@ static void put_state(struct rs_vmc *c, json_t *o)
                                                              : "chain"));
 }
 
+/* A change that did not come to its end, and what to do about it. */
+static void put_interrupted(struct rs_vmc *c, json_t *o)
+{
+    char why[RS_VM_WHY], todo[256];
+    struct rs_intent intent;
+    int err = rs_intent_load(c->vm, &intent, why, sizeof(why));
+    if (err == RESEAL_ENOKEY) return;
+    if (err != 0) {
+        json_object_set_new(o, "interrupted", json_pack("{s:s}", "todo", why));
+        return;
+    }
+    const char *operation = rs_intent_operation(&intent);
+    bool over = rs_intent_is_commit(&intent);
+    (void)snprintf(todo, sizeof(todo), "'%.64s' was interrupted: run it again%s", operation,
+                   over ? " to finish it" : ", or drop it with reseal vm repair --abandon");
+    json_object_set_new(
+        o, "interrupted",
+        json_pack("{s:s, s:b, s:s}", "operation", operation, "must-finish", over, "todo", todo));
+    rs_intent_free(&intent);
+}
+
 static const char *text_of(const json_t *o, const char *name, const char *otherwise)
 {
     const char *text = json_string_value(json_object_get(o, name));
@@ -106,7 +129,8 @@ static void print_key(const json_t *o)
     const char *provider = text_of(o, "provider", NULL);
     const json_t *available = json_object_get(o, "available");
     if (provider == NULL) {
-        printf(", its key is not of a provider");
+        printf(strcmp(text_of(o, "by", ""), "phrase") == 0 ? ", by a pass phrase"
+                                                           : ", its key is not of a provider");
         return;
     }
     printf(", provider %s, key %s (%s)", provider, text_of(o, "key", ""),
@@ -136,6 +160,8 @@ static void print(const struct rs_vmc *c)
     json_t *disk;
     printf("%s (%s), power %s, snapshots: %s\n", c->vm->name, c->vm->vmx_path, text_of(o, "power", "unknown"),
            text_of(o, "snapshots", "unknown"));
+    const json_t *interrupted = json_object_get(o, "interrupted");
+    if (interrupted != NULL) printf("  %-10s %s\n", "change", text_of(interrupted, "todo", ""));
     printf("  %-10s ", "home");
     if (c->vm->sealed) {
         printf("encrypted");
@@ -151,6 +177,13 @@ static void print(const struct rs_vmc *c)
     json_array_foreach(json_object_get(o, "disks"), i, disk) print_disk(disk);
 }
 
+/* Nobody is asked for a pass phrase where something is only looked at. */
+static int open_home(struct rs_vmc *c)
+{
+    if (!c->vm->by_phrase || c->o.pass != NULL) return rs_vmc_home_open(c);
+    return rs_failure_set(&c->f, RS_EXIT_KEY, "its pass phrase opens it: --passphrase-file FILE");
+}
+
 static bool only_locked(const struct rs_failure *f)
 {
     return f->exit == RS_EXIT_KEY || f->exit == RS_EXIT_SERVICE;
@@ -163,7 +196,7 @@ int rs_vmc_show(struct rs_vmc *c)
     /* A locked VM, and one that is looked at without a service, can still be shown. */
     struct rs_failure locked = {.exit = 0};
     code = rs_vmc_connect(c);
-    if (code == 0 && c->vm->sealed) code = rs_vmc_home_open(c);
+    if (code == 0 && c->vm->sealed) code = open_home(c);
     if (code != 0) {
         locked = c->f;
         if (c->vm->sealed && !only_locked(&locked)) return code;
@@ -173,6 +206,7 @@ int rs_vmc_show(struct rs_vmc *c)
     if (c->result == NULL) return rs_failure_set(&c->f, RS_EXIT_FAILED, "out of memory");
     put_home(c, c->result, &locked);
     put_state(c, c->result);
+    put_interrupted(c, c->result);
     json_t *disks = json_array();
     for (unsigned i = 0; i < c->vm->ndisks; i++) json_array_append_new(disks, disk_json(c, &c->vm->disks[i]));
     json_object_set_new(c->result, "disks", disks);

@@ -74,6 +74,26 @@ static bool home_is(const struct rs_vmc_change *ch, const char *what)
     return strcmp(rs_vmc_get(ch, "home"), what) == 0;
 }
 
+/* The home will be locked by a pass phrase. */
+static bool to_phrase(const struct rs_vmc_change *ch)
+{
+    return strcmp(rs_vmc_get(ch, "lock"), "phrase") == 0;
+}
+
+/* A home that an earlier run sealed. */
+static int take_sealed(struct rs_vmc_change *ch, const char *path)
+{
+    int code = rs_vmc_seal_at(ch->c, path, &ch->seal);
+    return code == 0 && to_phrase(ch) ? rs_vmc_check_phrase_at(ch->c, path) : code;
+}
+
+/* Disks get the key of the home, if it has one. */
+static int sealed(struct rs_vmc_change *ch)
+{
+    int code = ch->seal.by_phrase ? 0 : set_key(ch, &ch->seal.key);
+    return code == 0 ? did(ch, "home", NULL) : code;
+}
+
 /* What the plan changes in the lines. */
 static int change_lines(struct rs_vmc_change *ch)
 {
@@ -105,7 +125,7 @@ static int seal_lines(struct rs_vmc_change *ch)
     char path[PATH_MAX];
     int code = new_vmx(ch, path);
     if (code != 0) return code;
-    if (has(ch, "home", NULL)) return rs_vmc_seal_at(c, path, &ch->seal);
+    if (has(ch, "home", NULL)) return take_sealed(ch, path);
     code = change_lines(ch);
     if (code != 0) return code;
     struct rs_vmc_key key;
@@ -113,12 +133,11 @@ static int seal_lines(struct rs_vmc_change *ch)
     size_t len = 0;
     char *text = rs_vmx_text(c->vm->lines, &len);
     if (text == NULL) return no_memory(ch);
-    code = rs_vmc_home_seal(c, &key, NULL, false, text, len, &ch->seal);
+    code = rs_vmc_home_seal(c, to_phrase(ch) ? NULL : &key, NULL, false, text, len, &ch->seal);
     rs_wipe(text, len);
     free(text);
     if (code == 0) code = rs_vmc_write_sealed(c, &ch->seal, NULL, path);
-    if (code == 0) code = set_key(ch, &ch->seal.key);
-    return code == 0 ? did(ch, "home", NULL) : code;
+    return code == 0 ? sealed(ch) : code;
 }
 
 /* A home that keeps its lock: only what is said of disks in the clear changes. */
@@ -137,17 +156,16 @@ static int rewrap_lines(struct rs_vmc_change *ch)
     char path[PATH_MAX];
     int code = new_vmx(ch, path);
     if (code != 0) return code;
-    if (has(ch, "home", NULL)) return rs_vmc_seal_at(c, path, &ch->seal);
+    if (has(ch, "home", NULL)) return take_sealed(ch, path);
     struct rs_vmc_key key;
     get_key(ch, &key);
     if (key.provider[0] == '\0') memcpy(key.provider, ch->old.key.provider, sizeof(key.provider));
-    code = rs_vmc_home_rewrap(c, &key, &ch->seal);
+    code = rs_vmc_home_rewrap(c, to_phrase(ch) ? NULL : &key, &ch->seal);
     if (code != 0) return code;
     ch->seal.data = strdup(ch->old.data);
     if (ch->seal.data == NULL) return no_memory(ch);
     code = rs_vmc_write_sealed(c, &ch->seal, NULL, path);
-    if (code == 0) code = set_key(ch, &ch->seal.key);
-    return code == 0 ? did(ch, "home", NULL) : code;
+    return code == 0 ? sealed(ch) : code;
 }
 
 static bool is_key_line(const char *name)
@@ -187,14 +205,16 @@ static int stage_file(struct rs_vmc_change *ch, const char *path, const char *st
     struct stat st;
     if (path[0] == '\0' || stat(path, &st) != 0 || has(ch, step, NULL)) return 0;
     if (!rs_vmc_new_path(path, fresh)) return too_long(ch, path);
-    const char *from = rs_vmc_is_envelope(path) ? ch->old.bundle : NULL;
-    int code = rs_vmc_convert_file(ch->c, path, from, fresh, home_is(ch, "seal") ? ch->seal.bundle : NULL);
+    struct rs_vmc_file_lock was = {.bundle = NULL}, will = {.bundle = NULL};
+    if (rs_vmc_is_envelope(path)) was = (struct rs_vmc_file_lock){ch->old.bundle, ch->old.by_phrase};
+    if (!home_is(ch, "open")) will = (struct rs_vmc_file_lock){ch->seal.bundle, ch->seal.by_phrase};
+    int code = rs_vmc_convert_file(ch->c, path, &was, fresh, &will);
     return code == 0 ? did(ch, step, NULL) : code;
 }
 
 static int stage_home(struct rs_vmc_change *ch)
 {
-    bool files = home_is(ch, "seal") || home_is(ch, "open");
+    bool files = home_is(ch, "seal") || home_is(ch, "open") || (home_is(ch, "rewrap") && to_phrase(ch));
     /* A rerun must not draw another one. */
     (void)snprintf(ch->c->vm->uuid, sizeof(ch->c->vm->uuid), "%s", rs_vmc_get(ch, "uuid"));
     if (!home_is(ch, "open") && rs_vmx_set(ch->c->vm->lines, "reseal.vm", ch->c->vm->uuid) != 0)

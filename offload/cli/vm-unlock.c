@@ -30,6 +30,7 @@ static int check_disk(struct rs_vmc *c, const struct rs_vm_disk *d)
 {
     struct rs_vmc_key key;
     struct rs_vmc_state state;
+    if (d->problem == RESEAL_ENOSUPPORT) return 0; /* another program's: it has its own way to the key */
     if (d->problem != 0)
         return rs_failure_set(&c->f, RS_EXIT_FORMAT, "%s (%s): %s", d->disk.node, d->disk.path, d->why);
     if (!d->disk.encrypted || d->disk.key[0] == '\0') return 0;
@@ -56,7 +57,7 @@ int rs_vmc_unlock(struct rs_vmc *c)
     code = rs_vmc_connect(c);
     if (code != 0) return code;
     code = rs_vmc_home_open(c);
-    if (code == RS_EXIT_KEY) tell_locked(c);
+    if (code == RS_EXIT_KEY && !c->vm->by_phrase) tell_locked(c);
     if (code == 0) code = rs_vmc_same_vm(c);
     if (code == 0) code = rs_vmc_keep_safe(c, &version);
     if (code != 0) return code;

@@ -31,17 +31,20 @@ const struct rs_vmc_command rs_vmc_commands[] = {
          "  --home                  .vmx, NVRAM and vTPM state\n"
          "  --vtpm                  add a vTPM, which encrypts the home\n"
          "  --policy NAME, --policy-dir PATH, --provider NAME, --format FORMAT   as with create\n"
+         "  --passphrase-file FILE  lock its home by this pass phrase, without a key provider, and leave\n"
+         "                          its disks; of a VM that is locked so: what opens it\n"
          "example: reseal vm encrypt /vms/web\n",
      .options = RS_VMC_DISK | RS_VMC_HOME | RS_VMC_VTPM | RS_VMC_POLICY | RS_VMC_PROVIDER | RS_VMC_FORMAT |
-                RS_VMC_SAFE,
+                RS_VMC_SAFE | RS_VMC_PASS,
      .run = rs_vmc_encrypt},
     {.name = "decrypt",
      .summary = "decrypt a VM, or a part of it",
      .help = "usage: reseal vm decrypt [OPTIONS] VM\n"
              "  --disk DISK, --home     as with encrypt\n"
              "  --remove-vtpm           destroy its vTPM, whose state may not be in the clear\n"
+             "  --passphrase-file FILE  pass phrase of a VM that is locked by one\n"
              "example: reseal vm decrypt /vms/web\n",
-     .options = RS_VMC_DISK | RS_VMC_HOME | RS_VMC_REMOVE_VTPM | RS_VMC_SAFE,
+     .options = RS_VMC_DISK | RS_VMC_HOME | RS_VMC_REMOVE_VTPM | RS_VMC_SAFE | RS_VMC_PASS,
      .run = rs_vmc_decrypt},
     {.name = "recrypt",
      .summary = "change its keys, or move it to another key provider",
@@ -50,21 +53,26 @@ const struct rs_vmc_command rs_vmc_commands[] = {
          "  --shallow               the key that wraps the data's keys: in a moment, also while the VM runs\n"
          "  --deep                  the data's own keys too: all data is written anew, powered off\n"
          "  --provider NAME         the new key's provider (the one it has now)\n"
+         "  --passphrase-file FILE  pass phrase of a VM that is locked by one\n"
+         "  --new-passphrase-file FILE  lock its home by this pass phrase instead (--shallow)\n"
          "example: reseal vm recrypt --shallow --provider vault /vms/web\n",
-     .options = RS_VMC_SHALLOW | RS_VMC_DEEP | RS_VMC_PROVIDER | RS_VMC_POLICY | RS_VMC_SAFE,
+     .options = RS_VMC_SHALLOW | RS_VMC_DEEP | RS_VMC_PROVIDER | RS_VMC_POLICY | RS_VMC_SAFE | RS_VMC_PASS |
+                RS_VMC_NEW_PASS,
      .run = rs_vmc_recrypt},
     {.name = "show",
      .summary = "what is encrypted, by which key, and whether it is locked",
      .help = "usage: reseal vm show [OPTIONS] VM\n"
              "  VM                      its folder, or its .vmx file\n"
+             "  --passphrase-file FILE  pass phrase of a VM that is locked by one\n"
              "example: reseal vm show /vms/web\n",
-     .options = RS_VMC_SAFE,
+     .options = RS_VMC_SAFE | RS_VMC_PASS,
      .run = rs_vmc_show},
     {.name = "unlock",
      .summary = "fetch its keys; renews the safe copy",
      .help = "usage: reseal vm unlock [OPTIONS] VM\n"
+             "  --passphrase-file FILE  pass phrase of a VM that is locked by one\n"
              "example: reseal vm unlock /vms/web\n",
-     .options = RS_VMC_SAFE,
+     .options = RS_VMC_SAFE | RS_VMC_PASS,
      .run = rs_vmc_unlock},
     {.name = "repair",
      .summary = "put the safe copy of its .vmx back",
@@ -72,8 +80,9 @@ const struct rs_vmc_command rs_vmc_commands[] = {
              "  --list                  the safe copies that there are\n"
              "  --version N             this one (the newest that can be used)\n"
              "  --abandon               drop what an interrupted command made\n"
+             "  --passphrase-file FILE  pass phrase of a VM that is locked by one\n"
              "example: reseal vm repair /vms/web\n",
-     .options = RS_VMC_LIST | RS_VMC_VERSION | RS_VMC_ABANDON | RS_VMC_SAFE,
+     .options = RS_VMC_LIST | RS_VMC_VERSION | RS_VMC_ABANDON | RS_VMC_SAFE | RS_VMC_PASS,
      .run = rs_vmc_repair},
     {.name = "serve",
      .summary = "its disks to a hypervisor, decrypted, on a local socket",

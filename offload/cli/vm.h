@@ -17,6 +17,7 @@
  *   vm-recrypt.c   recrypt --shallow: new headers
  *   vm-change.c    rules, room, the intent, its end
  *   vm-stage.c     new files beside the old ones
+ *   vm-phrase.c    pass phrases of VMs
  *   vm-home.c      .vmx, NVRAM and vTPM state, sealed and opened; the safe copy
  *   vm-copy.c      the data of a disk through the hot path
  *   vm-repair.c    repair
@@ -42,16 +43,26 @@ enum rs_vmc_option {
     RS_VMC_LIST = 1 << 10,
     RS_VMC_ABANDON = 1 << 11,
     RS_VMC_SAFE = 1 << 12,
+    RS_VMC_PASS = 1 << 13,
+    RS_VMC_NEW_PASS = 1 << 14,
 };
 
 struct rs_vmc_options {
     const char *vm; /* folder or .vmx */
     const char *provider, *policy, *policy_dir, *safe_dir, *runtime_dir, *tenant;
-    const char *format; /* of new encrypted disks: luks2, luks1, xts; NULL: by the disk */
+    const char *pass, *new_pass; /* files with the pass phrase of the VM, and with the one it shall get */
+    const char *format;          /* of new encrypted disks: luks2, luks1, xts; NULL: by the disk */
     const char *disks[RS_VM_DISKS_MAX];
     unsigned ndisks;
     uint64_t version; /* of a safe copy; 0: the newest */
     bool home, vtpm, remove_vtpm, shallow, deep, list, abandon, json, quiet, help;
+};
+
+#define RS_VMC_PHRASE_MAX 4096u /* bytes; what the key service takes, and a pipe holds */
+
+struct rs_vmc_phrase {
+    size_t len; /* 0: not taken yet */
+    uint8_t bytes[RS_VMC_PHRASE_MAX + 1];
 };
 
 /* One run of a command. */
@@ -60,8 +71,9 @@ struct rs_vmc {
     struct rs_failure f;
     reseal *service; /* NULL until rs_vmc_connect() */
     struct rs_vm *vm;
-    int lock;       /* -1 */
-    json_t *result; /* what --json prints besides the status */
+    int lock;                                /* -1 */
+    struct rs_vmc_phrase phrase, new_phrase; /* vm-phrase.c's own; wiped by rs_vmc_close() */
+    json_t *result;                          /* what --json prints besides the status */
 };
 
 struct rs_vmc_command {
@@ -94,6 +106,18 @@ void rs_vmc_close(struct rs_vmc *c);
 
 /* rs_failure_set() for a code and line of offload/vm. */
 int rs_vmc_refuse(struct rs_vmc *c, int code, const char *why);
+
+/* ---- vm-phrase.c ---- */
+
+enum rs_vmc_which {
+    RS_VMC_PHRASE_NOW, /* opens the VM: --passphrase-file, or asked for */
+    RS_VMC_PHRASE_NEW, /* shall open it: --new-passphrase-file; without it the same one */
+};
+
+/* A descriptor that the pass phrase is read from, the caller's; as often as needed. 0 or an exit code. */
+RS_MUST_CHECK int rs_vmc_phrase_fd(struct rs_vmc *c, enum rs_vmc_which which, int *fd);
+
+void rs_vmc_phrases_free(struct rs_vmc *c);
 
 /* ---- vm-show.c ---- */
 

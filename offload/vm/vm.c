@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "offload/vm/vm.h"
 
+#include "offload/vm/locator.h"
 #include "reseal/reseal.h"
 
 #include <dirent.h>
@@ -187,6 +188,22 @@ static int take_devices(struct rs_vm *vm, char *why, size_t why_len)
                                  : code;
 }
 
+bool rs_vm_locked_by_phrase(const struct rs_vmx *outer)
+{
+    const char *safe = rs_vmx_get(outer, "encryption.keySafe");
+    char provider[RS_DISK_PROVIDER_MAX], key[RS_DISK_KEY_MAX], why[128];
+    struct rs_locator *l = NULL;
+    bool found = false;
+    if (safe == NULL || rs_disk_take_locator(safe, provider, key) == 0 ||
+        rs_locator_parse(safe, strlen(safe), &l, why, sizeof(why)) != 0)
+        return false;
+    for (const struct rs_locator *p = l->type == RS_LOCATOR_LIST ? l->child : l; p != NULL; p = p->next)
+        found =
+            found || (p->type == RS_LOCATOR_PAIR && p->child != NULL && p->child->type == RS_LOCATOR_PHRASE);
+    rs_locator_free(l);
+    return found;
+}
+
 static int take_seal(struct rs_vm *vm, char *why, size_t why_len)
 {
     const char *safe = rs_vmx_get(vm->outer, "encryption.keySafe");
@@ -201,6 +218,7 @@ static int take_seal(struct rs_vm *vm, char *why, size_t why_len)
             vm->name, safe == NULL ? "encryption.keySafe" : "encryption.data");
     /* One that a pass phrase locks has no key id. */
     if (rs_disk_take_locator(safe, vm->provider, vm->key) != 0) vm->provider[0] = vm->key[0] = '\0';
+    vm->by_phrase = rs_vm_locked_by_phrase(vm->outer);
     return 0;
 }
 

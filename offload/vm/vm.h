@@ -42,6 +42,7 @@ struct rs_vm {
     char uuid[RS_VM_UUID_LEN]; /* empty: it has none yet */
     char provider[RS_DISK_PROVIDER_MAX];
     char key[RS_DISK_KEY_MAX]; /* of a sealed VM; empty when it is locked by a pass phrase */
+    bool by_phrase;            /* sealed, and a pass phrase opens it, no key of a provider */
     bool has_vtpm;
     char nvram[PATH_MAX], vtpm[PATH_MAX]; /* files; empty: none is named */
     unsigned ndisks;
@@ -70,6 +71,9 @@ struct rs_vm_disk *rs_vm_find_disk(struct rs_vm *vm, const char *name);
 
 /* True for the names that an encrypted .vmx keeps in the clear. */
 bool rs_vm_is_clear(const char *name);
+
+/* True when a pass phrase opens what encryption.keySafe of the file locks, and no key of a provider. */
+bool rs_vm_locked_by_phrase(const struct rs_vmx *outer);
 
 /* Draws a UUID (version 4). */
 void rs_vm_uuid(char out[RS_VM_UUID_LEN]);

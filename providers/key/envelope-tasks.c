@@ -98,12 +98,17 @@ bool rs_file_attribute_ok(const char *name)
            strncmp(name, "reseal.", 7) != 0;
 }
 
+static bool is_phrase(const struct rs_task *t)
+{
+    return strcmp(text_of(t, "keyInfo"), RS_KEYINFO_PHRASE) == 0;
+}
+
 static int put_attributes(struct rs_task *t, struct rs_envelope *e)
 {
     const char *name;
     json_t *value;
     int r = rs_envelope_put_text(e, RS_ENVELOPE_KEY_INFO, text_of(t, "keyInfo"));
-    if (r == 0) r = rs_envelope_put_salt(e);
+    if (r == 0) r = is_phrase(t) ? rs_envelope_put_phrase(e) : rs_envelope_put_salt(e);
     json_object_foreach((json_t *)(uintptr_t)json_object_get(t->args, "attributes"), name, value)
     {
         if (r == 0) r = rs_envelope_put_text(e, name, json_string_value(value));
@@ -183,8 +188,12 @@ static int run_seal(struct rs_task *t)
     int r = put_attributes(t, e);
     if (r == RESEAL_ESPACE || r == RESEAL_EINVAL)
         return rs_task_fail(t, RESEAL_EINVAL, "attributes: more than the header of an envelope holds");
-    if (r == 0) r = kept_key(t, text_of(t, "keyInfo"), key);
-    if (r == 0) r = rs_envelope_file_key(e, key, key);
+    if (r == 0 && is_phrase(t)) {
+        r = phrase_key(t, e, t->fds[2], key);
+    } else if (r == 0) {
+        r = kept_key(t, text_of(t, "keyInfo"), key);
+        if (r == 0) r = rs_envelope_file_key(e, key, key);
+    }
     if (r == 0) r = begin(t, e, key, &s);
     if (r == 0) r = pump(t, s, max > 0 ? (uint64_t)max : UINT64_MAX, &bytes, &cut);
     if (r == 0) r = cannot_write(t, rs_envelope_seal_end(s));

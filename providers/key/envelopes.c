@@ -24,6 +24,7 @@ struct job {
     struct rs_secrets secrets; /* of the task: KEKs */
     const char *bundles[2];    /* whose KEKs are asked for, one after the other; texts of the call */
     unsigned nbundles, asked;
+    bool to_phrase; /* from a bundle: who has the pass phrase can read it */
     char object[OBJECT_MAX];
 };
 
@@ -174,6 +175,13 @@ static void bundle_read(struct rs_keyd *d, void *arg, struct rs_task_answer *ans
         return;
     }
     (void)snprintf(j->object, sizeof(j->object), "kek:%s/%s", provider, key);
+    int r = j->to_phrase ? rs_rpc_may_be_plain(call, j->object) : 0;
+    if (r != 0) {
+        json_decref(lock);
+        audit(call, r);
+        rs_rpc_fail(call, r, RS_RPC_NOT_PLAIN, j->object);
+        return;
+    }
     /* It lives in the arguments from here on, and the two texts with it. */
     if (set(call, lock_names[j->asked], lock)) rs_kek_get(d, &who, provider, key, NULL, with_kek, call);
 }
@@ -256,20 +264,31 @@ static bool take_attributes(struct rs_rpc *call)
 static void file_seal(struct rs_rpc *call)
 {
     const char *bundle = "";
-    if (!rs_rpc_args(call, "bundle host aad attributes what max") || !make_job(call, &rs_task_file_seal))
+    if (!rs_rpc_args(call, "bundle host phrase aad attributes what max") ||
+        !make_job(call, &rs_task_file_seal))
         return;
     const char *by = named_key(call, &bundle);
     if (by == NULL) return;
+    bool phrase = strcmp(by, "phrase") == 0;
+    if (call->nfds != (phrase ? 3u : 2u)) {
+        rs_rpc_fail(call, RESEAL_EINVAL,
+                    "file.seal wants a plain text, a file to write, and with phrase: true a third descriptor "
+                    "that the pass phrase is read from");
+        return;
+    }
     /* Whoever may use the service may have its core dumps sealed. */
-    if (strcmp(by, "bundle") == 0 && !rs_rpc_may(call, RS_PRIV_ENCRYPT)) return;
+    if (strcmp(by, "host") != 0 && !rs_rpc_may(call, RS_PRIV_ENCRYPT)) return;
     const char *what = rs_rpc_text(call, "what", 32);
     if (what == NULL) return;
     int64_t max = rs_rpc_number(call, "max", MAX_ALLOWED, 0);
     if (max < 0 || !set(call, "max", json_integer(max)) || !take_aad(call) || !take_attributes(call)) return;
-    if (strcmp(by, "host") == 0)
+    if (phrase) {
+        if (set(call, "keyInfo", json_string(RS_KEYINFO_PHRASE))) work(call, NULL);
+    } else if (strcmp(by, "host") == 0) {
         with_host_key(call);
-    else
+    } else {
         with_bundles(call, bundle, NULL);
+    }
 }
 
 static void file_open(struct rs_rpc *call)
@@ -294,30 +313,32 @@ static void file_open(struct rs_rpc *call)
         with_bundles(call, bundle, NULL);
 }
 
-/* From the host's key to a pass phrase: who has that can read it. From bundle to bundle: nobody can who could
- * not before.
- */
+/* To a pass phrase: who has that can read it. From bundle to bundle: nobody can who could not before. */
 static void file_rewrap(struct rs_rpc *call)
 {
     if (!rs_rpc_args(call, "host bundle to aad") || !make_job(call, &rs_task_file_rewrap)) return;
     const char *bundle = "", *by = named_key(call, &bundle);
     if (by == NULL) return;
+    struct job *j = call->state;
     bool host = strcmp(by, "host") == 0;
     const char *to = rs_rpc_need(call, "to", RS_HOME_TEXT_MAX);
-    if (to == NULL || !rs_rpc_may(call, host ? RS_PRIV_ACCESS : RS_PRIV_RECRYPT)) return;
-    if (host != (strcmp(to, "phrase") == 0) || call->nfds != (host ? 3u : 2u)) {
-        rs_rpc_fail(call, RESEAL_EINVAL,
-                    "file.rewrap goes from host: true to \"phrase\", with a third descriptor that the pass "
-                    "phrase is read from, or from one bundle to another");
+    bool phrase = to != NULL && strcmp(to, "phrase") == 0;
+    if (to == NULL || !rs_rpc_may(call, phrase ? RS_PRIV_ACCESS : RS_PRIV_RECRYPT)) return;
+    if ((host && !phrase) || call->nfds != (phrase ? 3u : 2u)) {
+        rs_rpc_fail(
+            call, RESEAL_EINVAL,
+            "file.rewrap goes from host: true or a bundle to \"phrase\", with a third descriptor that "
+            "the pass phrase is read from, or from one bundle to another");
         return;
     }
     if (!take_aad(call) || !set(call, "key", json_string(by)) ||
-        !set(call, "to", json_string(host ? "phrase" : "bundle")))
+        !set(call, "to", json_string(phrase ? "phrase" : "bundle")))
         return;
+    j->to_phrase = phrase && !host;
     if (host)
         with_host_key(call);
     else
-        with_bundles(call, bundle, to);
+        with_bundles(call, bundle, phrase ? NULL : to);
 }
 
 static void file_describe(struct rs_rpc *call)
@@ -345,7 +366,7 @@ static void host_key(struct rs_rpc *call)
 }
 
 const struct rs_rpc_method rs_rpc_envelopes[] = {
-    {"file.seal", 2, 2, RS_NO_PRIVILEGE, file_seal}, /* Encrypt for a bundle */
+    {"file.seal", 2, 3, RS_NO_PRIVILEGE, file_seal}, /* Encrypt for a bundle and a pass phrase */
     {"file.open", 2, 3, RS_PRIV_ACCESS, file_open},
     {"file.rewrap", 2, 3, RS_NO_PRIVILEGE, file_rewrap}, /* Access, or Recrypt between bundles */
     {"file.describe", 1, 1, RS_NO_PRIVILEGE, file_describe},

@@ -276,6 +276,15 @@ bool rs_rpc_may(struct rs_rpc *call, enum rs_privilege privilege)
     return false;
 }
 
+int rs_rpc_may_be_plain(const struct rs_rpc *call, const char *key_name)
+{
+    const struct rs_client *c = call->client;
+    struct rs_policy_question q = {
+        .uid = c->uid, .gid = c->gid, .from = key_name, .to = "plain", .to_is_plain = true};
+    int r = rs_policy_tenant(call->d->policy, c->uid, c->gid, c->tenant, &q.tenant);
+    return r == 0 ? rs_policy_decide(call->d->policy, &q) : r;
+}
+
 static void dispatch(struct rs_rpc *call)
 {
     const struct rs_rpc_method *m = find_method(call->method);

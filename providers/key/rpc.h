@@ -61,6 +61,13 @@ int rs_rpc_flag(struct rs_rpc *call, const char *name);
 /* True when the client has the privilege, for methods whose arguments decide which is needed; else the call
  * has failed. */
 bool rs_rpc_may(struct rs_rpc *call, enum rs_privilege privilege);
+/* Whether the client may take plain text out of what this key opens (Cryptographer.Access and plain-out of
+ * the pair): 0, or a status for which RS_RPC_NOT_PLAIN is the line. */
+RS_MUST_CHECK int rs_rpc_may_be_plain(const struct rs_rpc *call, const char *key_name);
+#define RS_RPC_NOT_PLAIN                                                                                     \
+    "%s -> plain is not granted: the policy must list the pair with plain-out, and Cryptographer.Access "    \
+    "for "                                                                                                   \
+    "this user, see reseal-policy(5)"
 /* True when the call has no other arguments than these, "name provider key"; else it has failed. */
 bool rs_rpc_args(struct rs_rpc *call, const char *names);
 

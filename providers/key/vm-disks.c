@@ -312,16 +312,8 @@ static void disk_open(struct rs_rpc *call)
 /* What is asked for opens the plain text. */
 static bool may_be_plain(struct disk *s)
 {
-    const struct rs_client *c = s->v.rpc->client;
-    struct rs_policy_question q = {
-        .uid = c->uid, .gid = c->gid, .from = s->v.object, .to = "plain", .to_is_plain = true};
-    int r = rs_policy_tenant(s->v.rpc->d->policy, c->uid, c->gid, c->tenant, &q.tenant);
-    if (r == 0) r = rs_policy_decide(s->v.rpc->d->policy, &q);
-    if (r != 0)
-        rs_vm_fail(&s->v, r,
-                   "%s -> plain is not granted: the policy must list the pair with plain-out, and "
-                   "Cryptographer.Access for this user, see reseal-policy(5)",
-                   s->v.object);
+    int r = rs_rpc_may_be_plain(s->v.rpc, s->v.object);
+    if (r != 0) rs_vm_fail(&s->v, r, RS_RPC_NOT_PLAIN, s->v.object);
     return r == 0;
 }
 

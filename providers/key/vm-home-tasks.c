@@ -218,13 +218,19 @@ static int run_open(struct rs_task *t)
     return with_keys(t, open_home);
 }
 
+static int read_phrase(struct rs_task *t, unsigned fd, struct rs_secret_text *phrase)
+{
+    int r = read_text(t, fd, PHRASE_MAX, "the pass phrase", phrase);
+    return r == RESEAL_EFORMAT ? RESEAL_EPASS : r;
+}
+
 static int open_by_phrase(struct rs_task *t, struct keys *k)
 {
     struct rs_secret_text phrase;
     const char *dictionary =
         json_string_value(json_object_get(json_object_get(t->args, "safe"), "dictionary"));
-    int r = read_text(t, 1, PHRASE_MAX, "the pass phrase", &phrase);
-    if (r != 0) return r == RESEAL_EFORMAT ? RESEAL_EPASS : r;
+    int r = read_phrase(t, 1, &phrase);
+    if (r != 0) return r;
     r = rs_locked_key_of_phrase(dictionary != NULL ? dictionary : "", (const char *)phrase.bytes, phrase.len,
                                 &k->locker);
     rs_secret_free(&phrase);
@@ -276,8 +282,37 @@ static int seal_data(struct rs_task *t, const struct keys *k)
     return r;
 }
 
+/* The key safe under the pass phrase of a descriptor. */
+static int give_phrase_safe(struct rs_task *t, unsigned fd, struct keys *k)
+{
+    char dictionary[RS_HOME_DICTIONARY];
+    struct rs_secret_text phrase;
+    RS_FREE char *safe_text = NULL;
+    int r = read_phrase(t, fd, &phrase);
+    if (r != 0) return r;
+    r = rs_home_locker_of_phrase(phrase.bytes, phrase.len, dictionary, &k->locker);
+    rs_secret_free(&phrase);
+    if (r == 0) r = rs_keysafe_seal_phrase(dictionary, &k->locker, &k->config, &safe_text);
+    if (r != 0) return rs_task_fail(t, r, "the keys of the VM cannot be locked: %s", reseal_strerror(r));
+    return give(t, "keySafe", json_string(safe_text));
+}
+
+static bool is_to_phrase(const struct rs_task *t)
+{
+    return json_is_true(json_object_get(t->args, "to_phrase"));
+}
+
+static int seal_by_phrase(struct rs_task *t, struct keys *k)
+{
+    if (rs_config_key_make(&k->config) != 0)
+        return rs_task_fail(t, RESEAL_EIO, "there are no random numbers");
+    int r = give_phrase_safe(t, 1, k);
+    return r == 0 ? seal_data(t, k) : r;
+}
+
 static int seal_home(struct rs_task *t, struct keys *k)
 {
+    if (is_to_phrase(t)) return seal_by_phrase(t, k);
     const uint8_t *kek = NULL, *old = NULL;
     int r = kek_of(t, "kek", &kek);
     if (r == 0 && json_object_get(t->args, "bundle") != NULL) {
@@ -302,7 +337,7 @@ static int rewrap_home(struct rs_task *t, struct keys *k)
     const uint8_t *kek = NULL, *new = NULL;
     bool bundle = json_object_get(t->args, "bundle") != NULL;
     int r = kek_of(t, "kek", &kek);
-    if (r == 0) r = kek_of(t, "new", &new);
+    if (r == 0 && !is_to_phrase(t)) r = kek_of(t, "new", &new);
     if (r != 0) return r;
     rs_home_locker_of_kek(kek, &k->locker);
     r = open_safe(t, k);
@@ -310,6 +345,7 @@ static int rewrap_home(struct rs_task *t, struct keys *k)
     if (r == 0 && k->mac != RS_LOCKED_HMAC_SHA256)
         r = rs_task_fail(t, RESEAL_ENOSUPPORT,
                          "encryption.keySafe has an old MAC: open the home and seal it anew");
+    if (r == 0 && is_to_phrase(t)) return give_phrase_safe(t, 0, k);
     if (r == 0 && bundle) r = open_bundle(t, kek, k);
     return r == 0 ? give_texts(t, new, k, bundle) : r;
 }

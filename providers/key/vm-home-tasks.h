@@ -13,7 +13,9 @@
  *   phrase   LOCKS; descriptors encryption.data, pass phrase      -> out_fd: the lines
  *   seal     {"provider", "key", "bundle": lock of one to keep}, secrets "kek", and "old" for the bundle;
  *            descriptor 0: the lines -> "keySafe", "bundle", out_fd: encryption.data
+ *            with "to_phrase": true descriptor 1 is the pass phrase, and there is no bundle and no secret
  *   rewrap   LOCKS, "provider", "key"; secrets "kek", "new"       -> "keySafe", "bundle"
+ *            with "to_phrase": true; secret "kek"; descriptor 0: pass phrase -> "keySafe"
  */
 
 #include "providers/key/task.h"

@@ -11,7 +11,8 @@
 #include <stdlib.h>
 
 #define MAC_NAME   "HMAC-SHA-256"
-#define LOCKED_MAX 4096u /* bytes locked in a pair: a dictionary of a few keys */
+#define ROUNDS     600000u /* of PBKDF2-HMAC-SHA-256: some tenths of a second; readers take any number */
+#define LOCKED_MAX 4096u   /* bytes locked in a pair: a dictionary of a few keys */
 
 __attribute__((format(printf, 4, 5))) static int refuse(char *why, size_t why_len, int err,
                                                         const char *format, ...)
@@ -89,6 +90,13 @@ void rs_home_locker_of_kek(const uint8_t kek[RS_HOME_KEK_LEN], struct rs_locked_
     locker->len = RS_HOME_KEK_LEN;
 }
 
+int rs_home_locker_of_phrase(const uint8_t *phrase, size_t len, char dictionary[RS_HOME_DICTIONARY],
+                             struct rs_locked_key *locker)
+{
+    int r = rs_locked_phrase_dictionary(ROUNDS, dictionary, RS_HOME_DICTIONARY);
+    return r == 0 ? rs_locked_key_of_phrase(dictionary, (const char *)phrase, len, locker) : r;
+}
+
 /* The locked text, NUL-ended, in key memory. */
 static int open_pair(const json_t *lock, const struct rs_locked_key *locker, enum rs_locked_mac *mac,
                      char **out, char *why, size_t why_len)
@@ -119,42 +127,55 @@ static int open_pair(const json_t *lock, const struct rs_locked_key *locker, enu
     return 0;
 }
 
-/* vmware:key/list/(pair/(fqid/<VMWARE-NULL>/PROVIDER/KEY,MAC,LOCKED)) */
-static char *list_of(const char *provider, const char *key, const char *data)
+/* vmware:key/list/(pair/(LOCKER,MAC,LOCKED)); takes `by`. */
+static char *list_of(struct rs_locator *by, const char *data)
 {
-    const char *by[] = {NULL, provider, key}, *locked[] = {MAC_NAME, data};
-    struct rs_locator *fqid = rs_locator_new(RS_LOCATOR_FQID, by);
+    const char *locked[] = {MAC_NAME, data};
     struct rs_locator *pair = rs_locator_new(RS_LOCATOR_PAIR, locked);
     struct rs_locator *list = rs_locator_new(RS_LOCATOR_LIST, NULL);
     char *text = NULL;
-    if (fqid != NULL && pair != NULL && list != NULL) {
-        rs_locator_add(pair, fqid);
+    if (by != NULL && pair != NULL && list != NULL) {
+        rs_locator_add(pair, by);
         rs_locator_add(list, pair);
         text = rs_locator_text(list);
     } else {
-        rs_locator_free(fqid);
+        rs_locator_free(by);
         rs_locator_free(pair);
     }
     rs_locator_free(list);
     return text;
 }
 
-static int seal_pair(const char *provider, const char *key, const uint8_t kek[RS_HOME_KEK_LEN],
-                     const char *dictionary, char **text)
+/* Takes `by`. */
+static int seal_pair(struct rs_locator *by, const struct rs_locked_key *locker, const char *dictionary,
+                     char **text)
 {
-    RS_KEYMEM struct rs_locked_key *locker = rs_keymem_alloc(sizeof(*locker));
     uint8_t blob[LOCKED_MAX + RS_LOCKED_OVERHEAD];
     char data[(sizeof(blob) + 2) / 3 * 4 + 1];
     size_t len;
     *text = NULL;
-    if (locker == NULL || strlen(dictionary) > LOCKED_MAX) return RESEAL_ENOMEM;
-    rs_home_locker_of_kek(kek, locker);
-    int r = rs_locked_seal(locker, RS_LOCKED_HMAC_SHA256, (const uint8_t *)dictionary, strlen(dictionary),
+    int r = by != NULL && strlen(dictionary) <= LOCKED_MAX ? 0 : RESEAL_ENOMEM;
+    if (r == 0)
+        r = rs_locked_seal(locker, RS_LOCKED_HMAC_SHA256, (const uint8_t *)dictionary, strlen(dictionary),
                            blob, &len);
     if (r == 0) r = rs_base64_encode(blob, len, data, sizeof(data));
-    if (r != 0) return r;
-    *text = list_of(provider, key, data);
+    if (r != 0) {
+        rs_locator_free(by);
+        return r;
+    }
+    *text = list_of(by, data);
     return *text != NULL ? 0 : RESEAL_ENOMEM;
+}
+
+static int seal_pair_kek(const char *provider, const char *key, const uint8_t kek[RS_HOME_KEK_LEN],
+                         const char *dictionary, char **text)
+{
+    RS_KEYMEM struct rs_locked_key *locker = rs_keymem_alloc(sizeof(*locker));
+    const char *by[] = {NULL, provider, key};
+    *text = NULL;
+    if (locker == NULL) return RESEAL_ENOMEM;
+    rs_home_locker_of_kek(kek, locker);
+    return seal_pair(rs_locator_new(RS_LOCATOR_FQID, by), locker, dictionary, text);
 }
 
 /* ---- bundles ------------------------------------------------------------------------ */
@@ -204,7 +225,7 @@ int rs_bundle_seal(const char *provider, const char *key, const uint8_t kek[RS_H
     if (r == 0) r = rs_dictionary_put(dictionary, 256, "type", "bundle");
     if (r == 0) r = rs_dictionary_put(dictionary, 256, "version", "1");
     if (r == 0) r = rs_dictionary_put(dictionary, 256, "fileKey", encoded);
-    if (r == 0) r = seal_pair(provider, key, kek, dictionary, text);
+    if (r == 0) r = seal_pair_kek(provider, key, kek, dictionary, text);
     rs_keymem_free(dictionary);
     rs_keymem_free(encoded);
     return r;
@@ -231,7 +252,22 @@ int rs_keysafe_seal(const char *provider, const char *key, const uint8_t kek[RS_
     *text = NULL;
     if (dictionary == NULL) return RESEAL_ENOMEM;
     int r = rs_locked_key_text(config, dictionary, 160);
-    return r == 0 ? seal_pair(provider, key, kek, dictionary, text) : r;
+    return r == 0 ? seal_pair_kek(provider, key, kek, dictionary, text) : r;
+}
+
+int rs_keysafe_seal_phrase(const char *dictionary, const struct rs_locked_key *locker,
+                           const struct rs_locked_key *config, char **text)
+{
+    RS_KEYMEM char *safe = rs_keymem_alloc(160);
+    uint8_t raw[8];
+    char id[16];
+    const char *by[] = {id, dictionary};
+    *text = NULL;
+    if (safe == NULL) return RESEAL_ENOMEM;
+    int r =
+        RAND_bytes(raw, sizeof(raw)) == 1 ? rs_base64_encode(raw, sizeof(raw), id, sizeof(id)) : RESEAL_EIO;
+    if (r == 0) r = rs_locked_key_text(config, safe, 160);
+    return r == 0 ? seal_pair(rs_locator_new(RS_LOCATOR_PHRASE, by), locker, safe, text) : r;
 }
 
 int rs_config_key_make(struct rs_locked_key *config)

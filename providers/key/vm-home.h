@@ -47,6 +47,13 @@ RS_MUST_CHECK int rs_home_lock(const char *text, enum rs_home_locker locker, jso
 /* args {"text": TEXT} -> the lock, as the result; closed. */
 extern const struct rs_task_kind rs_task_home_lock;
 
+/* Room for the dictionary of a pass phrase, with NUL. */
+#define RS_HOME_DICTIONARY 200u
+
+/* A new way from a pass phrase to a key, and the key that it makes for a pair. RESEAL_EIO. */
+RS_MUST_CHECK int rs_home_locker_of_phrase(const uint8_t *phrase, size_t len,
+                                           char dictionary[RS_HOME_DICTIONARY], struct rs_locked_key *locker);
+
 /* The key that a KEK makes for a pair. */
 void rs_home_locker_of_kek(const uint8_t kek[RS_HOME_KEK_LEN], struct rs_locked_key *locker);
 
@@ -69,6 +76,10 @@ RS_MUST_CHECK int rs_keysafe_open(const json_t *lock, const struct rs_locked_key
 /* A key safe's text; the caller's to free(3). RESEAL_EIO, RESEAL_ENOMEM. */
 RS_MUST_CHECK int rs_keysafe_seal(const char *provider, const char *key, const uint8_t kek[RS_HOME_KEK_LEN],
                                   const struct rs_locked_key *config, char **text);
+
+/* The same under a pass phrase: dictionary and locker are those of rs_home_locker_of_phrase(). */
+RS_MUST_CHECK int rs_keysafe_seal_phrase(const char *dictionary, const struct rs_locked_key *locker,
+                                         const struct rs_locked_key *config, char **text);
 
 /* A new config key. RESEAL_EIO. */
 RS_MUST_CHECK int rs_config_key_make(struct rs_locked_key *config);

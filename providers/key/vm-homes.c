@@ -179,10 +179,17 @@ static void phrase_read(struct rs_keyd *d, void *arg, struct rs_task_answer *a)
     work(s);
 }
 
+static void name_phrase(struct home *s)
+{
+    (void)snprintf(s->v.object, sizeof(s->v.object), "phrase");
+}
+
 static void home_phrase(struct rs_rpc *call)
 {
     struct home *s = begin(call, "keySafe bundle", &rs_task_home_phrase);
-    if (s != NULL) read_texts(s, true, true, phrase_read);
+    if (s == NULL) return;
+    name_phrase(s);
+    read_texts(s, true, true, phrase_read);
 }
 
 /* ---- home.rewrap, home.seal: a KEK that is given by id, or a new one ------------------------------ */
@@ -216,6 +223,17 @@ static void new_for_rewrap(struct rs_keyd *d, void *arg, int status, const struc
     use_new(((struct rs_rpc *)arg)->state, "new", status, kek, why);
 }
 
+/* The answer names no key: there is none any more. */
+static void kek_came_for_phrase(struct rs_keyd *d, void *arg, int status, const struct rs_kek *kek,
+                                const char *why)
+{
+    (void)d;
+    struct home *s = ((struct rs_rpc *)arg)->state;
+    if (!keep_kek(s, "kek", status, kek, why)) return;
+    s->provider[0] = s->key[0] = '\0';
+    work(s);
+}
+
 static void old_for_rewrap(struct rs_keyd *d, void *arg, int status, const struct rs_kek *kek,
                            const char *why)
 {
@@ -233,10 +251,42 @@ static void texts_read_for_rewrap(struct rs_keyd *d, void *arg, struct rs_task_a
     if (take_locks(s, a)) get_kek(s, old_for_rewrap);
 }
 
+/* Who has the pass phrase opens the home: the way out. */
+static void texts_read_for_phrase(struct rs_keyd *d, void *arg, struct rs_task_answer *a)
+{
+    (void)d;
+    struct home *s = ((struct rs_rpc *)arg)->state;
+    if (!take_locks(s, a)) return;
+    int r = rs_rpc_may_be_plain(s->v.rpc, s->v.object);
+    if (r != 0)
+        rs_vm_fail(&s->v, r, RS_RPC_NOT_PLAIN, s->v.object);
+    else
+        get_kek(s, kek_came_for_phrase);
+}
+
+/* Whether the descriptor behind the `others` is a pass phrase that shall lock. -1: the call has ended. */
+static int to_phrase(struct home *s, unsigned others)
+{
+    struct rs_rpc *call = s->v.rpc;
+    int phrase = rs_rpc_flag(call, "phrase");
+    if (phrase < 0) return -1;
+    bool given =
+        json_object_get(call->args, "provider") != NULL || json_object_get(call->args, "key") != NULL;
+    if (call->nfds == others + (unsigned)phrase && !(phrase == 1 && given)) {
+        if (phrase == 1) set(s, "to_phrase", json_true());
+        return phrase;
+    }
+    rs_vm_fail(
+        &s->v, RESEAL_EINVAL,
+        "phrase: true wants the pass phrase in a descriptor and no provider or key; nothing else does");
+    return -1;
+}
+
 static void home_rewrap(struct rs_rpc *call)
 {
-    struct home *s = begin(call, "keySafe bundle provider key details", &rs_task_home_rewrap);
-    if (s != NULL) read_texts(s, true, false, texts_read_for_rewrap);
+    struct home *s = begin(call, "keySafe bundle provider key phrase details", &rs_task_home_rewrap);
+    int phrase = s != NULL ? to_phrase(s, 0) : -1;
+    if (phrase >= 0) read_texts(s, true, false, phrase == 1 ? texts_read_for_phrase : texts_read_for_rewrap);
 }
 
 static void new_for_seal(struct rs_keyd *d, void *arg, int status, const struct rs_kek *kek, const char *why)
@@ -268,9 +318,16 @@ static void bundle_read(struct rs_keyd *d, void *arg, struct rs_task_answer *a)
 
 static void home_seal(struct rs_rpc *call)
 {
-    struct home *s = begin(call, "provider key bundle new details", &rs_task_home_seal);
+    struct home *s = begin(call, "provider key bundle new phrase details", &rs_task_home_seal);
     int new = s != NULL ? rs_rpc_flag(call, "new") : -1;
     if (new < 0 || !rs_rpc_may(call, new == 1 ? RS_PRIV_ENCRYPT_NEW : RS_PRIV_ENCRYPT)) return;
+    int phrase = to_phrase(s, 1);
+    if (phrase < 0) return;
+    if (phrase == 1) {
+        name_phrase(s);
+        work(s);
+        return;
+    }
     const char *bundle = rs_rpc_text(call, "bundle", RS_HOME_TEXT_MAX);
     const char *provider = bundle != NULL ? rs_rpc_text(call, "provider", sizeof(s->provider)) : NULL;
     if (provider == NULL) return;
@@ -281,10 +338,10 @@ static void home_seal(struct rs_rpc *call)
 }
 
 const struct rs_rpc_method rs_rpc_homes[] = {
-    {"home.seal", 1, 1, RS_NO_PRIVILEGE, home_seal},
+    {"home.seal", 1, 2, RS_NO_PRIVILEGE, home_seal},
     {"home.open", 1, 1, RS_PRIV_REGISTER_VM, home_open},
     {"home.check", 1, 1, RS_NO_PRIVILEGE, home_check},
-    {"home.rewrap", 0, 0, RS_PRIV_RECRYPT, home_rewrap},
+    {"home.rewrap", 0, 1, RS_PRIV_RECRYPT, home_rewrap},
     {"home.phrase", 2, 2, RS_PRIV_REGISTER_VM, home_phrase},
     {NULL, 0, 0, 0, NULL},
 };
