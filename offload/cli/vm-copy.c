@@ -112,12 +112,17 @@ static void take_spec(struct rs_side_spec *spec, const struct rs_vmc_side *s, ui
     spec->step = s->unit / 512;
 }
 
-/* A destination that no state belongs to is a copy that was done and not noted, or one that never began. */
+/* A destination that no state belongs to, or one that ended, is a copy that was done and not noted, or one
+ * that never began. */
 static void drop_leftover(const char *path)
 {
     char state[PATH_MAX];
+    struct rs_journal j = {.fd = -1, .io_fd = -1};
     int n = snprintf(state, sizeof(state), "%s.reseal-state", path);
-    if (n > 0 && (size_t)n < sizeof(state) && access(state, F_OK) != 0) (void)unlink(path);
+    if (n <= 0 || (size_t)n >= sizeof(state)) return;
+    enum rs_journal_found found = rs_journal_open(&j, state, false);
+    if (found == RS_JOURNAL_THERE) rs_journal_close(&j);
+    if (found == RS_JOURNAL_NONE || found == RS_JOURNAL_ENDED) (void)unlink(path);
 }
 
 int rs_vmc_copy(struct rs_vmc *c, const struct rs_vmc_side *from, const struct rs_vmc_side *to, uint64_t size)
