@@ -2,13 +2,16 @@
 /*
  * Root reads the memory of every process of a service that has made and fetched keys of a native and of a
  * standard provider, of the child that waits for a key server, and core dumps: no KDK, no KEK, no AES round
- * key of one, no private key, no password. Nor do they lie in the state folder.
+ * key of one, no private key, no password. Nor do they lie in the state folder. The same of a host that the
+ * service pushed them to, its agent too, and of the private keys that the two show each other.
  */
 #include "offload/base/keymem.h"
 #include "offload/client/keyservice.h"
 #include "providers/key/native/native.h"
 #include "providers/key/standard/kmip-client.h"
+#include "providers/key/store.h"
 #include "tests/support/cmocka.h"
+#include "tests/support/keycalls.h"
 #include "tests/support/keyd.h"
 #include "tests/support/kmip-server.h"
 #include "tests/support/needles.h"
@@ -32,30 +35,21 @@ static reseal *client;
 
 /* ---- requests ------------------------------------------------------------------------------ */
 
-static json_t *call(reseal *r, const char *method, json_t *args, const int *fds, unsigned nfds, int *fd)
-{
-    char why[RS_KEYSERVICE_WHY];
-    json_t *result;
-    int err = rs_keyservice_call(r, method, args, fds, nfds, &result, fd, why, sizeof(why));
-    if (err != 0) fail_msg("%s: %d: %s", method, err, why);
-    return result;
-}
-
 static void ask(const char *method, json_t *args)
 {
-    json_decref(call(client, method, args, NULL, 0, NULL));
+    json_decref(call_works(client, method, args, NULL, 0, NULL));
 }
 
 static void make_key(const char *provider, char id[512])
 {
-    json_t *made = call(client, "kek.make", json_pack("{s:s}", "provider", provider), NULL, 0, NULL);
+    json_t *made = call_works(client, "kek.make", json_pack("{s:s}", "provider", provider), NULL, 0, NULL);
     (void)snprintf(id, 512, "%s", json_string_value(json_object_get(made, "key")));
     json_decref(made);
 }
 
-static reseal *connection(void)
+static reseal *connection(const char *runtime_dir)
 {
-    const struct reseal_options o = {.size = sizeof(o), .runtime_dir = service.dir};
+    const struct reseal_options o = {.size = sizeof(o), .runtime_dir = runtime_dir};
     reseal *r;
     assert_int_equal(reseal_open(&r, &o), 0);
     return r;
@@ -67,7 +61,6 @@ struct secrets {
     struct rs_native_kdk kdk;
     uint8_t native[32], standard[32];
     char password[49]; /* random */
-    uint8_t scalar[32];
     char *pem;
 };
 
@@ -89,35 +82,56 @@ static char *text_of(const char *name)
     return (char *)bytes;
 }
 
-static void read_private_key(struct secrets *s)
+static void read_scalar(const char *pem, uint8_t scalar_out[32])
 {
-    s->pem = text_of("alice.key");
-    BIO *bio = BIO_new_mem_buf(s->pem, -1);
+    BIO *bio = BIO_new_mem_buf(pem, -1);
     EVP_PKEY *key = PEM_read_bio_PrivateKey(bio, NULL, NULL, NULL);
     BIGNUM *scalar = NULL;
     assert_true(key != NULL && EVP_PKEY_get_bn_param(key, "priv", &scalar) == 1);
-    assert_int_equal(BN_bn2binpad(scalar, s->scalar, 32), 32);
+    assert_int_equal(BN_bn2binpad(scalar, scalar_out, 32), 32);
     BN_clear_free(scalar);
     EVP_PKEY_free(key);
     BIO_free(bio);
 }
 
+static void private_key_needles(const char *pem)
+{
+    uint8_t scalar[32], turned[32];
+    const char *body = strstr(pem, "PRIVATE KEY-----\n");
+    assert_non_null(body);
+    read_scalar(pem, scalar);
+    for (unsigned i = 0; i < 32; i++) turned[i] = scalar[31 - i];
+    needles_add((const uint8_t *)body + 80, "private key, PEM"); /* past the structure that all keys share */
+    needles_add(scalar, "private key");
+    needles_add(scalar + 16, "private key, later bytes");
+    needles_add(turned, "private key, as a number");
+    needles_add(turned + 16, "private key, as a number, later bytes");
+}
+
 static void add_needles(const struct secrets *s)
 {
-    uint8_t turned[32];
-    const char *body = strstr(s->pem, "PRIVATE KEY-----\n");
-    assert_non_null(body);
     needles_add_key(s->kdk.key, 256, "KDK");
     needles_add_key(s->native, 256, "KEK of the native provider");
     needles_add_key(s->standard, 256, "KEK of the standard provider");
     needles_add((const uint8_t *)s->password, "password");
     needles_add((const uint8_t *)s->password + 16, "password, later bytes");
-    needles_add((const uint8_t *)body + 80, "private key, PEM"); /* past the structure that all keys share */
-    needles_add(s->scalar, "private key");
-    needles_add(s->scalar + 16, "private key, later bytes");
-    for (unsigned i = 0; i < 32; i++) turned[i] = s->scalar[31 - i];
-    needles_add(turned, "private key, as a number");
-    needles_add(turned + 16, "private key, as a number, later bytes");
+    private_key_needles(s->pem);
+}
+
+/* What a service shows other machines, out of a copy of its state folder. */
+static void identity_needles(const char *runtime_dir)
+{
+    char command[700], copy[96], why[256];
+    struct rs_store *store;
+    struct rs_secrets identity = {0};
+    (void)snprintf(copy, sizeof(copy), "%s/state", folder);
+    (void)snprintf(command, sizeof(command), "rm -rf '%s' && cp -a '%s/state' '%s'", copy, runtime_dir, copy);
+    assert_int_equal(RUN("sh", "-c", command), 0);
+    assert_int_equal(rs_store_open(copy, NULL, &store, why, sizeof(why)), 0);
+    assert_int_equal(rs_store_get_secrets(store, "host-identity.sealed", &identity), 0);
+    private_key_needles(rs_secrets_text(&identity, "key"));
+    rs_secrets_free(&identity);
+    rs_store_close(store);
 }
 
 /* ---- providers -------------------------------------------------------------------------------------- */
@@ -131,7 +145,7 @@ static void set_up_native(struct secrets *s)
     int out = -1;
     ask("provider.add", json_pack("{s:s, s:s}", "name", "safe", "kind", "native"));
     RS_CLOSE int fd = text_fd(password, strlen(password));
-    json_decref(call(client, "provider.export", json_pack("{s:s}", "provider", "safe"), &fd, 1, &out));
+    json_decref(call_works(client, "provider.export", json_pack("{s:s}", "provider", "safe"), &fd, 1, &out));
     assert_true(fstat(out, &st) == 0 && st.st_size <= (off_t)sizeof(der));
     assert_int_equal(rs_pread_full(out, der, (size_t)st.st_size, 0), 0);
     assert_int_equal(rs_native_restore(der, (size_t)st.st_size, password, &s->kdk), 0);
@@ -149,7 +163,7 @@ static void add_standard(const struct secrets *s, const char *name, uint16_t por
                                "certificate", cert, "user", "alice", "connect_s", 60, "request_s", 60);
     json_t *args = json_pack("{s:s, s:s, s:o, s:[ss]}", "name", name, "kind", "standard", "config", config,
                              "secrets", "key", "password");
-    json_decref(call(client, "provider.add", args, fds, 2, NULL));
+    json_decref(call_works(client, "provider.add", args, fds, 2, NULL));
     close(fds[0]);
     close(fds[1]);
     free(ca);
@@ -199,18 +213,27 @@ static void *wait_for_slow(void *arg)
     return NULL;
 }
 
-static void scan(void)
+/* All of a service, and a core dump of what has the keys. At least `least` processes. */
+static void scan(struct service *of, unsigned least)
 {
-    pid_t work = service_child(&service, "reseald-work"), keyd = service_child(&service, "reseal-keyd");
-    pid_t nursery = child_of(keyd), waiting;
-    assert_true(work > 0 && keyd > 0 && nursery > 0);
-    while ((waiting = child_of(nursery)) == 0) poll(NULL, 0, 10);
-    size_t total = needles_scan_process(service.pid, "reseald") + needles_scan_process(work, "reseald-work") +
-                   needles_scan_process(keyd, "reseal-keyd") + needles_scan_process(nursery, "nursery") +
-                   needles_scan_process(waiting, "child that waits for a key server");
-    needles_scan_core(keyd, service.dir, "core of reseal-keyd");
-    printf("%zu MiB read, %u needles, %u found\n", total >> 20, needles_count(), needles_found());
+    unsigned processes = 0;
+    pid_t keyd = service_child(of, "reseal-keyd");
+    assert_true(keyd > 0);
+    size_t total = needles_scan_tree(of->pid, &processes);
+    needles_scan_core(keyd, of->dir, "core of reseal-keyd");
+    printf("%u processes, %zu MiB read, %u needles, %u found\n", processes, total >> 20, needles_count(),
+           needles_found());
+    assert_true(processes >= least);
     assert_int_equal(needles_found(), 0);
+}
+
+/* reseald, reseald-work, reseal-keyd, its nursery, the child that waits. */
+static void scan_with_waiting_child(void)
+{
+    pid_t nursery = child_of(service_child(&service, "reseal-keyd"));
+    assert_true(nursery > 0);
+    while (child_of(nursery) == 0) poll(NULL, 0, 10);
+    scan(&service, 5);
 }
 
 static void assert_not_on_disk(const struct secrets *s)
@@ -223,8 +246,78 @@ static void assert_not_on_disk(const struct secrets *s)
     }
 }
 
-/* ---- the test
- * ---------------------------------------------------------------------------------------------- */
+/* ---- a host that they are pushed to ----------------------------------------------------------------------
+ */
+
+static void host_start(struct service *host, char address[32])
+{
+    uint16_t port;
+    int listener = kmip_listen(&port); /* a port that was free */
+    close(listener);
+    (void)snprintf(address, 32, "127.0.0.1:%u", port);
+    service_start_with(host, (const char *const[]){"--agent", address, NULL});
+}
+
+static void trust_each_other(reseal *host, const char *address)
+{
+    json_t *manager = call_works(client, "host.identity", NULL, NULL, 0, NULL),
+           *self = call_works(host, "host.identity", NULL, NULL, 0, NULL);
+    json_decref(call_works(host, "host.trust",
+                           json_pack("{s:s}", "fingerprint", call_text(manager, "fingerprint")), NULL, 0,
+                           NULL));
+    ask("host.add", json_pack("{s:s, s:s, s:s, s:s}", "name", "one", "address", address, "cluster", "all",
+                              "fingerprint", call_text(self, "fingerprint")));
+    json_decref(manager);
+    json_decref(self);
+}
+
+/* Waits until the host has the key in memory, without a provider of its own for it. */
+static void wait_for_key(reseal *host, const char *id)
+{
+    for (bool there = false; !there; poll(NULL, 0, 20)) {
+        json_t *status = call_works(host, "kek.status",
+                                    json_pack("{s:s, s:s, s:b}", "provider", "vault", "key", id, "probe", 0),
+                                    NULL, 0, NULL);
+        there = json_is_true(json_object_get(status, "available"));
+        json_decref(status);
+    }
+}
+
+/* The host makes disks with both keys. */
+static void use_on_host(reseal *host, const char *provider, const char *id)
+{
+    int header = -1;
+    json_t *args = json_pack("{s:s, s:i, s:I, s:b}", "provider", provider, "use", 3, "data_size",
+                             (json_int_t)65536, "existing", 1);
+    if (id != NULL) (void)json_object_set_new(args, "key", json_string(id));
+    json_decref(call_works(host, "disk.format", args, NULL, 0, &header));
+    close(header);
+}
+
+static void push_to_host(const char *id)
+{
+    static struct service host;
+    char address[32];
+    host_start(&host, address);
+    reseal *on_host = connection(host.dir);
+    trust_each_other(on_host, address);
+    wait_for_key(on_host, id);
+    identity_needles(service.dir);
+    identity_needles(host.dir);
+    use_on_host(on_host, "vault", id);
+    use_on_host(on_host, "safe", NULL);
+    const struct service keyd = {.pid = service_child(&host, "reseal-keyd")};
+    assert_true(service_child(&keyd, "reseal-agent") > 0);
+    /* reseald, reseald-work, reseal-keyd, its nursery, its agent. */
+    scan(&host, 5);
+    scan(&service, 4);
+    ask("provider.remove", json_pack("{s:s, s:b}", "provider", "safe", "force", 1));
+    reseal_close(on_host);
+    service_stop(&host);
+}
+
+/* ---- the test ---------------------------------------------------------------------------------------------
+ */
 
 static void test_no_secret_can_be_read(void **state)
 {
@@ -238,7 +331,7 @@ static void test_no_secret_can_be_read(void **state)
         skip();
     }
     needles_check_expansion();
-    read_private_key(&s);
+    s.pem = text_of("alice.key");
     random_text(s.password, sizeof(s.password) - 1);
     set_up_native(&s);
     add_standard(&s, "vault", kms.port);
@@ -248,18 +341,19 @@ static void test_no_secret_can_be_read(void **state)
     add_standard(&s, "slow", slow);
     add_needles(&s);
     needles_check_scanner(s.kdk.key);
-    reseal *other = connection();
+    reseal *other = connection(service.dir);
     assert_int_equal(pthread_create(&thread, NULL, wait_for_slow, other), 0);
-    scan();
+    scan_with_waiting_child();
     ask("kek.forget", NULL);
     ask("kek.status", json_pack("{s:s, s:s}", "provider", "vault", "key", id));
     ask("provider.test", json_pack("{s:s}", "provider", "vault"));
-    scan();
+    scan_with_waiting_child();
     assert_not_on_disk(&s);
     ask("provider.remove",
         json_pack("{s:s, s:b}", "provider", "slow", "force", true)); /* who waits is told */
     pthread_join(thread, NULL);
     reseal_close(other);
+    push_to_host(id);
     free(s.pem);
 }
 
@@ -269,7 +363,7 @@ static int start(void **state)
     if (mkdtemp(folder) == NULL || rs_keymem_init(0) != 0) return -1;
     kmip_server_start(folder, &kms, NULL);
     if (service_group_start(state) != 0) return -1;
-    client = connection();
+    client = connection(service.dir);
     return 0;
 }
 

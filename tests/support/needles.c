@@ -183,40 +183,69 @@ static void search(const uint8_t *p, size_t len, const char *where)
     }
 }
 
-/* Every mapping, in windows that overlap by a needle. What cannot be read (secret memory: EIO) is protected.
- */
-size_t needles_scan_process(pid_t pid, const char *name)
+/* A mapping, in windows that overlap by a needle. What cannot be read (secret memory: EIO) is protected. */
+static size_t scan_mapping(int mem, unsigned long from, unsigned long to, const char *where)
 {
     static uint8_t window[(1 << 20) + 16];
+    size_t kept = 0, total = 0;
+    for (unsigned long at = from; at < to;) {
+        ssize_t n = pread(mem, window + kept, RS_MIN(to - at, sizeof(window) - 16), (off_t)at);
+        if (n <= 0) {
+            at += 4096;
+            kept = 0;
+            continue;
+        }
+        size_t have = kept + (size_t)n;
+        search(window, have, where);
+        kept = RS_MIN(have, (size_t)15);
+        memmove(window, window + have - kept, kept);
+        at += (unsigned long)n;
+        total += (size_t)n;
+    }
+    return total;
+}
+
+/* False: it is not there, or not any more. */
+static bool scan(pid_t pid, const char *name, size_t *total)
+{
     char path[64], line[512], where[640];
     unsigned long from, to;
-    size_t total = 0;
     snprintf(path, sizeof(path), "/proc/%d/maps", (int)pid);
     FILE *maps = fopen(path, "re");
     snprintf(path, sizeof(path), "/proc/%d/mem", (int)pid);
     RS_CLOSE int mem = open(path, O_RDONLY | O_CLOEXEC);
-    must(maps != NULL && mem >= 0, name);
-    while (fgets(line, sizeof(line), maps) != NULL) {
+    while (maps != NULL && mem >= 0 && fgets(line, sizeof(line), maps) != NULL) {
         if (sscanf(line, "%lx-%lx", &from, &to) != 2) continue;
         line[strcspn(line, "\n")] = '\0';
         snprintf(where, sizeof(where), "%s, %s", name, line);
-        size_t kept = 0;
-        for (unsigned long at = from; at < to;) {
-            ssize_t n = pread(mem, window + kept, RS_MIN(to - at, sizeof(window) - 16), (off_t)at);
-            if (n <= 0) {
-                at += 4096;
-                kept = 0;
-                continue;
-            }
-            size_t have = kept + (size_t)n;
-            search(window, have, where);
-            kept = RS_MIN(have, (size_t)15);
-            memmove(window, window + have - kept, kept);
-            at += (unsigned long)n;
-            total += (size_t)n;
-        }
+        *total += scan_mapping(mem, from, to, where);
     }
-    fclose(maps);
+    if (maps != NULL) fclose(maps);
+    return maps != NULL && mem >= 0;
+}
+
+size_t needles_scan_process(pid_t pid, const char *name)
+{
+    size_t total = 0;
+    must(scan(pid, name, &total), name);
+    return total;
+}
+
+size_t needles_scan_tree(pid_t pid, unsigned *n)
+{
+    char path[64], name[64] = "?";
+    size_t total = 0;
+    int child;
+    snprintf(path, sizeof(path), "/proc/%d/comm", (int)pid);
+    FILE *f = fopen(path, "re");
+    if (f != NULL && fgets(name, sizeof(name) - 16, f) != NULL) name[strcspn(name, "\n")] = '\0';
+    if (f != NULL) fclose(f);
+    snprintf(name + strlen(name), 16, " %d", (int)pid);
+    if (scan(pid, name, &total) && n != NULL) (*n)++;
+    snprintf(path, sizeof(path), "/proc/%d/task/%d/children", (int)pid, (int)pid);
+    f = fopen(path, "re");
+    while (f != NULL && fscanf(f, "%d", &child) == 1) total += needles_scan_tree(child, n);
+    if (f != NULL) fclose(f);
     return total;
 }
 

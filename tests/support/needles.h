@@ -33,6 +33,10 @@ void needles_check_scanner(const uint8_t key[32]);
 /* Every mapping that can be read; the bytes that were. */
 size_t needles_scan_process(pid_t pid, const char *name);
 
+/* The same of a process, its children, theirs and so on; *n counts them (NULL: not wanted). One that ends meanwhile
+ * is passed over. */
+size_t needles_scan_tree(pid_t pid, unsigned *n);
+
 /* The memory in a core dump by gcore, made in `folder`; says so when there is none to be had. */
 void needles_scan_core(pid_t pid, const char *folder, const char *name);
 
