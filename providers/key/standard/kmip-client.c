@@ -40,6 +40,10 @@ struct question {
     void (*write)(struct rs_kmip_request *q, const void *arg);
     const void *arg;
     struct rs_kmip_result results[RS_KMIP_BATCH_MAX];
+    /* What the results say, where more than their form has to be right; NULL: nothing. RESEAL_EPROTO counts
+     * as no answer. */
+    int (*take)(struct rs_kmip_client *c, struct question *q);
+    void *out;
 };
 
 int rs_kmip_client_open(struct rs_kmip_client **out, const struct rs_kmip_config *config)
@@ -120,7 +124,9 @@ static int settle_version(struct rs_kmip_client *c)
     int err = exchange(c, &q);
     if (err != 0) return err;
     if (q.results[0].status != RS_KMIP_SUCCESS) {
-        c->version = (struct rs_kmip_version){1, 0};
+        /* Who is not known is told nothing, and hears of it with what is asked next. */
+        if (q.results[0].reason != RS_KMIP_AUTHENTICATION_NOT_SUCCESSFUL)
+            c->version = (struct rs_kmip_version){1, 0};
         return 0;
     }
     struct rs_kmip_version best;
@@ -155,10 +161,10 @@ static int connect_to(struct rs_kmip_client *c, unsigned i)
 }
 
 /* The link that is there, or one to the first server that is not left alone; when all are, to the first of
- * all that answers: a caller that asks wants to know now. Servers in `tried` are passed over. */
-static int reach(struct rs_kmip_client *c, unsigned *tried)
+ * all that answers: a caller that asks wants to know now. Servers in `tried` are passed over; when none is
+ * left, `err` is returned: what became of the last. */
+static int reach(struct rs_kmip_client *c, unsigned *tried, int err)
 {
-    int err = RESEAL_ENOSERVICE;
     if (c->link != NULL) {
         *tried |= 1u << c->at;
         return 0;
@@ -208,18 +214,33 @@ static int exchange(struct rs_kmip_client *c, struct question *q)
     return err;
 }
 
+/* One line more for who has to look after a key that nobody knows of. */
+static void say_unknown(struct rs_kmip_client *c)
+{
+    size_t len = strlen(c->error.why);
+    if (c->error.fault == RS_KMIP_REFUSED_US) return; /* before it read anything */
+    (void)snprintf(c->error.why + len, sizeof(c->error.why) - len,
+                   "; it may have done what was asked: look there before you try again");
+}
+
 /* Asks, at the next server too where that is safe. */
 static int ask(struct rs_kmip_client *c, struct question *q)
 {
     unsigned tried = 0;
+    int err = RESEAL_ENOSERVICE;
     bool was_open = c->link != NULL;
     for (;;) {
-        int err = reach(c, &tried);
+        err = reach(c, &tried, err);
         if (err != 0) return err;
         err = exchange(c, q);
-        if (err == 0) return 0;
+        if (err == 0 && q->take != NULL) err = q->take(c, q);
+        if (err == 0 || (q->take != NULL && c->error.fault == RS_KMIP_SERVER_REFUSES)) return err;
         drop_link(c);
-        if (q->changes) return err;
+        if (q->changes) {
+            back_off(c, c->at);
+            say_unknown(c);
+            return err;
+        }
         /* A link that had been idle may have been closed meanwhile: its server gets one more chance. */
         if (was_open)
             tried &= ~(1u << c->at);
@@ -229,12 +250,26 @@ static int ask(struct rs_kmip_client *c, struct question *q)
     }
 }
 
+/* The server does not know who we are: by the certificate, or by user and password. */
+static int not_known(struct rs_kmip_client *c, const struct rs_kmip_result *r)
+{
+    (void)snprintf(c->error.why, sizeof(c->error.why), "key server %s: %s%s%.80s",
+                   c->config.servers[c->at].host,
+                   c->config.user != NULL
+                       ? "it does not accept our user and password: give others with --user"
+                       : "it does not accept our certificate alone: if it wants a user and a password, give "
+                         "them with --user",
+                   r->message[0] != '\0' ? ": " : "", r->message);
+    return RESEAL_EPERM;
+}
+
 /* What a failure of the server means for the caller. */
 static int judge(struct rs_kmip_client *c, const struct rs_kmip_result *r, const char *what)
 {
     if (r->status == RS_KMIP_SUCCESS) return 0;
     c->error.fault = RS_KMIP_SERVER_REFUSES;
     c->error.reason = r->reason;
+    if (r->reason == RS_KMIP_AUTHENTICATION_NOT_SUCCESSFUL) return not_known(c, r);
     (void)snprintf(c->error.why, sizeof(c->error.why), "key server %s: %s: %s%s%.100s",
                    c->config.servers[c->at].host, what,
                    r->status == RS_KMIP_PENDING ? "answers later, which is not supported"
@@ -244,7 +279,6 @@ static int judge(struct rs_kmip_client *c, const struct rs_kmip_result *r, const
     case RS_KMIP_ITEM_NOT_FOUND:
         return RESEAL_ENOKEY;
     case RS_KMIP_PERMISSION_DENIED:
-    case RS_KMIP_AUTHENTICATION_NOT_SUCCESSFUL:
         return RESEAL_EPERM;
     case RS_KMIP_OPERATION_NOT_SUPPORTED:
     case RS_KMIP_FEATURE_NOT_SUPPORTED:
@@ -356,6 +390,7 @@ int rs_kmip_make(struct rs_kmip_client *c, const struct rs_kmip_new_key *key,
 
 struct fetch {
     const char *id, *wrapping_id;
+    uint32_t bits;
 };
 
 static void write_fetch(struct rs_kmip_request *q, const void *arg)
@@ -374,37 +409,44 @@ static const char *state_name(uint32_t state)
     return state < RS_ARRAY_LEN(names) ? names[state] : "in an unknown state";
 }
 
-static int fetched(struct rs_kmip_client *c, const struct question *q, const struct fetch *f, uint32_t bits,
-                   struct rs_kmip_key *out)
+static int not_active(struct rs_kmip_client *c, uint32_t state)
 {
+    c->error.fault = RS_KMIP_SERVER_REFUSES;
+    (void)snprintf(c->error.why, sizeof(c->error.why), "key server %s: the key is %s: activate or replace it",
+                   c->config.servers[c->at].host, state_name(state));
+    return RESEAL_EKEYBAD;
+}
+
+static int take_key(struct rs_kmip_client *c, struct question *q)
+{
+    const struct fetch *f = q->arg;
     uint32_t state;
     int err = judge(c, &q->results[0], "asking for the key's state");
     if (err == 0) err = judge(c, &q->results[1], "getting the key");
     if (err != 0) return err;
     if (rs_kmip_payload_state(&q->results[0], &state) != 0)
         return misread(c, RESEAL_EPROTO, "it does not tell the key's state");
-    if (state != RS_KMIP_ACTIVE) {
-        c->error.fault = RS_KMIP_SERVER_REFUSES;
-        (void)snprintf(c->error.why, sizeof(c->error.why),
-                       "key server %s: the key is %s: activate or replace it", c->config.servers[c->at].host,
-                       state_name(state));
-        return RESEAL_EKEYBAD;
-    }
-    err = rs_kmip_payload_key(&q->results[1], bits, f->wrapping_id != NULL, out);
-    if (err == RESEAL_EKEYBAD)
-        return misread(c, err, "the key is not an AES key of the length that was asked for");
-    return err == 0 ? 0 : misread(c, err, "its answer holds no key");
+    if (state != RS_KMIP_ACTIVE) return not_active(c, state);
+    err = rs_kmip_payload_key(&q->results[1], f->bits, f->wrapping_id != NULL, q->out);
+    if (err == 0) return 0;
+    if (err != RESEAL_EKEYBAD) return misread(c, err, "its answer holds no key");
+    (void)misread(c, err, "the key is not an AES key of the length that was asked for");
+    c->error.fault = RS_KMIP_SERVER_REFUSES; /* the key's fault: the next server has the same */
+    return err;
 }
 
 int rs_kmip_fetch(struct rs_kmip_client *c, const char *id, uint32_t bits, const char *wrapping_id,
                   struct rs_kmip_key *out)
 {
-    struct fetch f = {id, wrapping_id};
-    struct question q = {
-        .n = 2, .operations = {RS_KMIP_GET_ATTRIBUTES, RS_KMIP_GET}, .write = write_fetch, .arg = &f};
+    struct fetch f = {id, wrapping_id, bits};
+    struct question q = {.n = 2,
+                         .operations = {RS_KMIP_GET_ATTRIBUTES, RS_KMIP_GET},
+                         .write = write_fetch,
+                         .arg = &f,
+                         .take = take_key,
+                         .out = out};
     memset(out, 0, sizeof(*out));
     int err = ask(c, &q);
-    if (err == 0) err = fetched(c, &q, &f, bits, out);
     rs_wipe(c->buffers->answer, c->answer_len);
     return err;
 }

@@ -428,6 +428,19 @@ void rs_wire_protocol(const struct rs_wire_link *link, const char **version, con
 
 /* ---- bytes --------------------------------------------------------------------------- */
 
+/* In TLS 1.3 a server looks at our certificate after the handshake is over for us: what it thought of it may
+ * lie here unread while it has closed already. */
+static int send_failed(struct rs_wire_link *link, int status, struct rs_wire_error *error)
+{
+    uint8_t byte;
+    size_t got;
+    if (error->fault != RS_WIRE_DOWN) return status;
+    ERR_clear_error();
+    int r = SSL_read_ex(link->ssl, &byte, 1, &got);
+    return r <= 0 && SSL_get_error(link->ssl, r) == SSL_ERROR_SSL ? tls_fault(link, SSL_ERROR_SSL, 0, error)
+                                                                  : status;
+}
+
 int rs_wire_send(struct rs_wire_link *link, const void *bytes, size_t len, unsigned deadline_ms,
                  struct rs_wire_error *error)
 {
@@ -438,7 +451,7 @@ int rs_wire_send(struct rs_wire_link *link, const void *bytes, size_t len, unsig
         ERR_clear_error();
         errno = 0;
         int state = again(link, SSL_write_ex(link->ssl, p, len, &sent), deadline, error);
-        if (state < 0) return state;
+        if (state < 0) return send_failed(link, state, error);
         p += sent;
         len -= sent;
     }
