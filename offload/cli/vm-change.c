@@ -79,6 +79,21 @@ static int check_disks(struct rs_vmc *c)
     return 0;
 }
 
+/* Those of other controllers may change while the VM runs. */
+static int check_ide(struct rs_vmc *c)
+{
+    char why[RS_VM_WHY];
+    for (unsigned i = 0; i < c->vm->ndisks; i++) {
+        const char *node = c->vm->disks[i].disk.node;
+        if (strncmp(node, "ide", 3) != 0) continue;
+        if (!rs_vm_is_run(c->vm) && rs_vm_powered_off(c->vm, why, sizeof(why)) == 0) return 0;
+        return rs_failure_set(&c->f, RS_EXIT_REFUSED,
+                              "%s is powered on and has an IDE disk (%s): shut it down first", c->vm->name,
+                              node);
+    }
+    return 0;
+}
+
 int rs_vmc_rules(struct rs_vmc_change *ch, bool online)
 {
     struct rs_vmc *c = ch->c;
@@ -96,7 +111,8 @@ int rs_vmc_rules(struct rs_vmc_change *ch, bool online)
             "%s has a tree of snapshots (%s): only a single chain can change its key; remove branches "
             "first",
             c->vm->name, s.shown_by);
-    return check_disks(c);
+    int code = online ? check_ide(c) : 0;
+    return code == 0 ? check_disks(c) : code;
 }
 
 /* ---- the plan ----------------------------------------------------------------------- */
@@ -136,8 +152,33 @@ const char *rs_vmc_get_disk(const struct rs_vmc_change *ch, const struct rs_disk
     return rs_vmc_get(ch, name);
 }
 
+static bool same_file(const char *a, const char *b)
+{
+    struct stat one, two;
+    if (strcmp(a, b) == 0) return true;
+    return stat(a, &one) == 0 && stat(b, &two) == 0 && one.st_dev == two.st_dev && one.st_ino == two.st_ino;
+}
+
+/* Each file changes once: two parts of a VM that are one file would lose what one of them is. */
+static int check_once(struct rs_vmc_change *ch, const char *to)
+{
+    size_t i;
+    json_t *action;
+    json_array_foreach(json_object_get(ch->intent.root, "actions"), i, action)
+    {
+        const char *other = json_string_value(json_object_get(action, "to"));
+        if (other != NULL && same_file(other, to))
+            return rs_failure_set(&ch->c->f, RS_EXIT_REFUSED,
+                                  "two parts of %s are one file, %s: give each a file of its own",
+                                  ch->c->vm->name, to);
+    }
+    return 0;
+}
+
 static int add(struct rs_vmc_change *ch, enum rs_intent_kind kind, const char *from, const char *to)
 {
+    int code = check_once(ch, to);
+    if (code != 0) return code;
     return rs_intent_add(&ch->intent, kind, from, to) == 0 ? 0 : no_memory(ch);
 }
 
@@ -145,8 +186,14 @@ static int add(struct rs_vmc_change *ch, enum rs_intent_kind kind, const char *f
 static int replace(struct rs_vmc_change *ch, const char *path)
 {
     char fresh[PATH_MAX];
+    struct stat st;
     if (!rs_vmc_new_path(path, fresh))
         return rs_failure_set(&ch->c->f, RS_EXIT_USAGE, "the name %s is too long", path);
+    /* The new one would take the place of a link, and what it leads to would stay as it is. */
+    if (lstat(path, &st) == 0 && !S_ISREG(st.st_mode))
+        return rs_failure_set(&ch->c->f, RS_EXIT_REFUSED, "%s is %s: only files are converted%s", path,
+                              S_ISLNK(st.st_mode) ? "a symbolic link" : "no file",
+                              S_ISLNK(st.st_mode) ? "; name the one that it leads to" : "");
     return add(ch, RS_INTENT_RENAME, fresh, path);
 }
 

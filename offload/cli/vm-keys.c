@@ -1,11 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "offload/cli/vm-keys.h"
 
+#include "offload/vm/chain.h"
+
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <unistd.h>
+
+#define EVENT_MIXED_KEYS "com.vmware.vc.vm.crypto.DiskchainUsingMixedKeys"
 
 #define TEXT_MAX (16u << 20) /* of encryption.data, and of what is locked in it */
 
@@ -368,4 +372,16 @@ void rs_vmc_event(struct rs_vmc *c, const char *id, const char *message)
     json_t *args = json_pack("{s:s, s:s, s:s, s:s}", "id", id, "message", message, "vm", c->vm->name, "uuid",
                              c->vm->uuid);
     (void)!rs_keyservice_call(c->service, "vm.tell", args, NULL, 0, NULL, NULL, why, sizeof(why));
+}
+
+void rs_vmc_tell_mixed(struct rs_vmc *c)
+{
+    char message[NAME_MAX + RS_DISK_NODE_MAX + 64];
+    for (unsigned i = 0; i < c->vm->ndisks; i++) {
+        const struct rs_disk *d = &c->vm->disks[i].disk;
+        if (rs_chain_is_parent(d) || !rs_chain_is_mixed(c->vm, d)) continue;
+        (void)snprintf(message, sizeof(message), "%s: the chain of %s uses more than one key", c->vm->name,
+                       d->node);
+        rs_vmc_event(c, EVENT_MIXED_KEYS, message);
+    }
 }

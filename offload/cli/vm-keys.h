@@ -81,4 +81,7 @@ RS_MUST_CHECK int rs_vmc_file_rewrap(struct rs_vmc *c, const char *bundle, const
 /* Tells of something that happened to the VM, as an event. Never fails. */
 void rs_vmc_event(struct rs_vmc *c, const char *id, const char *message);
 
+/* The event of each disk whose chain, which was loaded, uses more than one key. */
+void rs_vmc_tell_mixed(struct rs_vmc *c);
+
 #endif

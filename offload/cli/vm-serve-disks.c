@@ -8,8 +8,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "offload/cli/vm-keys.h"
 #include "offload/cli/vm-serve.h"
-#include "offload/cli/vm.h"
+#include "offload/vm/chain.h"
 #include "offload/vm/intent.h"
 #include "offload/vm/state.h"
 
@@ -75,7 +76,10 @@ static int open_vm(struct rs_serve *s, struct rs_vmc *c)
     code = rs_vmc_open(c, true);
     if (code != 0) return rs_failure_set(&s->f, code, "%s", c->f.text);
     memcpy(s->vmx, c->vm->vmx_path, sizeof(s->vmx));
-    return take_disks(s, c->vm);
+    code = take_disks(s, c->vm);
+    /* A chain that cannot be read keeps nobody from a disk that can. */
+    if (code == 0 && rs_chain_load(c->vm, why, sizeof(why)) == 0) rs_vmc_tell_mixed(c);
+    return code;
 }
 
 int rs_serve_take_vm(struct rs_serve *s)

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "offload/cli/progress.h"
 #include "offload/cli/vm-keys.h"
+#include "offload/vm/chain.h"
 #include "offload/vm/intent.h"
 #include "offload/vm/state.h"
 
@@ -43,6 +44,8 @@ static json_t *disk_json(struct rs_vmc *c, const struct rs_vm_disk *v)
     if (o == NULL) return NULL;
     if (v->problem != 0) json_object_set_new(o, "problem", json_string(v->why));
     if (d->bar != NULL) json_object_set_new(o, "problem", json_string(d->bar));
+    if (!rs_chain_is_parent(d) && rs_chain_is_mixed(c->vm, d))
+        json_object_set_new(o, "mixed_keys", json_true());
     if (!d->encrypted) return o;
     json_object_set_new(o, "unit", json_integer((json_int_t)d->unit));
     json_object_set_new(o, "uuid", json_string(d->uuid));
@@ -118,6 +121,17 @@ static void put_interrupted(struct rs_vmc *c, json_t *o)
     rs_intent_free(&intent);
 }
 
+/* The links of chains are shown as disks of their own. */
+static void put_disks(struct rs_vmc *c, json_t *o)
+{
+    char why[RS_VM_WHY];
+    json_t *disks = json_array();
+    if (c->vm->lines != NULL && rs_chain_load(c->vm, why, sizeof(why)) != 0)
+        json_object_set_new(o, "chain_problem", json_string(why));
+    for (unsigned i = 0; i < c->vm->ndisks; i++) json_array_append_new(disks, disk_json(c, &c->vm->disks[i]));
+    json_object_set_new(o, "disks", disks);
+}
+
 static const char *text_of(const json_t *o, const char *name, const char *otherwise)
 {
     const char *text = json_string_value(json_object_get(o, name));
@@ -149,6 +163,7 @@ static void print_disk(const json_t *d)
         print_key(d);
     else
         printf(", not encrypted");
+    if (json_is_true(json_object_get(d, "mixed_keys"))) printf(", its chain uses more than one key");
     if (json_object_get(d, "problem") != NULL) printf(": %s", text_of(d, "problem", ""));
     putchar('\n');
 }
@@ -175,6 +190,8 @@ static void print(const struct rs_vmc *c)
     printf("  %-10s %s\n", "nvram", text_of(o, "nvram", ""));
     if (c->vm->has_vtpm) printf("  %-10s state: %s\n", "vTPM", text_of(o, "vtpm_state", ""));
     json_array_foreach(json_object_get(o, "disks"), i, disk) print_disk(disk);
+    if (json_object_get(o, "chain_problem") != NULL)
+        printf("  %-10s %s\n", "chain", text_of(o, "chain_problem", ""));
 }
 
 /* Nobody is asked for a pass phrase where something is only looked at. */
@@ -207,9 +224,7 @@ int rs_vmc_show(struct rs_vmc *c)
     put_home(c, c->result, &locked);
     put_state(c, c->result);
     put_interrupted(c, c->result);
-    json_t *disks = json_array();
-    for (unsigned i = 0; i < c->vm->ndisks; i++) json_array_append_new(disks, disk_json(c, &c->vm->disks[i]));
-    json_object_set_new(c->result, "disks", disks);
+    put_disks(c, c->result);
     if (!c->o.json) print(c);
     return 0;
 }

@@ -114,7 +114,8 @@ static bool side_header(struct rs_disk *d)
     return true;
 }
 
-#define SAID_LEAST ((uint64_t)1 << 20) /* libcryptsetup wants room for a header before data, needed or not   \
+#define SAID_LEAST                                                                                           \
+    ((uint64_t)1 << 20)                /* libcryptsetup wants room for a header before data, needed or not   \
                                         */
 #define SAID_UNIT 4096u                /* of LUKS2 */
 #define SAID_ONCE ((uint64_t)16 << 20) /* see said_ok() */
@@ -149,15 +150,34 @@ static int look_side_header(struct rs_disk *d, char *why, size_t why_len)
     return err;
 }
 
+/* A descriptor comes from others, and is written through: its extent lies beside it. */
+static int find_extent(struct rs_disk *d, const char *name, struct stat *st, char *why, size_t why_len)
+{
+    struct stat own;
+    if (strchr(name, '/') != NULL)
+        return rs_vm_refuse(RESEAL_ENOSUPPORT, why, why_len,
+                            "its extent %s is in another folder: only one beside the descriptor is supported",
+                            name);
+    if (!beside(d->path, name, d->data_path))
+        return rs_vm_refuse(RESEAL_EFORMAT, why, why_len, "the name of its extent is too long");
+    if (lstat(d->data_path, st) != 0 || stat(d->path, &own) != 0)
+        return failed_errno(d->data_path, why, why_len);
+    if (!S_ISREG(st->st_mode))
+        return rs_vm_refuse(RESEAL_ENOSUPPORT, why, why_len, "its extent %s is %s: only a file is supported",
+                            name, S_ISLNK(st->st_mode) ? "a symbolic link" : "no file");
+    if (st->st_dev == own.st_dev && st->st_ino == own.st_ino)
+        return rs_vm_refuse(RESEAL_EFORMAT, why, why_len, "its extent is the descriptor itself");
+    return 0;
+}
+
 static int look_vmdk(struct rs_disk *d, const struct rs_vmdk *v, char *why, size_t why_len)
 {
     struct rs_vmdk_extent extent;
     int err = rs_vmdk_extent(v, &extent, why, why_len);
     if (err != 0) return err;
-    if (!beside(d->path, extent.file, d->data_path))
-        return rs_vm_refuse(RESEAL_EFORMAT, why, why_len, "the name of its extent is too long");
     struct stat st;
-    if (stat(d->data_path, &st) != 0) return failed_errno(d->data_path, why, why_len);
+    err = find_extent(d, extent.file, &st, why, why_len);
+    if (err != 0) return err;
     d->size = extent.sectors * 512;
     d->data_offset = extent.first * 512;
     if (!rs_range_ok(d->data_offset, d->size, (uint64_t)st.st_size))

@@ -166,21 +166,63 @@ static bool is_extent(const char *line)
            strncmp(line, "NOACCESS ", 9) == 0;
 }
 
+/* A decimal number of sectors that its bytes can be counted of; moves on behind it and the blanks that
+ * follow. */
+static bool take_sectors(const char **p, uint64_t *out)
+{
+    *out = 0;
+    if (**p < '0' || **p > '9') return false;
+    for (; **p >= '0' && **p <= '9'; (*p)++) {
+        *out = *out * 10 + (uint64_t)(**p - '0');
+        if (*out > INT64_MAX / 512) return false;
+    }
+    while (blank(**p)) (*p)++;
+    return true;
+}
+
+static bool take_word(const char **p, char *out, size_t room)
+{
+    size_t n = strspn(*p, "ABCDEFGHIJKLMNOPQRSTUVWXYZ");
+    if (n == 0 || n >= room) return false;
+    memcpy(out, *p, n);
+    out[n] = '\0';
+    *p += n;
+    while (blank(**p)) (*p)++;
+    return true;
+}
+
+static bool take_name(const char **p, char *out, size_t room)
+{
+    const char *end = **p == '"' ? strchr(*p + 1, '"') : NULL;
+    size_t n = end == NULL ? 0 : (size_t)(end - *p) - 1;
+    if (n == 0 || n >= room) return false;
+    memcpy(out, *p + 1, n);
+    out[n] = '\0';
+    *p = end + 1;
+    while (blank(**p)) (*p)++;
+    return true;
+}
+
+/* RW 20480 FLAT "disk-flat.vmdk" 0; the last number may be left out. */
 static int read_extent(const char *line, struct rs_vmdk_extent *out, char *why, size_t why_len)
 {
-    char kind[16];
-    unsigned long long sectors, first = 0;
-    int at = 0;
-    if (sscanf(line, "RW %llu %15[A-Z] \"%1023[^\"]\"%n", &sectors, kind, out->file, &at) < 3 || at == 0)
+    char access[16], kind[16];
+    const char *p = line;
+    *out = (struct rs_vmdk_extent){.first = 0};
+    if (!take_word(&p, access, sizeof(access)) || strcmp(access, "RW") != 0)
+        return rs_vm_refuse(RESEAL_ENOSUPPORT, why, why_len,
+                            "its extent may not be written: only RW is supported");
+    if (!take_sectors(&p, &out->sectors) || out->sectors == 0)
+        return rs_vm_refuse(RESEAL_EFORMAT, why, why_len, "the size in its extent line is out of range");
+    if (!take_word(&p, kind, sizeof(kind)))
         return rs_vm_refuse(RESEAL_EFORMAT, why, why_len, "its extent line cannot be read");
     if (strcmp(kind, "FLAT") != 0 && strcmp(kind, "VMFS") != 0)
         return rs_vm_refuse(RESEAL_ENOSUPPORT, why, why_len,
                             "its extent is of kind %s: only flat extents are supported", kind);
-    if (line[at] != '\0' && sscanf(line + at, " %llu", &first) > 1) first = 0;
-    if (sectors == 0 || sectors > INT64_MAX / 512 || first > INT64_MAX / 512)
-        return rs_vm_refuse(RESEAL_EFORMAT, why, why_len, "the size in its extent line is out of range");
-    out->sectors = sectors;
-    out->first = first;
+    if (!take_name(&p, out->file, sizeof(out->file)))
+        return rs_vm_refuse(RESEAL_EFORMAT, why, why_len, "the name in its extent line cannot be read");
+    if (*p != '\0' && (!take_sectors(&p, &out->first) || *p != '\0'))
+        return rs_vm_refuse(RESEAL_EFORMAT, why, why_len, "the offset in its extent line is out of range");
     return 0;
 }
 
