@@ -202,16 +202,12 @@ static int too_long(struct rs_vmc_change *ch, const struct rs_disk *d)
     return rs_failure_set(&ch->c->f, RS_EXIT_USAGE, "the name %s is too long", d->path);
 }
 
-static bool has_side_header(const char *format)
-{
-    return strcmp(format, "xts") == 0 || strcmp(format, "vmdk-xts") == 0;
-}
-
 /* New data, and what goes with it. */
 static int plan_copy(struct rs_vmc_change *ch, const struct rs_disk *d, const char *format)
 {
     char header[PATH_MAX], side[PATH_MAX];
-    bool was_side = has_side_header(rs_disk_format_name(d->format)), is_side = has_side_header(format);
+    bool was_side = rs_disk_name_has_side_header(rs_disk_format_name(d->format)),
+         is_side = rs_disk_name_has_side_header(format);
     bool plain = strcmp(format, "raw") == 0 || strcmp(format, "vmdk") == 0 || strcmp(format, "qcow2") == 0;
     bool vmdk = d->format == RS_DISK_VMDK || d->format == RS_DISK_VMDK_XTS;
     if (!rs_vmc_header_path(d, header) || !rs_vmc_side_header(d, side)) return too_long(ch, d);
@@ -229,7 +225,7 @@ static int plan_rewrap(struct rs_vmc_change *ch, const struct rs_disk *d)
     char header[PATH_MAX], old[PATH_MAX];
     if (!rs_vmc_header_path(d, header) || snprintf(old, sizeof(old), "%s.old", header) >= (int)sizeof(old))
         return too_long(ch, d);
-    bool side = has_side_header(rs_disk_format_name(d->format));
+    bool side = rs_disk_name_has_side_header(rs_disk_format_name(d->format));
     enum rs_intent_kind kind = side                          ? RS_INTENT_RENAME
                                : rs_disk_in_qcow2(d->format) ? RS_INTENT_HEADER_QCOW2
                                                              : RS_INTENT_HEADER;

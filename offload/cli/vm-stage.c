@@ -318,7 +318,7 @@ static int make_header(struct rs_vmc_change *ch, const struct rs_disk *d, const 
                               .unit = number(ch, "unit", 4096),
                               .key_bits = number(ch, "key-bits", 256),
                               .size = d->size,
-                              .detached = strncmp(format, "luks", 4) != 0,
+                              .detached = rs_disk_name_has_side_header(format),
                               .start = strcmp(format, "vmdk-xts") == 0 ? d->data_offset : 0,
                               .label = label,
                               .existing = true};

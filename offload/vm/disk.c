@@ -51,6 +51,12 @@ bool rs_disk_name_is_luks1(const char *format)
     return named(format, rs_disk_is_luks1);
 }
 
+bool rs_disk_name_has_side_header(const char *format)
+{
+    return strcmp(format, rs_disk_format_name(RS_DISK_XTS)) == 0 ||
+           strcmp(format, rs_disk_format_name(RS_DISK_VMDK_XTS)) == 0;
+}
+
 /* ---- locators ----------------------------------------------------------------------- */
 
 static const struct rs_locator *find_fqid(const struct rs_locator *l)

@@ -81,6 +81,9 @@ bool rs_disk_is_luks1(enum rs_disk_format format);
 bool rs_disk_name_in_qcow2(const char *format);
 bool rs_disk_name_is_luks1(const char *format);
 
+/* Its header is a file of its own. */
+bool rs_disk_name_has_side_header(const char *format);
+
 /*
  * Looks at the files of a disk whose `path` is set, and fills in the rest but `node`. A provider and key
  * that are set stay where the files name none. 0, RESEAL_EIO (errno says why), RESEAL_EFORMAT,
