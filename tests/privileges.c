@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A user without the privilege that a method needs is refused, with its name; one who has it and no other is
- * not refused for it. docs/key-service.md names every method of the service, and its privilege.
+ * A user without the privilege that a method needs, by itself or for these arguments, is refused, with its
+ * name; one who has it and no other is not refused for it. docs/key-service.md names every method of the
+ * service, and its privilege, reseal-policy(5) those privileges that nothing asks for yet.
  */
 #include "tests/support/cmocka.h"
 #include "tests/support/keyd.h"
@@ -19,7 +20,7 @@
 static struct keyd k;
 static char folder[64], file[100];
 static json_t *methods; /* of service.methods */
-static char *document;
+static char *document, *manual;
 
 static const char *const privileges[] = {
     "Access",
@@ -37,6 +38,30 @@ static const char *const privileges[] = {
     "RegisterHost",
     "RegisterVM",
 };
+
+/* What arguments decide. */
+static const struct {
+    const char *method, *args;
+    unsigned nfds;
+    const char *privilege; /* NULL: none is asked for */
+} by_argument[] = {
+    {"disk.format", "{}", 0, "EncryptNew"},
+    {"disk.format", "{\"existing\": true}", 0, "Encrypt"},
+    {"home.seal", "{}", 1, "Encrypt"},
+    {"home.seal", "{\"new\": true}", 1, "EncryptNew"},
+    {"file.seal", "{\"bundle\": \"none\"}", 2, "Encrypt"},
+    {"file.seal", "{\"host\": true, \"max\": -1}", 2, NULL},
+    {"file.rewrap", "{\"host\": true, \"to\": \"phrase\"}", 3, "Access"},
+    {"file.rewrap", "{\"bundle\": \"none\", \"to\": \"phrase\"}", 3, "Access"},
+    {"file.rewrap", "{\"bundle\": \"none\", \"to\": \"another\"}", 2, "Recrypt"},
+    {"host.key", "{\"change\": true}", 0, "RegisterHost"},
+    {"host.key", "{\"change\": false}", 0, NULL},
+};
+
+static bool named[RS_ARRAY_LEN(privileges)]; /* in a refusal */
+
+/* No method of this version needs these. */
+static const char *const not_asked_for[] = {"AddDisk", "Clone", "ManageEncryptionPolicy", "Migrate"};
 
 static void write_policy(void)
 {
@@ -60,6 +85,25 @@ static const char *member(const json_t *object, const char *name)
     return text != NULL ? text : "";
 }
 
+/* Which of the fourteen; RS_ARRAY_LEN(privileges): none. */
+static unsigned which_is(const char *name)
+{
+    unsigned i = 0;
+    if (strncmp(name, "Cryptographer.", strlen("Cryptographer.")) == 0) name += strlen("Cryptographer.");
+    while (i < RS_ARRAY_LEN(privileges) && strcmp(name, privileges[i]) != 0) i++;
+    return i;
+}
+
+/* The refusal of a method names the privilege, as a member and in its line. */
+static void assert_named(const json_t *reply, const char *method, const char *privilege)
+{
+    unsigned which = which_is(member(reply, "privilege"));
+    if (which == RS_ARRAY_LEN(privileges) || which != which_is(privilege))
+        fail_msg("%s: '%s' is named, not %s", method, member(reply, "privilege"), privilege);
+    assert_non_null(strstr(member(reply, "error"), privilege));
+    named[which] = true;
+}
+
 static void without_it_the_privilege_is_named(void **state)
 {
     (void)state;
@@ -75,8 +119,7 @@ static void without_it_the_privilege_is_named(void **state)
         asked++;
         int r = keyd_ask(sock, method, NULL, NULL, 0, &reply, NULL);
         if (r != RESEAL_EPERM) fail_msg("%s: %d", method, r);
-        assert_string_equal(member(reply, "privilege"), privilege);
-        assert_non_null(strstr(member(reply, "error"), privilege));
+        assert_named(reply, method, privilege);
         json_decref(reply);
     }
     assert_true(asked >= 15);
@@ -91,10 +134,7 @@ static void with_it_that_is_no_reason(void **state)
     json_array_foreach(methods, i, m)
     {
         const char *method = member(m, "method"), *privilege = member(m, "privilege");
-        unsigned which = 0;
-        while (which < RS_ARRAY_LEN(privileges) &&
-               (*privilege == '\0' || strcmp(privilege + strlen("Cryptographer."), privileges[which]) != 0))
-            which++;
+        unsigned which = which_is(privilege);
         if (which == RS_ARRAY_LEN(privileges)) continue;
         json_t *reply = NULL;
         int sock = keyd_connect_as(&k, WITH + which);
@@ -106,6 +146,75 @@ static void with_it_that_is_no_reason(void **state)
         json_decref(reply);
         close(sock);
     }
+}
+
+/* Asks as this user; the reply, and its status. */
+static json_t *ask_by_argument(unsigned row, uid_t uid, int *status)
+{
+    int fds[3], sock = keyd_connect_as(&k, uid);
+    json_t *reply = NULL;
+    for (unsigned i = 0; i < 3; i++) fds[i] = text_fd("x", 1);
+    *status = keyd_ask(sock, by_argument[row].method, json_loads(by_argument[row].args, 0, NULL), fds,
+                       by_argument[row].nfds, &reply, NULL);
+    for (unsigned i = 0; i < 3; i++) close(fds[i]);
+    close(sock);
+    return reply;
+}
+
+static void arguments_decide_which_is_needed(void **state)
+{
+    (void)state;
+    for (unsigned i = 0; i < RS_ARRAY_LEN(by_argument); i++) {
+        const char *privilege = by_argument[i].privilege;
+        int r;
+        json_t *reply = ask_by_argument(i, NOBODY, &r);
+        if (privilege == NULL) {
+            if (r == RESEAL_EPERM) fail_msg("%s %s: refused", by_argument[i].method, by_argument[i].args);
+            json_decref(reply);
+            continue;
+        }
+        if (r != RESEAL_EPERM) fail_msg("%s %s: %d", by_argument[i].method, by_argument[i].args, r);
+        assert_named(reply, by_argument[i].method, privilege);
+        json_decref(reply);
+        /* All others but this one do not help, this one does. */
+        for (unsigned w = 0; w < RS_ARRAY_LEN(privileges); w++) {
+            reply = ask_by_argument(i, WITH + w, &r);
+            bool refused = *member(reply, "privilege") != '\0';
+            if (refused != (w != which_is(privilege)))
+                fail_msg("%s %s with %s: %d", by_argument[i].method, by_argument[i].args, privileges[w], r);
+            json_decref(reply);
+        }
+    }
+}
+
+/* The way out wants two: whoever may decrypt alone is told of the other. */
+static void to_release_a_disk_needs_access_too(void **state)
+{
+    (void)state;
+    json_t *reply = NULL;
+    int fds[2] = {text_fd("x", 1), text_fd("x", 1)}, sock = keyd_connect_as(&k, WITH + which_is("Decrypt"));
+    assert_int_equal(keyd_ask(sock, "disk.release", NULL, fds, 2, &reply, NULL), RESEAL_EPERM);
+    assert_named(reply, "disk.release", "Access");
+    json_decref(reply);
+    close(sock);
+    for (unsigned i = 0; i < 2; i++) close(fds[i]);
+}
+
+/* After all of the above. */
+static void every_privilege_is_named_or_said_to_be_of_no_use_yet(void **state)
+{
+    (void)state;
+    for (unsigned w = 0; w < RS_ARRAY_LEN(privileges); w++) {
+        bool expected = true;
+        for (unsigned i = 0; i < RS_ARRAY_LEN(not_asked_for); i++)
+            if (strcmp(not_asked_for[i], privileges[w]) == 0) expected = false;
+        if (named[w] != expected)
+            fail_msg("%s: %s", privileges[w],
+                     expected ? "no refusal names it"
+                              : "a refusal names it: reseal-policy(5) must not say otherwise");
+    }
+    assert_non_null(
+        strstr(manual, "Nothing asks for AddDisk, Clone, ManageEncryptionPolicy and Migrate yet"));
 }
 
 static void tenants_are_for_administrators(void **state)
@@ -175,21 +284,27 @@ static void the_document_names_every_method(void **state)
     }
 }
 
-static void read_document(void)
+static char *read_source(const char *name)
 {
     char path[512];
     size_t len;
     const char *source = getenv("RESEAL_SOURCE");
-    (void)snprintf(path, sizeof(path), "%s/docs/key-service.md", source != NULL ? source : ".");
-    document = (char *)file_bytes(path, &len);
-    document[len] = '\0'; /* file_bytes() has room for it */
+    (void)snprintf(path, sizeof(path), "%s/%s", source != NULL ? source : ".", name);
+    char *text = (char *)file_bytes(path, &len);
+    text[len] = '\0'; /* file_bytes() has room for it */
+    return text;
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(without_it_the_privilege_is_named), cmocka_unit_test(with_it_that_is_no_reason),
-        cmocka_unit_test(tenants_are_for_administrators),    cmocka_unit_test(a_refusal_is_audited),
+        cmocka_unit_test(without_it_the_privilege_is_named),
+        cmocka_unit_test(with_it_that_is_no_reason),
+        cmocka_unit_test(arguments_decide_which_is_needed),
+        cmocka_unit_test(to_release_a_disk_needs_access_too),
+        cmocka_unit_test(every_privilege_is_named_or_said_to_be_of_no_use_yet),
+        cmocka_unit_test(tenants_are_for_administrators),
+        cmocka_unit_test(a_refusal_is_audited),
         cmocka_unit_test(the_document_names_every_method),
     };
     if (geteuid() != 0) {
@@ -201,7 +316,8 @@ int main(void)
     if (mkdtemp(folder) == NULL) return 2;
     (void)snprintf(file, sizeof(file), "%s/policy.json", folder);
     write_policy();
-    read_document();
+    document = read_source("docs/key-service.md");
+    manual = read_source("docs/man/reseal-policy.5");
     keyd_start(&k, file);
     json_t *reply = NULL;
     int sock = keyd_connect_as(&k, NOBODY);
@@ -212,6 +328,7 @@ int main(void)
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     json_decref(methods);
     free(document);
+    free(manual);
     keyd_stop(&k);
     (void)RUN("rm", "-rf", folder);
     return failed;

@@ -22,8 +22,8 @@ static void write_policy(void)
     char text[1024];
     (void)snprintf(text, sizeof(text),
                    "{\"version\": 1, \"tenants\": {\n"
-                   "  \"a\": {\"users\": [%u], \"roles\": [\"Administrator\"]},\n"
-                   "  \"b\": {\"users\": [%u, %u]}},\n"
+                   "  \"acme\": {\"users\": [%u], \"roles\": [\"Administrator\"]},\n"
+                   "  \"blue\": {\"users\": [%u, %u]}},\n"
                    " \"privileges\": [{\"to\": \"user:%u\", \"roles\": [\"Administrator\"]}]}\n",
                    ALICE, BOB, EVE, BOB);
     RS_CLOSE int fd = open(file, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
@@ -109,20 +109,55 @@ static void each_sees_its_own(void **state)
     json_decref(status);
 
     /* What happened to the one is no event of the other. */
-    shows(alice, "event.list", "\"tenant\":\"a\"", true);
-    shows(alice, "event.list", "\"tenant\":\"b\"", false);
-    shows(bob, "event.list", "\"tenant\":\"a\"", false);
+    shows(alice, "event.list", "\"tenant\":\"acme\"", true);
+    shows(alice, "event.list", "\"tenant\":\"blue\"", false);
+    shows(bob, "event.list", "\"tenant\":\"acme\"", false);
     shows(bob, "audit.list", key, true); /* bob asked for it himself */
     shows(bob, "audit.list", "\"uid\":60001", false);
     shows(eve, "audit.list", "\"uid\":60002", false); /* of the same tenant, without ManageKeys */
-    shows(alice, "tenant.list", "\"name\":\"a\"", true);
-    shows(alice, "tenant.list", "\"name\":\"b\"", false);
+    shows(alice, "tenant.list", "\"name\":\"acme\"", true);
+    shows(alice, "tenant.list", "\"name\":\"blue\"", false);
 
     /* Root sees all. */
     free(key);
     close(alice);
     close(bob);
     close(eve);
+}
+
+/* Whatever bob may ask without arguments. */
+static void no_answer_has_a_name_of_another_tenant(void **state)
+{
+    (void)state;
+    static const char *const names[] = {"acme", "only-alices", "60001"};
+    json_t *all, *m;
+    size_t i;
+    unsigned answered = 0;
+    int alice = keyd_connect_as(&k, ALICE), bob = keyd_connect_as(&k, BOB);
+    native_provider(alice, "only-alices");
+    free(make_key(alice, "only-alices"));
+    all = works(bob, "service.methods", NULL, NULL, 0, NULL);
+    json_array_foreach(json_object_get(all, "methods"), i, m)
+    {
+        json_t *reply = NULL;
+        const char *method = json_string_value(json_object_get(m, "method"));
+        if (strcmp(method, "event.follow") == 0) continue;
+        answered += keyd_ask(bob, method, NULL, NULL, 0, &reply, NULL) == 0;
+        char *text = json_dumps(reply, JSON_COMPACT);
+        for (unsigned n = 0; n < RS_ARRAY_LEN(names); n++)
+            if (strstr(text, names[n]) != NULL) fail_msg("%s: %s in %s", method, names[n], text);
+        free(text);
+        json_decref(reply);
+    }
+    assert_true(answered >= 8);
+    for (unsigned t = 0; t < 2; t++) {
+        char *text = keyd_text(bob, t == 0 ? RS_MSG_STATUS : RS_MSG_POLICY);
+        for (unsigned n = 0; n < RS_ARRAY_LEN(names); n++) assert_null(strstr(text, names[n]));
+        free(text);
+    }
+    json_decref(all);
+    close(alice);
+    close(bob);
 }
 
 static void a_follower_gets_its_tenants_events(void **state)
@@ -174,6 +209,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(each_sees_its_own),
+        cmocka_unit_test(no_answer_has_a_name_of_another_tenant),
         cmocka_unit_test(a_follower_gets_its_tenants_events),
         cmocka_unit_test(a_slow_follower_holds_nobody_up),
     };

@@ -32,7 +32,7 @@ static const struct {
     {RESEAL_EUNIT, "the length is not a whole number of data units, or the data unit is out of range"},
     {RESEAL_ESPACE, "the output does not fit into the destination capacity"},
     {RESEAL_EFAULT, "the client's memory could not be touched: its file was truncated or punched"},
-    {RESEAL_ELIMIT, "a limit of this client is reached: close something first, or ask for a higher limit"},
+    {RESEAL_ELIMIT, "a limit of this client or of its tenant is reached: close something first, or ask for a higher limit"},
     {RESEAL_ESELFTEST, "a kernel failed its known-answer test and is disabled"},
     {RESEAL_EIO, "input/output error"},
     {RESEAL_EDATA, "the data to decompress is malformed or of another length than announced"},

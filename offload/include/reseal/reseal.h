@@ -75,7 +75,7 @@ enum reseal_error {
     RESEAL_EUNIT = -23,      /* not whole data units */
     RESEAL_ESPACE = -24,     /* destination too small */
     RESEAL_EFAULT = -25,     /* the client's memory faulted */
-    RESEAL_ELIMIT = -26,     /* a limit of the client */
+    RESEAL_ELIMIT = -26,     /* a limit of the client, or of its tenant */
     RESEAL_ESELFTEST = -27,  /* a kernel failed its self-test */
     RESEAL_EIO = -28,        /* input/output error; errno has more */
     RESEAL_EDATA = -29,      /* malformed compressed data */
