@@ -47,6 +47,15 @@ complete_words() {
 [ "$(complete_words reseal bench hotpath --from x)" = 'xts ' ] || fail "completion of a value"
 [ "$(complete_words reseal openssl ch)" = 'check ' ] || fail "completion of what to do"
 
+# Storage policies are found where they were installed, beside those of /etc.
+policies=$prefix/share/reseal/storage-policies
+[ -n "$(find "$policies" -name '*.json')" ] || fail "no sample storage policy is installed"
+printf '{"name": "Clear", "capabilities": []}' >"$policies/clear.json"
+"$prefix/bin/reseal" vm create -q --runtime-dir "$work/none" --policy Clear --disk 1M "$work/clear" || fail "an installed policy is not found"
+[ -f "$work/clear/clear.img" ] || fail "no VM by an installed policy"
+"$prefix/bin/reseal" vm create --policy Gold --disk 1M "$work/gold" 2>"$work/log" && fail "a policy that is not there makes a VM"
+grep -q "in /etc/reseal/storage-policies and .*share/reseal/storage-policies there is .*\"VM Encryption Policy\"" "$work/log" || fail "not said where: $(cat "$work/log")"
+
 for f in reseal.so openssl-reseal.cnf; do
     [ -n "$(find "$prefix" -name $f)" ] || fail "$f is not installed"
 done

@@ -7,8 +7,10 @@
 #include <dirent.h>
 #include <errno.h>
 #include <jansson.h>
+#include <libgen.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 #define POLICY_MAX (64u << 10) /* bytes of a file */
 #define CAPABILITY "vmwarevmcrypt@ENCRYPTION"
@@ -139,7 +141,7 @@ int rs_vm_policy_parse(const char *text, size_t len, struct rs_vm_policy *out, c
 struct search {
     const char *folder, *name;
     struct rs_vm_policy *out;
-    char names[512]; /* of the policies that were passed over */
+    char names[512]; /* of the policies that were passed over, each once */
     char *why;
     size_t why_len;
 };
@@ -166,8 +168,11 @@ static int look_at(struct search *s, const struct rs_vm_policy *p)
         *s->out = *p;
         return 1;
     }
+    char quoted[sizeof(p->name) + 3];
     size_t n = strlen(s->names);
-    (void)snprintf(s->names + n, sizeof(s->names) - n, "%s\"%s\"", n != 0 ? ", " : "", p->name);
+    (void)snprintf(quoted, sizeof(quoted), "\"%s\"", p->name);
+    if (strstr(s->names, quoted) == NULL)
+        (void)snprintf(s->names + n, sizeof(s->names) - n, "%s%s", n != 0 ? ", " : "", quoted);
     return 0;
 }
 
@@ -186,20 +191,41 @@ static int search_folder(struct search *s)
     return code;
 }
 
+/* Where those lie that came with this program; false: nobody knows where the program is. */
+static bool installed_folder(char out[PATH_MAX])
+{
+    char self[PATH_MAX];
+    ssize_t n = readlink("/proc/self/exe", self, sizeof(self) - 1);
+    if (n <= 0) return false;
+    self[n] = '\0';
+    int len = snprintf(out, PATH_MAX, "%s/" RESEAL_TO_POLICIES, dirname(self));
+    return len > 0 && len < PATH_MAX;
+}
+
+/* The same in each folder; the first that has it. */
+static int search_folders(struct search *s, const char *first, const char *second)
+{
+    s->folder = first;
+    int code = search_folder(s);
+    if (code != 0 || second == NULL) return code;
+    s->folder = second;
+    return search_folder(s);
+}
+
 int rs_vm_policy_find(const char *folder, const char *name, struct rs_vm_policy *out, char *why,
                       size_t why_len)
 {
-    struct search s = {.folder = folder != NULL ? folder : RS_VM_POLICY_DIR,
-                       .name = name,
-                       .out = out,
-                       .why = why,
-                       .why_len = why_len};
-    int code = search_folder(&s);
+    char installed[PATH_MAX];
+    struct search s = {.name = name, .out = out, .why = why, .why_len = why_len};
+    const char *second = folder == NULL && installed_folder(installed) ? installed : NULL;
+    if (folder == NULL) folder = RS_VM_POLICY_DIR;
+    int code = search_folders(&s, folder, second);
     if (code != 0) return code == 1 ? 0 : code;
     struct rs_vm_policy p;
     code = rs_vm_policy_parse(sample, sizeof(sample) - 1, &p, why, why_len);
     if (code == 0) code = look_at(&s, &p);
     if (code != 0) return code == 1 ? 0 : code;
     return rs_vm_refuse(RESEAL_ENOKEY, why, why_len,
-                        "there is no storage policy \"%.100s\": in %s there is %s", name, s.folder, s.names);
+                        "there is no storage policy \"%.100s\": in %s%s%s there is %s", name, folder,
+                        second != NULL ? " and " : "", second != NULL ? second : "", s.names);
 }

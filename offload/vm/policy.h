@@ -12,7 +12,8 @@
  *    "provider": "", "disk": {"format": "luks2", "unit": 4096, "key-bits": 256}}
  *
  * A policy with that capability encrypts; one without does not. A policy is
- * found by its name or id. The sample above is there without a file.
+ * found by its name or id. The sample above is installed as a file, which shows what can be
+ * said, and is there without one too.
  */
 
 #include "offload/vm/disk.h"
@@ -36,9 +37,9 @@ RS_MUST_CHECK int rs_vm_policy_parse(const char *text, size_t len, struct rs_vm_
                                      size_t why_len);
 
 /*
- * The policy of that name or id: in `folder` (NULL: RS_VM_POLICY_DIR), else the sample. RESEAL_ENOKEY: there
- * is none, `why` names those that there are; RESEAL_EFORMAT: a file of the folder is no policy, which is
- * named; RESEAL_EIO.
+ * The policy of that name or id: in `folder` (NULL: RS_VM_POLICY_DIR, then share/reseal/storage-policies of
+ * the installation that this program is of), else the sample. RESEAL_ENOKEY: there is none, `why` names those
+ * that there are; RESEAL_EFORMAT: a file of the folder is no policy, which is named; RESEAL_EIO.
  */
 RS_MUST_CHECK int rs_vm_policy_find(const char *folder, const char *name, struct rs_vm_policy *out, char *why,
                                     size_t why_len);
