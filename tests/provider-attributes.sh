@@ -23,3 +23,14 @@ want = {'x-Vendor': 'Reseal', 'x-Product': 'Reseal', 'x-Product_Version': '$vers
 assert {k: rows.get(k) for k in want} == want, rows"
 reseal key forget >/dev/null
 reseal key status "$key" >/dev/null
+
+# The key of a VM says which VM it is for.
+. "$RESEAL_SOURCE/tests/support/vm.sh"
+vm_make web1 1
+vm encrypt --provider vault web1
+key=$(vm_field web1 "['key']") uuid=$(vm_field web1 "['uuid']")
+kmip_do alice "
+rows = {str(a.attribute_value.application_namespace): str(a.attribute_value.application_data)
+        for a in c.get_attributes('$key', ['Application Specific Information'])[1]}
+want = {'x-Vendor': 'Reseal', 'x-Component': 'Virtual Machine', 'x-Name': 'web1', 'x-Identifier': '$uuid'}
+assert {k: rows.get(k) for k in want} == want, rows"

@@ -46,10 +46,11 @@ static char *fd_text(int fd, size_t *len)
     return NULL;
 }
 
-static json_t *details(const struct rs_vmc *c, const char *component)
+/* What a key server keeps with the key. */
+static json_t *details(const struct rs_vmc *c)
 {
-    return json_pack("{s:s, s:s, s:s}", "x-Component", component, "x-Name", c->vm->name, "x-Identifier",
-                     c->vm->uuid);
+    return json_pack("{s:s, s:s, s:s}", "x-Component", "Virtual Machine", "x-Name", c->vm->name,
+                     "x-Identifier", c->vm->uuid);
 }
 
 /* Members that are left out where they are empty. */
@@ -122,6 +123,8 @@ void rs_vmc_key_state(struct rs_vmc *c, const struct rs_vmc_key *key, struct rs_
     out->available = err == 0 && json_is_true(json_object_get(answer, "available"));
     const char *reason = json_string_value(json_object_get(answer, "reason"));
     if (!out->available && reason != NULL) (void)snprintf(out->reason, sizeof(out->reason), "%s", reason);
+    const char *kind = json_string_value(json_object_get(answer, "kind"));
+    out->trusted = kind != NULL && strcmp(kind, "trusted") == 0;
     json_decref(answer);
 }
 
@@ -164,6 +167,13 @@ static int ask_home_open(struct rs_vmc *c, const char *method, const struct rs_v
     return ask_home(c, "home.phrase", vmx, phrase, out, answer, why, why_len);
 }
 
+/* What a provider refuses has a reason: there it is not the file that fails to authenticate. */
+static bool is_of_provider(const json_t *answer)
+{
+    const char *reason = json_string_value(json_object_get(answer, "reason"));
+    return reason != NULL && *reason != '\0';
+}
+
 /* A key that cannot be had locks the VM; anything else is a fault of the file or of the caller. */
 static bool is_locked(int err)
 {
@@ -174,7 +184,8 @@ static bool is_locked(int err)
 static int open_failed(struct rs_vmc *c, int err, const char *why, const json_t *answer)
 {
     const struct rs_vm *vm = c->vm;
-    if (err == RESEAL_EAUTH || err == RESEAL_EFORMAT)
+    bool no_key = is_of_provider(answer);
+    if (!no_key && (err == RESEAL_EAUTH || err == RESEAL_EFORMAT))
         return rs_failure_set(&c->f, RS_EXIT_FORMAT,
                               "%s is damaged or not of this VM: %s; reseal vm repair puts the safe copy back",
                               vm->vmx_path, why);
@@ -182,7 +193,7 @@ static int open_failed(struct rs_vmc *c, int err, const char *why, const json_t 
     if (err == RESEAL_EPASS)
         return rs_failure_set(&c->f, RS_EXIT_KEY, "%s: %s (an end of line in the file is part of it)",
                               vm->name, why);
-    if (is_locked(err) && vm->provider[0] != '\0')
+    if ((no_key || is_locked(err)) && vm->provider[0] != '\0')
         return rs_failure_set(&c->f, RS_EXIT_KEY, "%s is locked: its key %s of provider %s cannot be had: %s",
                               vm->name, vm->key, vm->provider, why);
     return fail(c, err, vm->name, why, answer);
@@ -212,6 +223,7 @@ int rs_vmc_home_check(struct rs_vmc *c, const struct rs_vmx *vmx, char *why, siz
     json_t *answer = NULL;
     int err = ask_home_open(c, "home.check", vmx, RS_VMC_PHRASE_NEW, NULL, &answer, why, why_len);
     c->f = before;
+    if ((err == RESEAL_EAUTH || err == RESEAL_EFORMAT) && is_of_provider(answer)) err = RESEAL_ENOKEY;
     json_decref(answer);
     return err;
 }
@@ -224,7 +236,7 @@ int rs_vmc_home_seal(struct rs_vmc *c, const struct rs_vmc_key *key, const char 
     if (fd < 0) return rs_failure_errno(&c->f, fd, "hand over the lines of", c->vm->vmx_path);
     int code = key == NULL ? rs_vmc_phrase_fd(c, RS_VMC_PHRASE_NEW, &phrase) : 0;
     if (code != 0) return code;
-    json_t *args = json_pack("{s:o}", "details", details(c, "VM")), *answer = NULL;
+    json_t *args = json_pack("{s:o}", "details", details(c)), *answer = NULL;
     put_key(args, key);
     if (bundle != NULL) json_object_set_new(args, "bundle", json_string(bundle));
     if (fresh) json_object_set_new(args, "new", json_true());
@@ -252,7 +264,7 @@ int rs_vmc_home_rewrap(struct rs_vmc *c, const struct rs_vmc_key *key, struct rs
     json_t *args = home_args(c->vm->outer), *answer = NULL;
     put_key(args, key);
     if (key == NULL) json_object_set_new(args, "phrase", json_true());
-    json_object_set_new(args, "details", details(c, "VM"));
+    json_object_set_new(args, "details", details(c));
     code = call(c, "home.rewrap", args, &phrase, key == NULL ? 1 : 0, &answer, NULL,
                 "cannot change the key of the VM's home");
     if (code != 0) return code;
@@ -290,7 +302,7 @@ int rs_vmc_disk_format(struct rs_vmc *c, const struct rs_vmc_format *f, const ch
     (void)snprintf(what, sizeof(what), "cannot make a key for %s", name);
     json_t *args = json_pack("{s:i, s:I, s:I, s:I, s:o}", "version", (int)f->version, "unit",
                              (json_int_t)f->unit, "key_bits", (json_int_t)f->key_bits, "data_size",
-                             (json_int_t)f->size, "details", details(c, "VM"));
+                             (json_int_t)f->size, "details", details(c));
     put_key(args, &f->key);
     if (f->label != NULL && f->version == 2) json_object_set_new(args, "label", json_string(f->label));
     if (f->existing) json_object_set_new(args, "existing", json_true());
@@ -310,7 +322,7 @@ int rs_vmc_disk_rewrap(struct rs_vmc *c, int header, const struct rs_vmc_key *wa
 {
     char what[RS_DISK_NODE_MAX + 64];
     (void)snprintf(what, sizeof(what), "cannot change the key of %s", name);
-    json_t *args = json_pack("{s:o}", "details", details(c, "VM"));
+    json_t *args = json_pack("{s:o}", "details", details(c));
     put_key(args, key);
     if (was != NULL) {
         json_object_set_new(args, "old_provider", json_string(was->provider));
@@ -368,9 +380,10 @@ int rs_vmc_file_rewrap(struct rs_vmc *c, const char *bundle, const char *other, 
 void rs_vmc_event(struct rs_vmc *c, const char *id, const char *message)
 {
     if (c->service == NULL && rs_vmc_connect(c) != 0) return;
-    char why[RS_KEYSERVICE_WHY];
-    json_t *args = json_pack("{s:s, s:s, s:s, s:s}", "id", id, "message", message, "vm", c->vm->name, "uuid",
-                             c->vm->uuid);
+    char why[RS_KEYSERVICE_WHY], text[1000]; /* what the service takes; a key id can be most of it */
+    (void)snprintf(text, sizeof(text), "%s", message);
+    json_t *args =
+        json_pack("{s:s, s:s, s:s, s:s}", "id", id, "message", text, "vm", c->vm->name, "uuid", c->vm->uuid);
     (void)!rs_keyservice_call(c->service, "vm.tell", args, NULL, 0, NULL, NULL, why, sizeof(why));
 }
 

@@ -25,6 +25,7 @@ void rs_vmc_seal_free(struct rs_vmc_seal *seal);
 struct rs_vmc_state {
     bool known; /* the service answered */
     bool available;
+    bool trusted;    /* of a trusted provider */
     char reason[64]; /* KeyStateMissingInCache, ...; empty when it is available */
     char why[RS_KEYSERVICE_WHY];
 };

@@ -3,10 +3,24 @@
 
 #include <stdio.h>
 
-#define EVENT_UNLOCKED     "com.vmware.vc.vm.Crypto.VMUnlocked"
-#define EVENT_LOCKED_HOST  "com.vmware.vc.vm.Crypto.VMLocked.KeyMissingOnHost"
-#define EVENT_LOCKED_KMS   "com.vmware.vc.vm.Crypto.VMLocked.KeyMissingOnKMS"
-#define EVENT_LOCKED_ERROR "com.vmware.vc.vm.Crypto.VMLocked.KMSClusterError"
+#define EVENT_UNLOCKED       "com.vmware.vc.vm.Crypto.VMUnlocked"
+#define EVENT_LOCKED_HOST    "com.vmware.vc.vm.Crypto.VMLocked.KeyMissingOnHost"
+#define EVENT_LOCKED_KMS     "com.vmware.vc.vm.Crypto.VMLocked.KeyMissingOnKMS"
+#define EVENT_LOCKED_ERROR   "com.vmware.vc.vm.Crypto.VMLocked.KMSClusterError"
+#define EVENT_LOCKED_TA      "com.vmware.vc.vm.Crypto.VMLocked.TAKeyMissingOnHost"
+#define EVENT_LOCKED_TA_DOWN "com.vmware.vc.vm.Crypto.VMLocked.TAKMSClusterUnavaliable" /* so they spell it  \
+                                                                                         */
+
+/* The event of a VM whose key cannot be had. */
+static const char *event_of(const struct rs_vmc_state *state)
+{
+    bool cluster = strcmp(state->reason, "KeyStateClusterUnreachable") == 0 ||
+                   strcmp(state->reason, "KeyStateClusterInvalid") == 0;
+    bool kms = strcmp(state->reason, "KeyStateMissingInKMS") == 0 ||
+               strcmp(state->reason, "KeyStateNotActiveOrEnabled") == 0;
+    if (state->trusted) return cluster ? EVENT_LOCKED_TA_DOWN : EVENT_LOCKED_TA;
+    return cluster ? EVENT_LOCKED_ERROR : kms ? EVENT_LOCKED_KMS : EVENT_LOCKED_HOST;
+}
 
 static void tell_locked(struct rs_vmc *c)
 {
@@ -16,13 +30,9 @@ static void tell_locked(struct rs_vmc *c)
     memcpy(key.provider, c->vm->provider, sizeof(key.provider));
     memcpy(key.key, c->vm->key, sizeof(key.key));
     rs_vmc_key_state(c, &key, &state);
-    bool cluster = strcmp(state.reason, "KeyStateClusterUnreachable") == 0 ||
-                   strcmp(state.reason, "KeyStateClusterInvalid") == 0;
-    bool kms = strcmp(state.reason, "KeyStateMissingInKMS") == 0 ||
-               strcmp(state.reason, "KeyStateNotActiveOrEnabled") == 0;
     (void)snprintf(message, sizeof(message), "%s%s%s", c->f.text, state.reason[0] != '\0' ? ": " : "",
                    state.reason);
-    rs_vmc_event(c, cluster ? EVENT_LOCKED_ERROR : kms ? EVENT_LOCKED_KMS : EVENT_LOCKED_HOST, message);
+    rs_vmc_event(c, event_of(&state), message);
 }
 
 /* The VM is valid without the key of a disk: what is missing is that disk. */

@@ -54,6 +54,8 @@ static void found(struct rs_keyd *d, void *arg, int status, const struct rs_kek 
         json_pack("{s:b, s:b, s:s}", "available", status == 0, "cached",
                   rs_kek_cached(d, call->client->tenant, kek->provider, kek->key), "reason", kek->reason);
     if (status != 0) (void)json_object_set_new(out, "error", json_string(why));
+    const struct rs_provider *p = rs_providers_find(d, call->client->tenant, kek->provider);
+    if (p != NULL) (void)json_object_set_new(out, "kind", json_string(p->kind->name));
     rs_rpc_answer(call, out, -1);
 }
 

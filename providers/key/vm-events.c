@@ -12,8 +12,9 @@
 static bool is_told(const char *id)
 {
     static const char *const ids[] = {
-        RS_EVENT_VM_LOCKED_HOST, RS_EVENT_VM_LOCKED_KMS, RS_EVENT_VM_LOCKED_ERROR, RS_EVENT_VM_UNLOCKED,
-        RS_EVENT_REKEY_FAIL,     RS_EVENT_NO_DISK_SPACE, RS_EVENT_MIXED_KEYS,      RS_EVENT_OPERATION,
+        RS_EVENT_VM_LOCKED_HOST,    RS_EVENT_VM_LOCKED_KMS, RS_EVENT_VM_LOCKED_ERROR, RS_EVENT_VM_LOCKED_TA,
+        RS_EVENT_VM_LOCKED_TA_DOWN, RS_EVENT_VM_UNLOCKED,   RS_EVENT_REKEY_FAIL,      RS_EVENT_NO_DISK_SPACE,
+        RS_EVENT_MIXED_KEYS,        RS_EVENT_OPERATION,
     };
     for (unsigned i = 0; i < RS_ARRAY_LEN(ids); i++)
         if (strcmp(ids[i], id) == 0) return true;
