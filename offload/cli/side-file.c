@@ -149,10 +149,16 @@ int rs_file_open(struct rs_file *file, const char *path, unsigned flags, struct 
     return code;
 }
 
+int rs_file_close_qcow2(struct rs_file *file)
+{
+    int code = rs_qcow2_close(file->image);
+    file->image = NULL;
+    return code;
+}
+
 void rs_file_close(struct rs_file *file)
 {
-    (void)rs_qcow2_close(file->image);
-    file->image = NULL;
+    (void)rs_file_close_qcow2(file);
     if (file->io_fd >= 0 && file->io_fd != file->fd) close(file->io_fd);
     if (file->fd >= 0) close(file->fd);
     file->fd = file->io_fd = -1;
@@ -175,9 +181,10 @@ int rs_file_open_qcow2(struct rs_file *file, const char *path, unsigned flags, u
     if (file->fd < 0) return rs_failure_errno(f, errno, "open", path);
     code = learn(file, f);
     unsigned how = (writes ? RS_QCOW2_WRITE : 0u) | ((flags & RS_FILE_DISCARD) != 0 ? RS_QCOW2_DISCARD : 0u) |
-                   ((flags & RS_FILE_DIRECT) != 0 ? RS_QCOW2_DIRECT : 0u);
+                   ((flags & RS_FILE_DIRECT) != 0 ? RS_QCOW2_DIRECT : 0u) |
+                   ((flags & RS_FILE_ORDERLY) != 0 ? 0u : RS_QCOW2_DROP);
     if (code == 0) {
-        int err = rs_qcow2_open(&file->image, path, how | RS_QCOW2_WAIT | RS_QCOW2_DROP, why, sizeof(why));
+        int err = rs_qcow2_open(&file->image, path, how | RS_QCOW2_WAIT, why, sizeof(why));
         if (err != 0)
             code = rs_failure_set(f, err == RESEAL_EBUSY ? RS_EXIT_REFUSED : rs_exit_of(err), "%s: %s", path,
                                   why);

@@ -63,7 +63,8 @@ enum rs_file_flags {
     RS_FILE_DIRECT = 4,     /* O_DIRECT; an error where the file system has none */
     RS_FILE_TRY_DIRECT = 8, /* O_DIRECT where it works */
     RS_FILE_UNCACHED = 16,  /* with TRY_DIRECT: not when most of the file is in the page cache */
-    RS_FILE_DISCARD = 32    /* of a qcow2 image: a trim gives room back */
+    RS_FILE_DISCARD = 32,   /* of a qcow2 image: a trim gives room back */
+    RS_FILE_ORDERLY = 64    /* of a qcow2 image: it is closed in order even when we are killed */
 };
 
 /*
@@ -80,6 +81,10 @@ void rs_file_close(struct rs_file *file);
  */
 RS_MUST_CHECK int rs_file_open_qcow2(struct rs_file *file, const char *path, unsigned flags, uint64_t size,
                                      struct rs_failure *f);
+
+/* Closes the image in order, ahead of rs_file_close(), and says how that went: 0 or -errno. Any file may be
+ * given. */
+int rs_file_close_qcow2(struct rs_file *file);
 
 /* All that was written is durable. 0 or -errno. */
 RS_MUST_CHECK int rs_file_flush(struct rs_file *file);

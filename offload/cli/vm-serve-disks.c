@@ -12,6 +12,7 @@
 #include "offload/cli/vm-serve.h"
 #include "offload/vm/chain.h"
 #include "offload/vm/intent.h"
+#include "offload/vm/qcow2.h"
 #include "offload/vm/state.h"
 
 /* ---- a VM -------------------------------------------------------------------- */
@@ -106,8 +107,6 @@ static int look_at(struct rs_serve *s, struct rs_serve_image *image)
     if (code == RESEAL_EIO) return rs_failure_set(&s->f, RS_EXIT_IO, "%s: %s", d->path, why);
     if (code != 0) return rs_failure_set(&s->f, RS_EXIT_FORMAT, "%s: %s", d->path, why);
     if (d->bar != NULL) return rs_failure_set(&s->f, RS_EXIT_FORMAT, "%s: %s", d->path, d->bar);
-    if (rs_disk_in_qcow2(d->format))
-        return rs_failure_set(&s->f, RS_EXIT_FORMAT, "%s is a qcow2 image, which is not served", d->path);
     if (!d->encrypted || d->unit == 0)
         return rs_failure_set(&s->f, RS_EXIT_FORMAT, "%s is no LUKS image: there is nothing to decrypt",
                               d->path);
@@ -117,15 +116,31 @@ static int look_at(struct rs_serve *s, struct rs_serve_image *image)
 int rs_serve_open_images(struct rs_serve *s)
 {
     unsigned flags = (s->read_only ? 0u : RS_FILE_WRITE) | (s->direct ? RS_FILE_DIRECT : 0u);
+    unsigned extra = RS_FILE_ORDERLY | (s->discard ? RS_FILE_DISCARD : 0u);
     for (unsigned i = 0; i < s->count; i++) {
         struct rs_serve_image *image = &s->images[i];
         int code = look_at(s, image);
-        if (code == 0) code = rs_file_open(&image->file, image->look.data_path, flags, &s->f);
+        bool qcow2 = rs_disk_in_qcow2(image->look.format);
+        if (code == 0)
+            code = qcow2 ? rs_file_open_qcow2(&image->file, image->look.data_path, flags | extra, 0, &s->f)
+                         : rs_file_open(&image->file, image->look.data_path, flags, &s->f);
         if (code != 0) return code;
-        image->header = open(image->look.header_path, O_RDONLY | O_CLOEXEC | O_NOCTTY);
-        if (image->header < 0) return rs_failure_errno(&s->f, errno, "open", image->look.header_path);
+        image->header = qcow2 ? rs_qcow2_luks_header(image->file.image)
+                              : open(image->look.header_path, O_RDONLY | O_CLOEXEC | O_NOCTTY);
+        if (image->header < 0)
+            return rs_failure_errno(&s->f, qcow2 ? image->header : errno, "open", image->look.header_path);
     }
     return 0;
+}
+
+int rs_serve_close_images(struct rs_serve *s)
+{
+    int code = 0;
+    for (unsigned i = 0; i < s->count; i++) {
+        int e = rs_file_close_qcow2(&s->images[i].file);
+        if (e != 0 && s->f.exit == 0) code = rs_failure_errno(&s->f, e, "close", s->images[i].look.path);
+    }
+    return code;
 }
 
 /* ---- sizes ------------------------------------------------------------------- */
@@ -135,6 +150,7 @@ uint64_t rs_serve_size_of(void *arg, unsigned disk)
     const struct rs_file *file = &((struct rs_serve *)arg)->images[disk].file;
     uint64_t size = 0;
     struct stat st;
+    if (file->image != NULL) return rs_qcow2_size(file->image);
     if (file->block) return ioctl(file->fd, BLKGETSIZE64, &size) == 0 ? size : 0;
     return fstat(file->fd, &st) == 0 ? (uint64_t)st.st_size : 0;
 }

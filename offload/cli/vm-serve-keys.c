@@ -9,6 +9,7 @@
 #include "offload/cli/vm-home.h"
 #include "offload/cli/vm-keys.h"
 #include "offload/cli/vm-serve.h"
+#include "offload/vm/qcow2.h"
 #include "offload/vm/state.h"
 #include "offload/vm/vmdk.h"
 
@@ -74,7 +75,7 @@ static bool outer_key(const struct rs_serve *s, const struct rs_serve_image *ima
     char path[PATH_MAX];
     bool vmdk = image->look.format == RS_DISK_VMDK_XTS;
     const char *at = vmdk ? image->look.path : s->vmx;
-    if (!vmdk && (image->look.format != RS_DISK_LUKS1 || *at == '\0')) return false;
+    if (!vmdk && (!rs_disk_is_luks1(image->look.format) || *at == '\0')) return false;
     if (staged && !rs_vmc_new_path(at, path)) return false;
     if (staged) at = path;
     return vmdk ? vmdk_key(at, kek) : vmx_key(at, image->look.node, kek);
@@ -88,7 +89,12 @@ static void look_again(struct rs_serve *s, struct rs_serve_image *image)
     RS_FREE struct rs_disk *now = calloc(1, sizeof(*now));
     if (now == NULL) return;
     memcpy(now->path, image->look.path, sizeof(now->path));
-    if (rs_disk_look(now, why, sizeof(why)) != 0) return;
+    RS_CLOSE int inside = image->file.image != NULL ? rs_qcow2_luks_header(image->file.image) : -1;
+    if (inside >= 0) now->encrypted = true;
+    if (image->file.image == NULL
+            ? rs_disk_look(now, why, sizeof(why)) != 0
+            : inside < 0 || rs_disk_look_luks(inside, image->file.size, now, why, sizeof(why)) != 0)
+        return;
     if (now->key[0] != '\0') {
         memcpy(image->look.provider, now->provider, sizeof(now->provider));
         memcpy(image->look.key, now->key, sizeof(now->key));
@@ -96,7 +102,8 @@ static void look_again(struct rs_serve *s, struct rs_serve_image *image)
         memcpy(image->look.provider, kek.provider, sizeof(kek.provider));
         memcpy(image->look.key, kek.key, sizeof(kek.key));
     }
-    int header = open(now->header_path, O_RDONLY | O_CLOEXEC | O_NOCTTY);
+    int header = inside >= 0 ? fcntl(inside, F_DUPFD_CLOEXEC, 0)
+                             : open(now->header_path, O_RDONLY | O_CLOEXEC | O_NOCTTY);
     if (header < 0) return;
     close(image->header);
     image->header = header;

@@ -185,7 +185,8 @@ static int open_server(struct rs_serve *s, struct rs_vmserve_disk *disks, struct
     for (unsigned i = 0; i < s->count; i++)
         disks[i] = (struct rs_vmserve_disk){.name = s->images[i].name,
                                             .fd = s->images[i].file.io_fd,
-                                            .align = s->direct ? 4096 : 0,
+                                            .image = s->images[i].file.image,
+                                            .align = s->direct && s->images[i].file.image == NULL ? 4096 : 0,
                                             .read_only = s->read_only,
                                             .discard = s->discard,
                                             .size = s->images[i].file.size};
@@ -231,7 +232,8 @@ static int serve(struct rs_serve *s)
         if (e != 0) code = rs_failure_set(&s->f, rs_exit_of(e), "%s", reseal_strerror(e));
     }
     rs_vmserve_close(server);
-    return code;
+    int closed = rs_serve_close_images(s);
+    return code != 0 ? code : closed;
 }
 
 int reseal_cmd_vm_serve(int argc, char **argv)

@@ -51,6 +51,8 @@ struct rs_serve {
 RS_MUST_CHECK int rs_serve_take_vm(struct rs_serve *s);
 /* Looks at the files of all disks, and opens them. */
 RS_MUST_CHECK int rs_serve_open_images(struct rs_serve *s);
+/* After the server: what QEMU keeps of images (dirty bitmaps) is written. */
+RS_MUST_CHECK int rs_serve_close_images(struct rs_serve *s);
 /* size_of of struct rs_vmserve_options; `arg` is the struct rs_serve. */
 uint64_t rs_serve_size_of(void *arg, unsigned disk);
 

@@ -11,6 +11,7 @@ struct rs_qcow2 {
     struct nbd_handle *nbd;
     struct rs_qcow2_child child;
     uint64_t size;
+    uint32_t cluster; /* bytes */
     bool writable;
     bool stuck; /* a transfer never ended: its buffer may still be written to */
 };

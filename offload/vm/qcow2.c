@@ -137,7 +137,7 @@ static int end_child(struct rs_qcow2 *q, int ms, char *said, size_t said_len)
 
 /* ---- open and close ----------------------------------------------------------------- */
 
-static int look_at_header(const char *path, char *why, size_t why_len)
+static int look_at_header(const char *path, uint32_t *cluster, char *why, size_t why_len)
 {
     uint8_t start[RS_QCOW2_HEADER];
     struct rs_qcow2_facts facts;
@@ -147,6 +147,7 @@ static int look_at_header(const char *path, char *why, size_t why_len)
     if (!rs_qcow2_is(start, (size_t)n) || rs_qcow2_facts(start, (size_t)n, &facts) != 0)
         return rs_vm_refuse(RESEAL_EFORMAT, why, why_len, "its qcow2 header is damaged");
     if (facts.bar != NULL) return rs_vm_refuse(RESEAL_EFORMAT, why, why_len, "%s", facts.bar);
+    *cluster = facts.cluster;
     return 0;
 }
 
@@ -186,10 +187,11 @@ static int try_open(struct rs_qcow2 **out, const char *path, unsigned flags, cha
 int rs_qcow2_open(struct rs_qcow2 **out, const char *path, unsigned flags, char *why, size_t why_len)
 {
     char real[PATH_MAX];
+    uint32_t cluster = 0;
     *out = NULL;
     if (realpath(path, real) == NULL)
         return rs_vm_refuse(RESEAL_EIO, why, why_len, "cannot open %s: %s", path, strerror(errno));
-    int code = look_at_header(real, why, why_len);
+    int code = look_at_header(real, &cluster, why, why_len);
     uint64_t end = in_ms(LOCK_MS);
     const struct timespec pause = {.tv_nsec = 50000000};
     if (code == 0) code = try_open(out, real, flags, why, why_len);
@@ -197,6 +199,7 @@ int rs_qcow2_open(struct rs_qcow2 **out, const char *path, unsigned flags, char 
         (void)nanosleep(&pause, NULL);
         code = try_open(out, real, flags, why, why_len);
     }
+    if (code == 0) (*out)->cluster = cluster;
     return code;
 }
 
@@ -213,6 +216,11 @@ int rs_qcow2_close(struct rs_qcow2 *q)
 uint64_t rs_qcow2_size(const struct rs_qcow2 *q)
 {
     return q->size;
+}
+
+uint32_t rs_qcow2_cluster(const struct rs_qcow2 *q)
+{
+    return q->cluster;
 }
 
 /* ---- transfers ---------------------------------------------------------------------- */

@@ -62,6 +62,7 @@ RS_MUST_CHECK int rs_qcow2_open(struct rs_qcow2 **out, const char *path, unsigne
 int rs_qcow2_close(struct rs_qcow2 *q);
 
 uint64_t rs_qcow2_size(const struct rs_qcow2 *q);
+uint32_t rs_qcow2_cluster(const struct rs_qcow2 *q);
 
 /* Whole transfers; 0 or -errno (-ETIMEDOUT: QEMU is stuck; then nothing but rs_qcow2_close() follows). */
 RS_MUST_CHECK int rs_qcow2_pread(struct rs_qcow2 *q, void *buf, size_t len, uint64_t off);
@@ -80,6 +81,31 @@ RS_MUST_CHECK int rs_qcow2_save(struct rs_qcow2 *q, int fd, uint64_t len);
 /* The header of a LUKS container in the image, as a file in memory that is as long as the key service wants
  * it; the caller's to close. -errno; -EINVAL: it holds none. */
 RS_MUST_CHECK int rs_qcow2_luks_header(struct rs_qcow2 *q);
+
+/* ---- transfers that overlap --------------------------------------------------------- */
+
+enum rs_qcow2_what { RS_QCOW2_READ, RS_QCOW2_PUT, RS_QCOW2_TRIM, RS_QCOW2_FLUSH };
+
+/* The caller's, untouched by it until it ended. */
+struct rs_qcow2_op {
+    /* Called once, from any call on the image. 0 or -errno. */
+    void (*ended)(struct rs_qcow2_op *op, int result);
+    /* Of a read: this part is not stored and reads as zeros. NULL: not asked. */
+    void (*hole)(struct rs_qcow2_op *op, uint64_t off, uint64_t len);
+};
+
+/* At most RS_QCOW2_IO_MAX bytes of a transfer, UINT32_MAX of a trim. 0, or -errno: then it does not end. */
+RS_MUST_CHECK int rs_qcow2_start(struct rs_qcow2 *q, struct rs_qcow2_op *op, enum rs_qcow2_what what,
+                                 void *buf, uint32_t len, uint64_t off);
+
+/* To be polled for these events (POLLIN, POLLOUT), which change with each call; what came is handed on. */
+int rs_qcow2_fd(struct rs_qcow2 *q);
+short rs_qcow2_events(struct rs_qcow2 *q);
+/* False: QEMU is gone; all transfers have ended. */
+bool rs_qcow2_turn(struct rs_qcow2 *q, short revents);
+
+/* Ends all transfers, when need be by ending QEMU. */
+void rs_qcow2_drain(struct rs_qcow2 *q);
 
 /* ---- whole files -------------------------------------------------------------------- */
 

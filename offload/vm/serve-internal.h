@@ -37,6 +37,8 @@ enum rs_vs_what {
     RS_VS_FILE_WRITE,
     RS_VS_FILE_FLUSH,
     RS_VS_FILE_HOLE,
+    RS_VS_IMAGE_IN,  /* the connection to QEMU can be read, */
+    RS_VS_IMAGE_OUT, /* written */
 };
 
 /* An operation of the kernel; the first member of what it belongs to, or found from it by its kind. */
@@ -44,6 +46,8 @@ struct rs_vs_op {
     enum rs_vs_what what;
     int result; /* a count, or -errno */
     void *owner;
+    struct rs_qcow2_op image; /* when QEMU carries it out: then the owner is the server, */
+    struct rs_vs_op *next;    /* and it is in the list of those that ended */
 };
 
 /* 0 or -errno. */
@@ -61,6 +65,29 @@ struct rs_vs_op *rs_vs_ended(struct rs_vmserve *s);
 void rs_vs_submit(struct rs_vmserve *s);
 /* The same, and waits for an end, for at most `ms`. */
 void rs_vs_sleep(struct rs_vmserve *s, int ms);
+
+/* ---- serve-image.c: qcow2 images -------------------------------------------- */
+
+struct rs_vs_disk;
+struct rs_vs_piece;
+
+/* Learns what is stored. RESEAL_EIO, RESEAL_ENOMEM. */
+RS_MUST_CHECK int rs_vs_image_open(struct rs_vs_disk *d);
+void rs_vs_image_close(struct rs_vs_disk *d);
+/* Starts an operation of a kind RS_VS_FILE_...; it ends as those of the ring do. */
+void rs_vs_image_start(struct rs_vmserve *s, const struct rs_vs_disk *d, struct rs_vs_op *op,
+                       enum rs_vs_what what, uint8_t *buf, uint32_t len, uint64_t off);
+/* Asks the ring about connections that are waited for. */
+void rs_vs_image_poll(struct rs_vmserve *s);
+/* RS_VS_IMAGE_IN, RS_VS_IMAGE_OUT. */
+void rs_vs_image_ready(struct rs_vmserve *s, struct rs_vs_op *op);
+/* A write that is about to lock its range: of a cluster that is stored already, only the grains that it
+ * touches. */
+void rs_vs_image_settle(struct rs_vs_piece *p);
+/* What a range is from now on: stored, or not. */
+void rs_vs_image_mark(struct rs_vs_disk *d, uint64_t start, uint64_t len, bool stored);
+/* After a job: what is not stored is zeros. */
+void rs_vs_image_zero(struct rs_vs_piece *p);
 
 /* ---- serve-buffers.c ------------------------------------------------------- */
 
@@ -109,6 +136,15 @@ struct rs_vs_disk {
     unsigned writers;                 /* of these, those that write */
     unsigned waiting;                 /* of these, those that wait for others */
     struct rs_nbd_export *export;
+    /*
+     * A thin qcow2 image: what it does not store is zeros, not noise; so the first write to a cluster fills
+     * all of it. A bit for each cluster that is stored; NULL: the disk is none.
+     */
+    uint64_t *stored;
+    uint32_t cluster; /* bytes, at least a grain */
+    unsigned trims;   /* waiting or under way: until then writes take whole clusters */
+    struct rs_vs_op in, out;
+    bool in_armed, out_armed, gone;
 };
 
 /* ---- requests and pieces --------------------------------------------------- */
@@ -136,12 +172,14 @@ struct rs_vs_piece {
     uint32_t len;                    /* bytes of data */
     uint32_t done;                   /* bytes read or written so far */
     enum rs_vs_state state;
-    uint32_t keys;             /* the key's number when the job was submitted */
-    bool locked;               /* in the disk's list */
-    uint8_t *buf;              /* `span` bytes: ciphertext, or plain text for a client */
-    uint8_t *own;              /* what a large payload is received into */
-    const uint8_t *in;         /* the payload */
-    struct rs_vs_chunk *chunk; /* that it lies in, or NULL */
+    uint32_t keys;                         /* the key's number when the job was submitted */
+    uint32_t unstored;                     /* bytes that were read and are not stored */
+    uint64_t hole[RS_VS_PIECE / 512 / 64]; /* which of them: a bit for each 512 */
+    bool locked;                           /* in the disk's list */
+    uint8_t *buf;                          /* `span` bytes: ciphertext, or plain text for a client */
+    uint8_t *own;                          /* what a large payload is received into */
+    const uint8_t *in;                     /* the payload */
+    struct rs_vs_chunk *chunk;             /* that it lies in, or NULL */
     uint8_t header[RS_NBD_HEADER_MAX];
 };
 
@@ -258,6 +296,8 @@ struct rs_vmserve {
     reseal_queue *queue;
     struct rs_vs_buffers buffers;
     struct io_uring ring;
+    struct rs_vs_op *ended_first, *ended_last; /* that QEMU carried out */
+    unsigned images;                           /* disks that are qcow2 */
     bool ring_open, ring_disabled;
     struct rs_vs_op accept, signal, wake;
     bool accepting, waking;

@@ -36,6 +36,7 @@ static bool blocked(const struct rs_vs_disk *d, const struct rs_vs_piece *p)
 static void lock_and_go(struct rs_vs_piece *p)
 {
     struct rs_vs_disk *d = p->request->disk;
+    if (d->stored != NULL && writes(p) && p->request->nbd.type != RS_NBD_TRIM) rs_vs_image_settle(p);
     p->next = NULL;
     p->prev = d->last;
     if (d->last != NULL)
@@ -96,6 +97,7 @@ static struct rs_vs_request *take_request(struct rs_vs_client *c, const struct r
         p->buf = p->own = NULL;
         p->chunk = NULL;
         p->locked = false;
+        p->unstored = 0;
     }
     c->requests++;
     return r;
@@ -134,10 +136,15 @@ bool rs_vs_request_refuse(struct rs_vs_client *c, const struct rs_nbd_request *n
 /* What it writes must be on the disk before it is answered. */
 static void start_flush(struct rs_vs_request *r)
 {
-    struct io_uring_sqe *sqe = rs_vs_sqe(r->client->server);
+    struct rs_vmserve *s = r->client->server;
+    r->busy++;
+    if (r->disk->spec->image != NULL) {
+        rs_vs_image_start(s, r->disk, &r->op, RS_VS_FILE_FLUSH, NULL, 0, 0);
+        return;
+    }
+    struct io_uring_sqe *sqe = rs_vs_sqe(s);
     io_uring_prep_fsync(sqe, r->disk->spec->fd, IORING_FSYNC_DATASYNC);
     rs_vs_tells(sqe, &r->op, RS_VS_FILE_FLUSH);
-    r->busy++;
 }
 
 /* Answers when nothing of it is under way any more. */
@@ -173,8 +180,10 @@ void rs_vs_piece_place(struct rs_vs_request *r, uint32_t number, struct rs_vs_pi
     const struct rs_vs_disk *d = r->disk;
     uint64_t off = r->nbd.offset, base = off / RS_VS_PIECE * RS_VS_PIECE + (uint64_t)number * RS_VS_PIECE;
     uint64_t from = RS_MAX(base, off), to = RS_MIN(base + RS_VS_PIECE, off + r->nbd.len);
-    p->start = from / d->grain * d->grain;
-    p->span = (uint32_t)(rs_round_up(to, d->grain) - p->start);
+    /* Of a cluster that may not be stored yet, all. */
+    uint32_t grain = d->stored != NULL && r->nbd.type != RS_NBD_READ ? d->cluster : d->grain;
+    p->start = from / grain * grain;
+    p->span = (uint32_t)(RS_MIN(rs_round_up(to, grain), d->export->size) - p->start);
     p->head = (uint32_t)(from - p->start);
     p->len = (uint32_t)(to - from);
     p->done = 0;
@@ -265,6 +274,8 @@ static void piece_failed(struct rs_vs_piece *p, uint32_t error)
 static void piece_written(struct rs_vs_piece *p)
 {
     struct rs_vs_request *r = p->request;
+    if (r->disk->stored != NULL && r->nbd.type != RS_NBD_TRIM)
+        rs_vs_image_mark(r->disk, p->start, p->span, true);
     piece_ended(p);
     if (!r->by_client) begin_pieces(r);
     look_at(r);
@@ -299,25 +310,34 @@ static void start_file(struct rs_vs_piece *p, bool write)
     struct rs_vmserve *s = p->request->client->server;
     const struct rs_vs_disk *d = p->request->disk;
     uint64_t at = d->luks.data_offset + p->start + p->done;
+    p->state = write ? RS_VS_WRITING : RS_VS_READING;
+    if (d->spec->image != NULL) {
+        rs_vs_image_start(s, d, &p->op, write ? RS_VS_FILE_WRITE : RS_VS_FILE_READ, p->buf, p->span, at);
+        return;
+    }
     struct io_uring_sqe *sqe = rs_vs_sqe(s);
     if (write)
         io_uring_prep_write(sqe, d->spec->fd, p->buf + p->done, p->span - p->done, at);
     else
         io_uring_prep_read(sqe, d->spec->fd, p->buf + p->done, p->span - p->done, at);
     rs_vs_tells(sqe, &p->op, write ? RS_VS_FILE_WRITE : RS_VS_FILE_READ);
-    p->state = write ? RS_VS_WRITING : RS_VS_READING;
 }
 
 /* Whole grains inside a trim become a hole. */
 static void start_hole(struct rs_vs_piece *p)
 {
     struct rs_vmserve *s = p->request->client->server;
-    const struct rs_vs_disk *d = p->request->disk;
+    struct rs_vs_disk *d = p->request->disk;
+    p->state = RS_VS_WRITING;
+    if (d->stored != NULL) rs_vs_image_mark(d, p->start, p->span, false);
+    if (d->spec->image != NULL) {
+        rs_vs_image_start(s, d, &p->op, RS_VS_FILE_HOLE, NULL, p->span, d->luks.data_offset + p->start);
+        return;
+    }
     struct io_uring_sqe *sqe = rs_vs_sqe(s);
     io_uring_prep_fallocate(sqe, d->spec->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
                             (off_t)(d->luks.data_offset + p->start), (off_t)p->span);
     rs_vs_tells(sqe, &p->op, RS_VS_FILE_HOLE);
-    p->state = RS_VS_WRITING;
 }
 
 static void start_job(struct rs_vs_piece *p, enum rs_vs_state state)
@@ -338,6 +358,26 @@ static void piece_go(struct rs_vs_piece *p)
         start_file(p, false);
 }
 
+/* The payload goes between what was there before it and after it. */
+static void merge(struct rs_vs_piece *p)
+{
+    if (p->request->nbd.type == RS_NBD_ZERO)
+        memset(p->buf + p->head, 0, p->len);
+    else
+        memcpy(p->buf + p->head, p->in, p->len);
+}
+
+/* Its plain text is there. */
+static void opened(struct rs_vs_piece *p)
+{
+    if (!writes(p)) {
+        piece_ready(p);
+        return;
+    }
+    merge(p);
+    start_job(p, RS_VS_SEALING);
+}
+
 /* A transfer went well, or part of it did. */
 static void file_moved(struct rs_vs_piece *p, bool write, uint32_t n)
 {
@@ -349,6 +389,8 @@ static void file_moved(struct rs_vs_piece *p, bool write, uint32_t n)
     p->done = 0;
     if (write)
         piece_written(p);
+    else if (p->unstored == p->span)
+        opened(p); /* all zeros, as they were read */
     else
         start_job(p, RS_VS_OPENING);
 }
@@ -379,6 +421,7 @@ void rs_vs_file_ended(struct rs_vmserve *s, struct rs_vs_op *op)
     struct rs_vs_piece *p = (struct rs_vs_piece *)(void *)op; /* the operation is its first member */
     if (op->what == RS_VS_FILE_HOLE) {
         /* A file system without holes keeps the data: a trim is advice. */
+        p->request->disk->trims--;
         piece_written(p);
         return;
     }
@@ -397,25 +440,14 @@ void rs_vs_file_ended(struct rs_vmserve *s, struct rs_vs_op *op)
 
 /* ---- jobs -------------------------------------------------------------------- */
 
-/* The payload goes between what was there before it and after it. */
-static void merge(struct rs_vs_piece *p)
-{
-    if (p->request->nbd.type == RS_NBD_ZERO)
-        memset(p->buf + p->head, 0, p->len);
-    else
-        memcpy(p->buf + p->head, p->in, p->len);
-}
-
 static void job_done(struct rs_vs_piece *p)
 {
     if (p->state == RS_VS_SEALING) {
         start_file(p, true);
-    } else if (writes(p)) {
-        merge(p);
-        start_job(p, RS_VS_SEALING);
-    } else {
-        piece_ready(p);
+        return;
     }
+    if (p->unstored != 0) rs_vs_image_zero(p);
+    opened(p);
 }
 
 /* Errors that another key or session mends. */
@@ -520,7 +552,7 @@ bool rs_vs_jobs_take(struct rs_vmserve *s)
 /* Whole grains, and whole blocks of the file system, inside a trim; false: there are none. */
 static bool place_hole(struct rs_vs_request *r, struct rs_vs_piece *p)
 {
-    uint64_t grain = RS_MAX(r->disk->grain, 4096u);
+    uint64_t grain = RS_MAX(RS_MAX(r->disk->grain, r->disk->cluster), 4096u);
     uint64_t from = rs_round_up(r->nbd.offset, grain), to = (r->nbd.offset + r->nbd.len) / grain * grain;
     if (!r->disk->spec->discard || to <= from) return false;
     p->start = from;
@@ -537,6 +569,7 @@ static void start_trim(struct rs_vs_request *r)
         return;
     }
     r->pieces = r->begun = r->busy = 1;
+    r->disk->trims++;
     lock_and_go(p);
 }
 
@@ -552,7 +585,7 @@ static void start_other(struct rs_vs_request *r)
         start_flush(r);
         return;
     }
-    if (r->nbd.type == RS_NBD_CACHE)
+    if (r->nbd.type == RS_NBD_CACHE && d->spec->image == NULL)
         (void)posix_fadvise(d->spec->fd, (off_t)(d->luks.data_offset + r->nbd.offset), (off_t)r->nbd.len,
                             POSIX_FADV_WILLNEED);
     look_at(r);

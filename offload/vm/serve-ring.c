@@ -59,6 +59,11 @@ struct rs_vs_op *rs_vs_ended(struct rs_vmserve *s)
 {
     struct io_uring_cqe *cqe = NULL;
     unsigned head, n = 0;
+    struct rs_vs_op *first = s->ended_first;
+    if (first != NULL) {
+        s->ended_first = first->next;
+        return first;
+    }
     io_uring_for_each_cqe(&s->ring, head, cqe)
     {
         n = 1;

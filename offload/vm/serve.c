@@ -52,6 +52,14 @@ static int find_size(const struct rs_vs_disk *d, uint64_t file_size, uint64_t *o
     return *out == 0 ? RESEAL_EFORMAT : 0;
 }
 
+static int open_image(struct rs_vmserve *s, struct rs_vs_disk *d, char *why, size_t why_len)
+{
+    int code = rs_vs_image_open(d);
+    if (code != 0) snprintf(why, why_len, "QEMU cannot tell what the image stores");
+    s->images++;
+    return code;
+}
+
 static int open_disk(struct rs_vmserve *s, unsigned i, char *why, size_t why_len)
 {
     struct rs_vs_disk *d = &s->disks[i];
@@ -78,7 +86,7 @@ static int open_disk(struct rs_vmserve *s, unsigned i, char *why, size_t why_len
     d->export->read_only = d->spec->read_only;
     d->export->minimum = 512;
     d->export->preferred = RS_MAX(d->grain, 4096u);
-    return 0;
+    return d->spec->image == NULL ? 0 : open_image(s, d, why, why_len);
 }
 
 static int open_queue(struct rs_vmserve *s)
@@ -149,7 +157,10 @@ void rs_vmserve_close(struct rs_vmserve *s)
 {
     if (s == NULL) return;
     rs_vs_ring_close(s);
-    for (unsigned i = 0; s->disks != NULL && i < s->o.count; i++) rs_vs_key_close(&s->disks[i]);
+    for (unsigned i = 0; s->disks != NULL && i < s->o.count; i++) {
+        rs_vs_image_close(&s->disks[i]);
+        rs_vs_key_close(&s->disks[i]);
+    }
     reseal_queue_close(s->queue);
     for (unsigned i = 0; s->clients != NULL && i < RS_VS_CLIENTS; i++) {
         if (s->clients[i].fd < 0) continue;
@@ -254,6 +265,10 @@ static void take_end(struct rs_vmserve *s, struct rs_vs_op *op)
     case RS_VS_WAKE:
         s->waking = false;
         break;
+    case RS_VS_IMAGE_IN:
+    case RS_VS_IMAGE_OUT:
+        rs_vs_image_ready(s, op);
+        break;
     case RS_VS_RECEIVE:
         rs_vs_client_received(client_of(s, op));
         break;
@@ -302,7 +317,8 @@ static bool turn(struct rs_vmserve *s)
     /* What clients were stalled for may have come free just now. */
     rs_vs_jobs_submit(s);
     start_accept(s);
-    return moved;
+    rs_vs_image_poll(s);
+    return moved || s->ended_first != NULL;
 }
 
 /* Everything that was acknowledged is in the page cache; now it goes to the disks. */
@@ -310,8 +326,11 @@ static int flush_all(struct rs_vmserve *s)
 {
     int code = 0;
     for (unsigned i = 0; i < s->o.count; i++) {
-        if (s->o.disks[i].read_only || fdatasync(s->o.disks[i].fd) == 0) continue;
-        rs_vs_file_failed(s, &s->disks[i], "flush", -errno);
+        const struct rs_vmserve_disk *d = &s->o.disks[i];
+        if (d->read_only) continue;
+        int e = d->image != NULL ? rs_qcow2_flush(d->image) : fdatasync(d->fd) == 0 ? 0 : -errno;
+        if (e == 0) continue;
+        rs_vs_file_failed(s, &s->disks[i], "flush", e);
         code = RESEAL_EIO;
     }
     return code;

@@ -11,6 +11,7 @@
  *   nbd-protocol.c      the protocol, over bytes
  *   serve.c             open, the loop, stop
  *   serve-ring.c        io_uring: all input and output
+ *   serve-image.c       qcow2 images: the same by QEMU; what is stored and what is not
  *   serve-buffers.c     buffers in the arena
  *   serve-connection.c  a client: what it sends, what it gets
  *   serve-request.c     a request and its pieces: read, transform, write
@@ -20,15 +21,17 @@
  */
 
 #include "offload/base/bytes.h"
+#include "offload/vm/qcow2.h"
 #include "reseal/reseal.h"
 
 #define RS_VMSERVE_DISKS_MAX 64u
 
 /* A disk to serve. The texts and descriptors are the caller's and outlive the server. */
 struct rs_vmserve_disk {
-    const char *name; /* of the export; at most 255 bytes */
-    int fd;           /* of the image, to be read and written at its offsets; it may be O_DIRECT */
-    uint32_t align;   /* of offsets and lengths, and of memory: O_DIRECT; else 0 */
+    const char *name;       /* of the export; at most 255 bytes */
+    int fd;                 /* of the image, to be read and written at its offsets; it may be O_DIRECT */
+    struct rs_qcow2 *image; /* in place of fd; NULL: none */
+    uint32_t align;         /* of offsets and lengths, and of memory: O_DIRECT; else 0 */
     bool read_only;
     bool discard;  /* a trim makes holes, which then read as noise; else it is taken and ignored */
     uint64_t size; /* bytes of the image file now */
