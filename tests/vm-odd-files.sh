@@ -46,6 +46,16 @@ mv elsewhere/system.img web/
 vm decrypt web
 vm_is_original web
 
+# A header beside its data, which a link would leave as it was, under the old key.
+vm encrypt --format xts web
+mv web/data.img.reseal-header elsewhere/
+ln -s ../elsewhere/data.img.reseal-header web/
+refused 3 'data.img.reseal-header is a symbolic link' vm recrypt --shallow web
+rm web/data.img.reseal-header
+mv elsewhere/data.img.reseal-header web/
+vm decrypt web
+vm_is_original web
+
 # One file under two names.
 cp web/web.vmx vmx
 sed -i s/data.img/system.img/ web/web.vmx

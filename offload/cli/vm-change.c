@@ -175,9 +175,21 @@ static int check_once(struct rs_vmc_change *ch, const char *to)
     return 0;
 }
 
+/* The new one would take the place of a link, and what it leads to would stay as it is. */
+static int check_file(struct rs_vmc_change *ch, const char *to)
+{
+    struct stat st;
+    if (lstat(to, &st) != 0 || S_ISREG(st.st_mode)) return 0;
+    bool is_link = S_ISLNK(st.st_mode);
+    return rs_failure_set(&ch->c->f, RS_EXIT_REFUSED, "%s is %s: only files are converted%s", to,
+                          is_link ? "a symbolic link" : "no file",
+                          is_link ? "; name the one that it leads to" : "");
+}
+
 static int add(struct rs_vmc_change *ch, enum rs_intent_kind kind, const char *from, const char *to)
 {
-    int code = check_once(ch, to);
+    int code = kind == RS_INTENT_RENAME ? check_file(ch, to) : 0;
+    if (code == 0) code = check_once(ch, to);
     if (code != 0) return code;
     return rs_intent_add(&ch->intent, kind, from, to) == 0 ? 0 : no_memory(ch);
 }
@@ -186,14 +198,8 @@ static int add(struct rs_vmc_change *ch, enum rs_intent_kind kind, const char *f
 static int replace(struct rs_vmc_change *ch, const char *path)
 {
     char fresh[PATH_MAX];
-    struct stat st;
     if (!rs_vmc_new_path(path, fresh))
         return rs_failure_set(&ch->c->f, RS_EXIT_USAGE, "the name %s is too long", path);
-    /* The new one would take the place of a link, and what it leads to would stay as it is. */
-    if (lstat(path, &st) == 0 && !S_ISREG(st.st_mode))
-        return rs_failure_set(&ch->c->f, RS_EXIT_REFUSED, "%s is %s: only files are converted%s", path,
-                              S_ISLNK(st.st_mode) ? "a symbolic link" : "no file",
-                              S_ISLNK(st.st_mode) ? "; name the one that it leads to" : "");
     return add(ch, RS_INTENT_RENAME, fresh, path);
 }
 
