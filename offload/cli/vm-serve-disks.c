@@ -70,6 +70,11 @@ static int open_vm(struct rs_serve *s, struct rs_vmc *c)
     int e = code == 0 ? rs_vm_lock(c->vm, RS_VM_RUN, &s->lock, why, sizeof(why)) : 0;
     if (e != 0) code = rs_vmc_refuse(c, e, why);
     if (code != 0) return rs_failure_set(&s->f, code, "%s", c->f.text);
+    if (s->has_pass && !c->vm->by_phrase)
+        return rs_failure_set(
+            &s->f, RS_EXIT_USAGE,
+            "--passphrase-file: no pass phrase locks %s; its keys come from its key provider", c->vm->name);
+    s->has_pass = false; /* it is the home's; its disks have keys of a provider */
     code = refuse_intent(s, c->vm);
     if (code != 0) return code;
     rs_vm_close(c->vm);
@@ -91,6 +96,7 @@ int rs_serve_take_vm(struct rs_serve *s)
     c->o.vm = s->vm;
     c->o.runtime_dir = s->runtime_dir;
     c->o.tenant = s->tenant;
+    c->o.pass = s->pass.file;
     int code = open_vm(s, c);
     rs_vmc_close(c);
     free(c);

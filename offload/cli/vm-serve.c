@@ -22,7 +22,7 @@ static const char help[] =
     "                          May be given several times; the first is the default one\n"
     "  --socket PATH           where to listen, mode 0600 (disk-NAME.sock in the runtime folder)\n"
     "  --passphrase-file FILE  pass phrase of the disks, byte for byte as cryptsetup reads it\n"
-    "                          (the key that a key provider has)\n"
+    "                          (the key that a key provider has); with a VM: what locks its home\n"
     "  --passphrase-fd N       the same from a descriptor, for one disk\n"
     "  --read-only             refuse to write\n"
     "  --discard               what a guest trims becomes a hole in the image: saves room,\n"
@@ -154,7 +154,7 @@ static int parse(struct rs_serve *s, int argc, char **argv)
     if (optind < argc) s->vm = argv[optind++];
     if (optind < argc)
         return rs_failure_set(&s->f, RS_EXIT_USAGE, "one VM only: what is '%s'?", argv[optind]);
-    if (s->vm != NULL ? s->count != 0 || s->has_pass : s->count == 0)
+    if (s->vm != NULL ? s->count != 0 || s->pass.fd >= 0 : s->count == 0)
         return rs_failure_set(&s->f, RS_EXIT_USAGE, "give a VM, or its disks by --disk%s",
                               s->vm != NULL && s->has_pass ? "; its keys come from its key provider" : "");
     if (s->pass.fd >= 0 && s->count != 1)
