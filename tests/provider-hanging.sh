@@ -4,6 +4,7 @@
 set -eu
 . "$RESEAL_SOURCE/tests/support/service.sh"
 . "$RESEAL_SOURCE/tests/support/kmip.sh"
+. "$RESEAL_SOURCE/tests/support/images.sh"
 
 # Accepts, and says nothing.
 cat >"$work/silent.py" <<'P'
@@ -22,6 +23,11 @@ openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 
 
 reseal provider add slow --server "127.0.0.1:$port" --ca "$work/ca.crt" --timeout 60 >/dev/null
 reseal provider add safe --native --default >/dev/null
+well=$(kmip_port)
+kmip_start "$well"
+reseal provider add well --server "127.0.0.1:$well" --ca "$pki/ca.crt" --cert "$pki/alice.crt" --key "$pki/alice.key" --timeout 60 >/dev/null
+content disk 2
+qemu_luks locked old disk
 printf 'a long enough password' >"$work/password"
 chmod 600 "$work/password"
 
@@ -35,6 +41,20 @@ reseal provider export safe --output "$work/safe.p12" --password-file "$work/pas
 key=$(reseal key make)
 reseal key status "$key" >/dev/null
 reseal provider list >/dev/null
+# Another key server: a key is made, forgotten, fetched.
+other=$(reseal key make --provider well)
+reseal key forget --provider well >/dev/null
+[ "$(reseal key status "$other" --provider well)" = "available, in memory" ] || fail "another key server's key"
+reseal provider test well >/dev/null
+# LUKS headers are opened by pass phrase, by a key of the native provider and by one of the other key server.
+reseal transcode -q --source-passphrase-file old --to-provider safe --to-key "$key" luks:locked luks:under-safe
+reseal transcode -q --to-provider well --to-key "$other" luks:under-safe luks:under-well
+reseal transcode -q luks:under-well plain:back
+cmp back disk || fail "what was opened is something else"
+# And how the service is.
+reseal status >/dev/null
+reseal status --json >/dev/null
+reseal events --since 0 >/dev/null
 for pid in "${waiting[@]}"; do kill -0 "$pid" 2>/dev/null || fail "one of those who wait has ended: $(cat "$work"/slow-*)"; done
 
 # One finds out that it hangs, for all who wait.

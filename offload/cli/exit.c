@@ -39,6 +39,7 @@ int rs_exit_of(int reseal_error)
     case RESEAL_EIO:
         return RS_EXIT_IO;
     case RESEAL_ENOSERVICE:
+    case RESEAL_ETIMEDOUT: /* it, or a key server that hangs */
     case RESEAL_EPROTO:
     case RESEAL_EVERSION:
     case RESEAL_EKEYGONE:

@@ -46,7 +46,7 @@ static void tell_end(struct rs_keyd *d, const struct rs_provider *p, const char 
     time_t when = (time_t)end;
     if (gmtime_r(&when, &tm) != NULL) (void)strftime(date, sizeof(date), "%Y-%m-%d %H:%M:%S UTC", &tm);
     (void)snprintf(line, sizeof(line), "the certificate of the %s of key provider %s %s %s", whose, p->name,
-                   end < (int64_t)time(NULL) ? "expired on" : "expires on", date);
+                   end <= (int64_t)time(NULL) ? "expired on" : "expires on", date);
     rs_event(d, p->tenant, id, line, json_pack("{s:s, s:s}", "provider", p->name, "expires", date));
 }
 

@@ -132,7 +132,7 @@ static int look_at_client(struct rs_task *t, json_t *config)
     X509 *cert = first_of(pem, &n);
     if (cert == NULL) return rs_task_fail(t, RESEAL_EFORMAT, "the client certificate is not in PEM form");
     int r = choose_key(t, cert);
-    if (r == 0 && end_of(cert) < (int64_t)time(NULL))
+    if (r == 0 && end_of(cert) <= (int64_t)time(NULL))
         r = rs_task_fail(t, RESEAL_EINVAL, "the client certificate has expired: have it renewed");
     if (r == 0) r = describe(config, cert);
     X509_free(cert);

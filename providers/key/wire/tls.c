@@ -316,8 +316,9 @@ static int tls_fault(struct rs_wire_link *link, int ssl_error, int saved_errno, 
         return certificate_fault(link, verdict, error);
     if (refused_us(link, reason))
         return rs_wire_fail(error, RS_WIRE_REFUSED_US,
-                            "%s %s does not accept our client certificate (%s): have it trusted there",
-                            link->what, link->host, ERR_reason_error_string(e));
+                            "%s %s does not accept our client certificate (%s): have it %s", link->what,
+                            link->host, ERR_reason_error_string(e),
+                            reason == SSL_R_SSLV3_ALERT_CERTIFICATE_EXPIRED ? "renewed" : "trusted there");
     if (ssl_error == SSL_ERROR_SSL && reason != SSL_R_UNEXPECTED_EOF_WHILE_READING)
         return rs_wire_fail(error, RS_WIRE_TLS_FAILED, "%s %s: TLS failed: %s", link->what, link->host,
                             e != 0 && ERR_reason_error_string(e) != NULL ? ERR_reason_error_string(e)
