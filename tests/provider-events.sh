@@ -155,3 +155,7 @@ row 7 '' 'does not answer in time' $kms.KeyGenerateFail reseal key make --provid
 # And all is well again.
 kmip_start "$port"
 [ "$(status "$good")" = "available, in memory" ] || fail "the key is not there again"
+# So that the same failure is news.
+reseal key forget >/dev/null
+kmip_kill "$port"
+row 4 KeyStateClusterUnreachable 'Connection refused: check that it runs and the port is right' $broken status "$good"

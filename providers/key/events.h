@@ -55,6 +55,31 @@ void rs_event(struct rs_keyd *d, const char *tenant, const char *id, const char 
 void rs_audit(struct rs_keyd *d, const struct rs_who *who, const char *operation, const char *object,
               int status, json_t *details);
 
+/* ---- event-repeats.c ---- */
+
+/*
+ * For what a user can make happen as often as it likes: how many times it has happened since it was told
+ * last, this one included, when it is to be told now; 0: it is only counted. The same thing (`what`: an
+ * event's id, an operation; and what is said of it) with the same object of a tenant by the same user is told
+ * the first time in a minute, then the 10th, the 100th and so on; and of more than 32 objects of one user in
+ * a minute those that came later count as one. A count that has not been told yet is told with the first of a
+ * later minute.
+ */
+RS_MUST_CHECK uint64_t rs_events_times(struct rs_keyd *d, const struct rs_who *who, const char *tenant,
+                                       const char *what, const char *says, const char *object);
+
+/* It went well meanwhile: the next time is told. */
+void rs_events_went_well(struct rs_keyd *d, const char *tenant, const char *object);
+
+#define RS_REPEATS 1024u
+
+struct rs_repeat {
+    uint64_t what, object; /* hashes */
+    uint64_t begun;        /* rs_now_ns(); 0: free */
+    uint64_t count, untold;
+    uint32_t uid;
+};
+
 /* ---- reseal-keyd itself, and the methods event.* and audit.* ------------------------------ */
 
 struct rs_store;
@@ -67,6 +92,7 @@ struct rs_events {
     struct rs_journal events, audit;
     struct rs_follower *followers;
     struct rs_webhook *webhooks; /* webhook.c */
+    struct rs_repeat repeats[RS_REPEATS];
 };
 
 /*

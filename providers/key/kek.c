@@ -14,6 +14,7 @@
 #include <stdlib.h>
 
 #define SECOND         1000000000ull
+#define OBJECT_MAX     (RS_PROVIDER_NAME_MAX + RS_KEY_ID_MAX + 8)
 #define KEKS_OF_TENANT (RS_KEKS_MAX / 4) /* one tenant does not push the others' keys out */
 
 struct rs_kek_entry {
@@ -223,12 +224,25 @@ void rs_kek_each(struct rs_keyd *d, const char *tenant,
 
 /* ---- outcomes --------------------------------------------------------------------------------- */
 
+static void object_of(const char *provider, const char *key, char object[OBJECT_MAX])
+{
+    (void)snprintf(object, OBJECT_MAX, "kek:%s/%s", provider, key);
+}
+
 static void audit(struct rs_keyd *d, const struct rs_who *who, bool make, const char *provider,
                   const char *key, int status, bool cached)
 {
-    char object[RS_PROVIDER_NAME_MAX + RS_KEY_ID_MAX + 8];
-    (void)snprintf(object, sizeof(object), "kek:%s/%s", provider, key);
-    rs_audit(d, who, make ? "kek.make" : "kek.get", object, status, json_pack("{s:b}", "cached", cached));
+    char object[OBJECT_MAX];
+    const char *operation = make ? "kek.make" : "kek.get";
+    object_of(provider, key, object);
+    /* Each use has its line. To ask for what is not there needs no right, so that is counted. */
+    uint64_t times = status == 0 || make
+                         ? 1
+                         : rs_events_times(d, who, who->tenant, operation, reseal_strerror(status), object);
+    if (times == 0) return;
+    json_t *details = json_pack("{s:b}", "cached", cached);
+    if (times > 1) (void)json_object_set_new(details, "times", json_integer((json_int_t)times));
+    rs_audit(d, who, operation, object, status, details);
 }
 
 /* What a failure is called where keys are looked for, and the event that goes with it. */
@@ -249,10 +263,17 @@ static void verdict(int status, bool here, struct rs_kek *kek)
     }
 }
 
-static void raise_event(struct rs_keyd *d, const char *tenant, const struct rs_kek *kek, const char *why)
+static void raise_event(struct rs_keyd *d, const char *tenant, const struct rs_who *who,
+                        const struct rs_kek *kek, const char *why)
 {
-    rs_event(d, tenant, kek->event, why,
-             json_pack("{s:s, s:s, s:s}", "provider", kek->provider, "key", kek->key, "reason", kek->reason));
+    char object[OBJECT_MAX];
+    object_of(kek->provider, kek->key, object);
+    uint64_t times = rs_events_times(d, who, tenant, kek->event, why, object);
+    if (times == 0) return;
+    json_t *details =
+        json_pack("{s:s, s:s, s:s}", "provider", kek->provider, "key", kek->key, "reason", kek->reason);
+    if (times > 1) (void)json_object_set_new(details, "times", json_integer((json_int_t)times));
+    rs_event(d, tenant, kek->event, why, details);
 }
 
 /* Nothing can even be asked. */
@@ -260,7 +281,7 @@ static void refuse(struct rs_keyd *d, const struct rs_who *who, struct rs_kek *k
                    const char *why, rs_kek_done *done, void *arg)
 {
     audit(d, who, make, kek->provider, kek->key, status, false);
-    if (kek->event != NULL) raise_event(d, who->tenant, kek, why);
+    if (kek->event != NULL) raise_event(d, who->tenant, who, kek, why);
     if (kek->event == NULL) kek->event = "";
     if (kek->reason == NULL) kek->reason = "";
     done(d, arg, status, kek, why);
@@ -325,6 +346,7 @@ static void answered(struct rs_keyd *d, void *arg, struct rs_task_answer *a)
     const char *id = json_string_value(json_object_get(a->result, "key")), *why = a->why;
     int status = a->status;
     struct rs_kek kek = {.event = "", .reason = ""};
+    char object[OBJECT_MAX];
     RS_KEYMEM uint8_t *bytes = rs_keymem_alloc(RS_KEK_LEN);
     r->finished = true;
     if (status == 0 && r->make && id != NULL && strlen(id) < sizeof(r->key))
@@ -339,6 +361,9 @@ static void answered(struct rs_keyd *d, void *arg, struct rs_task_answer *a)
         memcpy(bytes, secret->bytes, RS_KEK_LEN);
         kek.bytes = bytes;
         keep(d, r, bytes);
+        object_of(r->provider, r->key, object);
+        rs_events_went_well(d, r->tenant, object);
+        rs_events_went_well(d, r->who.tenant, object);
         rs_hosts_key_used(d, r->tenant, r->provider, r->key);
         if (r->make) rs_tenants_key_made(d, r->who.tenant, r->provider, r->key);
         why = "";
@@ -346,7 +371,7 @@ static void answered(struct rs_keyd *d, void *arg, struct rs_task_answer *a)
         verdict(status, p != NULL && p->kind->here, &kek);
         if (r->make) kek.event = RS_EVENT_KEY_GENERATE;
         if (a->event != NULL && *a->event != '\0') kek.event = a->event;
-        raise_event(d, r->tenant, &kek, why);
+        raise_event(d, r->tenant, &r->who, &kek, why);
     }
     hand_out(d, r, status, &kek, why);
 }
