@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "providers/key/events.h"
 
-#include "providers/key/keyd.h"
+#include "providers/key/flush.h"
 #include "providers/key/rooms.h"
 
 #include <stdio.h>
@@ -66,6 +66,23 @@ static void set_details(json_t *object, json_t *details)
     json_decref(details);
 }
 
+/* Lines that left memory before there was room for them on the disk are told of once there is. */
+static void tell_lost(struct rs_keyd *d)
+{
+    struct rs_events *e = d->events;
+    uint64_t lost = e->events.lost + e->audit.lost, n = lost - e->lost_told;
+    char line[160];
+    if (n == 0 || e->events.failure != 0) return;
+    e->lost_told = lost;
+    (void)snprintf(line, sizeof(line),
+                   "%llu lines of events and audit could not be written, and are lost: their "
+                   "numbers are missing",
+                   (unsigned long long)n);
+    rs_event(
+        d, "", RS_EVENT_LINES_LOST, line,
+        json_pack("{s:I, s:I}", "events", (json_int_t)e->events.lost, "audit", (json_int_t)e->audit.lost));
+}
+
 void rs_event(struct rs_keyd *d, const char *tenant, const char *id, const char *message, json_t *details)
 {
     struct rs_journal_line line = {0};
@@ -85,6 +102,8 @@ void rs_event(struct rs_keyd *d, const char *tenant, const char *id, const char 
         rs_followers_wake(d);
         rs_webhooks_wake(d);
     }
+    rs_flush(d);
+    tell_lost(d);
 }
 
 void rs_audit(struct rs_keyd *d, const struct rs_who *who, const char *operation, const char *object,
@@ -101,8 +120,22 @@ void rs_audit(struct rs_keyd *d, const struct rs_who *who, const char *operation
     (void)json_object_set_new(members, "status", json_integer(status));
     if (status != 0) set_text(members, "error", reseal_strerror(status), RS_JOURNAL_TEXT);
     set_details(members, details);
-    if (d->events == NULL)
+    if (d->events == NULL) {
         json_decref(members);
-    else
-        (void)rs_journal_write(&d->events->audit, d->events->store, &line, members);
+        return;
+    }
+    (void)rs_journal_write(&d->events->audit, d->events->store, &line, members);
+    rs_flush(d);
+}
+
+bool rs_audit_works(struct rs_keyd *d, char *why, size_t why_len)
+{
+    struct rs_events *e = d->events;
+    if (e == NULL) return true;
+    int r = rs_journal_catch_up(&e->audit, e->store);
+    if (r == 0) return true;
+    rs_flush(d);
+    (void)snprintf(why, why_len, "the audit cannot be written (%s): no key is used until there is room in %s",
+                   r == RESEAL_ESPACE ? "no space left" : reseal_strerror(r), d->state_folder);
+    return false;
 }

@@ -11,6 +11,7 @@
 
 #include "providers/key/journal.h"
 #include "providers/key/kek.h"
+#include "providers/key/keyd.h"
 
 /* The ids that documents of the field know, and ours, which begin with "reseal.". */
 #define RS_EVENT_HOST_KEY_ERROR  "com.vmware.vc.host.Crypto.SendKeyError.HostError"
@@ -40,6 +41,7 @@
 #define RS_EVENT_ATTEST_FAIL    "com.vmware.vc.TaHostAttestFailEvent"
 #define RS_EVENT_HOST_ENABLED   "com.vmware.vc.host.Crypto.Enabled"
 #define RS_EVENT_HOST_KEY       "com.vmware.vc.crypto.HostKeyUpdatedEvent"
+#define RS_EVENT_LINES_LOST     "reseal.journal.LinesLost"
 #define RS_EVENT_CORE_DUMPED    "esx.problem.application.core.dumped.encrypted"
 
 /*
@@ -49,11 +51,17 @@
 void rs_event(struct rs_keyd *d, const char *tenant, const char *id, const char *message, json_t *details);
 
 /*
- * One line for each use of a key and each administrative act, also for those that were refused. `object`:
- * "kek:PROVIDER/ID", "provider:NAME", "luks:UUID". Takes `details`.
+ * One line for each use of a key and each administrative act, also for those that were refused, written
+ * before the answer goes out. `object`: "kek:PROVIDER/ID", "provider:NAME", "luks:UUID". Takes `details`.
  */
 void rs_audit(struct rs_keyd *d, const struct rs_who *who, const char *operation, const char *object,
               int status, json_t *details);
+
+/*
+ * False: the audit cannot be written, and nothing that has a line in it may be done; the line says so. Lines
+ * that wait are tried again first.
+ */
+RS_MUST_CHECK bool rs_audit_works(struct rs_keyd *d, char *why, size_t why_len);
 
 /* ---- event-repeats.c ---- */
 
@@ -90,6 +98,9 @@ struct rs_webhook;  /* webhook.c */
 struct rs_events {
     struct rs_store *store; /* NULL: memory alone */
     struct rs_journal events, audit;
+    uint64_t lost_told;      /* of lines that were lost, those that an event told of */
+    struct rs_watch flusher; /* flush.c */
+    bool flusher_runs, flushing;
     struct rs_follower *followers;
     struct rs_webhook *webhooks; /* webhook.c */
     struct rs_repeat repeats[RS_REPEATS];

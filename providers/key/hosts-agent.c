@@ -154,6 +154,8 @@ static bool on_ask(struct rs_keyd *d, struct rs_agent_ask *a)
         (void)snprintf(answer.why, sizeof(answer.why),
                        "the host does not trust this manager: on the host, 'reseal host trust %s'",
                        fingerprint);
+    } else if (a->what != RS_AGENT_HELLO && !rs_audit_works(d, answer.why, sizeof(answer.why))) {
+        answer.status = RESEAL_EIO;
     } else {
         answer.status = serve(d, a, answer.why, sizeof(answer.why));
     }

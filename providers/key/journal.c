@@ -83,10 +83,13 @@ static void name_of(const struct rs_journal *j, unsigned age, char out[64])
         (void)snprintf(out, 64, "%s.%u", j->name, age);
 }
 
-/* NAME becomes NAME.1, and so on; the oldest goes. */
+/* NAME becomes NAME.1, and so on; the oldest goes. Lines that were not flushed are, since a flush is by name.
+ */
 static void rotate(struct rs_journal *j, int folder)
 {
     char from[64], to[64];
+    RS_CLOSE int fd = openat(folder, j->name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+    if (fd >= 0 && fdatasync(fd) != 0) j->failure = RESEAL_EIO;
     for (unsigned age = RS_JOURNAL_FILES - 1; age != 0; age--) {
         name_of(j, age - 1, from);
         name_of(j, age, to);
@@ -95,18 +98,57 @@ static void rotate(struct rs_journal *j, int folder)
     j->file_bytes = 0;
 }
 
-static void append(struct rs_journal *j, struct rs_store *store, const struct rs_journal_line *line)
+static void failed(struct rs_journal *j, int failure)
 {
-    if (store == NULL) return;
-    if (j->file_bytes + line->len > RS_JOURNAL_FILE) rotate(j, rs_store_folder(store));
-    int r = rs_store_append(store, j->name, line->text, line->len);
-    if (r == 0) j->file_bytes += line->len;
-    if (r != 0 && !j->complained)
+    if (j->failure == 0)
         (void)fprintf(stderr,
                       "reseal-keyd: %s cannot be written (%s): make room in its folder; lines stay in "
                       "memory meanwhile\n",
-                      j->name, reseal_strerror(r));
-    j->complained = r != 0;
+                      j->name, failure == RESEAL_ESPACE ? "no space left" : reseal_strerror(failure));
+    j->failure = failure;
+}
+
+static void works(struct rs_journal *j)
+{
+    if (j->failure != 0) (void)fprintf(stderr, "reseal-keyd: %s is written again\n", j->name);
+    j->failure = 0;
+}
+
+static int append(struct rs_journal *j, struct rs_store *store, const struct rs_journal_line *line)
+{
+    if (j->file_bytes + line->len > RS_JOURNAL_FILE) rotate(j, rs_store_folder(store));
+    int r = rs_store_append(store, j->name, line->text, line->len);
+    if (r != 0) return r;
+    j->file_bytes += line->len;
+    j->dirty = true;
+    return 0;
+}
+
+int rs_journal_catch_up(struct rs_journal *j, struct rs_store *store)
+{
+    if (store == NULL) j->written = j->last;
+    if (j->written + 1 < j->first) {
+        j->lost += j->first - 1 - j->written;
+        j->written = j->first - 1;
+    }
+    while (j->written < j->last) {
+        int r = append(j, store, &j->ring[(j->written + 1) % RS_JOURNAL_RING]);
+        if (r != 0) {
+            failed(j, r);
+            return r;
+        }
+        j->written++;
+        if (j->written == j->last) works(j);
+    }
+    return j->failure;
+}
+
+void rs_journal_flushed(struct rs_journal *j, int failure)
+{
+    if (failure == 0 && j->written == j->last) works(j);
+    if (failure == 0) return;
+    failed(j, failure);
+    j->dirty = true;
 }
 
 /* ---- lines -------------------------------------------------------------------------- */
@@ -146,8 +188,8 @@ bool rs_journal_write(struct rs_journal *j, struct rs_store *store, struct rs_jo
     json_decref(object);
     json_decref(members);
     if (line->text == NULL) return false;
-    append(j, store, line);
     keep(j, line);
+    (void)rs_journal_catch_up(j, store); /* j->failure says it */
     return true;
 }
 
@@ -216,6 +258,7 @@ void rs_journal_read(struct rs_journal *j, struct rs_store *store, const char *w
     if (store == NULL) return;
     read_file(j, rs_store_folder(store), 1, what);
     read_file(j, rs_store_folder(store), 0, what);
+    j->written = j->last;
 }
 
 void rs_journal_empty(struct rs_journal *j, uint64_t last)
@@ -224,6 +267,6 @@ void rs_journal_empty(struct rs_journal *j, uint64_t last)
         free(j->ring[i].text);
         j->ring[i] = (struct rs_journal_line){0};
     }
-    j->last = last;
+    j->last = j->written = last;
     j->first = last + 1;
 }

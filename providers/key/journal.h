@@ -31,7 +31,10 @@ struct rs_journal {
     const char *name; /* of its file: "events.jsonl" */
     uint64_t first, last;
     uint64_t file_bytes;
-    bool complained; /* that it cannot be written */
+    uint64_t written; /* lines up to this one are in the file, or were lost */
+    uint64_t lost;    /* lines that left memory before they could be written */
+    int failure;      /* of the last write or flush, 0: the file can be written */
+    bool dirty;       /* there are lines that nobody has begun to flush */
     struct rs_journal_line ring[RS_JOURNAL_RING];
 };
 
@@ -44,10 +47,17 @@ void rs_journal_read(struct rs_journal *j, struct rs_store *store, const char *w
 /*
  * Writes a line: number, time and `members`, which it takes. `line` has tenant, what and uid set; its text
  * becomes the journal's. False: no memory, the line is lost. A file that cannot be written is told on stderr
- * once.
+ * once, and noted in j->failure; its lines wait in memory.
  */
 bool rs_journal_write(struct rs_journal *j, struct rs_store *store, struct rs_journal_line *line,
                       json_t *members);
+
+/* Writes the lines that wait, if any: 0, or why they cannot be written, RESEAL_ESPACE or RESEAL_EIO. What
+ * left memory meanwhile is counted in j->lost. */
+int rs_journal_catch_up(struct rs_journal *j, struct rs_store *store);
+
+/* A flush of the file came to an end. */
+void rs_journal_flushed(struct rs_journal *j, int failure);
 
 /* Frees the lines in memory; the next number is last + 1. */
 void rs_journal_empty(struct rs_journal *j, uint64_t last);

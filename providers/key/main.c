@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* reseal-keyd: holds the keys. Started by reseald, which gives it its sockets. */
 #include "providers/key/events.h"
+#include "providers/key/flush.h"
 #include "providers/key/host-agent.h"
 #include "providers/key/hosts.h"
 #include "providers/key/keyd.h"
@@ -316,7 +317,8 @@ int main(int argc, char **argv)
     /* Before there is a secret in this process, and before libcrypto has allocated. */
     rs_sandbox_process(&d.protections);
     if (rs_nursery_start(&d.nursery) != 0) die("cannot start", strerror(errno));
-    int agent = -1;
+    int agent = -1, flusher;
+    if (rs_flusher_start(&flusher) != 0) die("cannot start", strerror(errno));
     if (o.agent != NULL && rs_agent_start(o.agent, &agent) != 0) die("cannot start", strerror(errno));
     if (rs_keymem_init(0) != 0 || rs_keymem_hook_openssl() != 0) die("key memory", "cannot be had");
     if (rs_keymem_kind() == RS_KEYMEM_PLAIN)
@@ -329,6 +331,7 @@ int main(int argc, char **argv)
     d.policy_path = o.policy;
     if (rs_keyd_init(&d) != 0) die("cannot start", reseal_strerror(RESEAL_ENOMEM));
     open_state(&d, &o);
+    if (rs_flush_open(&d, flusher) != 0) die("cannot start", reseal_strerror(RESEAL_EIO));
     open_tenants(&d);
     open_hosts(&d, &o, agent);
     watch_all(&d, &o);
