@@ -84,6 +84,25 @@ case " $dirty " in
 *" 0+"*) fail "the header is dirty: $dirty" ;;
 esac
 
+# Another key while it is served: the server writes the header, and opens the new one when the service lost all keys.
+serve_vm web
+[ -S web/system.qcow2.reseal-served ] || fail "no socket for headers"
+key=$(vm_field web "['disks'][0]['key']")
+vm recrypt --shallow web
+vm_no_leftovers web
+[ "$(vm_field web "['disks'][0]['key']")" != "$key" ] || fail "shallow: the key is the same"
+grep -q 'it has a new header' "$work/serve.err" || fail "the server did not write it: $(cat "$work/serve.err")"
+io "$(disk scsi0:0)" 'write -P 0x21 90M 4096' flush
+io twin.img 'write -P 0x21 90M 4096'
+pkill -KILL -P "$service_pid" -x reseal-keyd
+same twin.img
+vm_expect 3 'powered on' vm decrypt web
+stop_well web/system.qcow2
+[ ! -e web/system.qcow2.reseal-served ] || fail "the socket stayed"
+serve_vm web
+same twin.img
+stop_well web/system.qcow2
+
 # Killed, the image is closed in order all the same.
 image bitmap --add web/system.qcow2 b1
 serve_vm web

@@ -12,7 +12,7 @@
 #include "offload/cli/vm-serve.h"
 #include "offload/vm/chain.h"
 #include "offload/vm/intent.h"
-#include "offload/vm/qcow2.h"
+#include "offload/vm/qcow2-served.h"
 #include "offload/vm/state.h"
 
 /* ---- a VM -------------------------------------------------------------------- */
@@ -20,7 +20,8 @@
 static void add_disk(struct rs_serve *s, const struct rs_disk *disk)
 {
     struct rs_serve_image *image = &s->images[s->count++];
-    *image = (struct rs_serve_image){.look = *disk, .file.fd = -1, .file.io_fd = -1, .header = -1};
+    *image =
+        (struct rs_serve_image){.look = *disk, .file.fd = -1, .file.io_fd = -1, .header = -1, .headers = -1};
     snprintf(image->name, sizeof(image->name), "%s", disk->node);
 }
 
@@ -135,14 +136,28 @@ int rs_serve_open_images(struct rs_serve *s)
                               : open(image->look.header_path, O_RDONLY | O_CLOEXEC | O_NOCTTY);
         if (image->header < 0)
             return rs_failure_errno(&s->f, qcow2 ? image->header : errno, "open", image->look.header_path);
+        if (!qcow2 || s->read_only) continue;
+        image->headers = rs_qcow2_served_listen(image->look.path);
+        if (image->headers < 0)
+            return rs_failure_errno(&s->f, image->headers, "make a socket for headers beside",
+                                    image->look.path);
     }
     return 0;
+}
+
+void rs_serve_header(void *arg, unsigned disk)
+{
+    struct rs_serve_image *image = &((struct rs_serve *)arg)->images[disk];
+    if (rs_qcow2_served_take(image->headers, image->file.image, &image->look))
+        fprintf(stderr, "reseal vm serve: disk %s: it has a new header\n", image->name);
 }
 
 int rs_serve_close_images(struct rs_serve *s)
 {
     int code = 0;
     for (unsigned i = 0; i < s->count; i++) {
+        if (s->images[i].headers >= 0) rs_qcow2_served_end(s->images[i].look.path, s->images[i].headers);
+        s->images[i].headers = -1;
         int e = rs_file_close_qcow2(&s->images[i].file);
         if (e != 0 && s->f.exit == 0) code = rs_failure_errno(&s->f, e, "close", s->images[i].look.path);
     }

@@ -10,6 +10,7 @@
 
 #include "offload/cli/socket.h"
 #include "offload/cli/vm-serve.h"
+#include "offload/vm/qcow2-served.h"
 
 /* A socket whose server is gone is in the way of a new one, and of no use. */
 static int remove_dead_socket(struct rs_serve *s, const struct sockaddr_un *at)
@@ -79,6 +80,7 @@ void rs_serve_close(struct rs_serve *s)
     if (s->signals >= 0) close(s->signals);
     reseal_close(s->service);
     for (unsigned i = 0; i < s->count; i++) {
+        if (s->images[i].headers >= 0) rs_qcow2_served_end(s->images[i].look.path, s->images[i].headers);
         rs_file_close(&s->images[i].file);
         if (s->images[i].header >= 0) close(s->images[i].header);
     }

@@ -65,7 +65,7 @@ static int take_disk(struct rs_serve *s, const char *text)
     int len = named ? (int)(equals - text) : (int)strlen(name);
     if (len == 0 || (size_t)len >= sizeof(image->name) || path[0] == '\0' || strlen(path) >= PATH_MAX)
         return rs_failure_set(&s->f, RS_EXIT_USAGE, "--disk wants [NAME=]IMAGE, not '%s'", text);
-    *image = (struct rs_serve_image){.file.fd = -1, .file.io_fd = -1, .header = -1};
+    *image = (struct rs_serve_image){.file.fd = -1, .file.io_fd = -1, .header = -1, .headers = -1};
     snprintf(image->name, sizeof(image->name), "%.*s", len, name);
     snprintf(image->look.path, sizeof(image->look.path), "%s", path);
     for (unsigned i = 0; i < s->count; i++)
@@ -186,6 +186,7 @@ static int open_server(struct rs_serve *s, struct rs_vmserve_disk *disks, struct
         disks[i] = (struct rs_vmserve_disk){.name = s->images[i].name,
                                             .fd = s->images[i].file.io_fd,
                                             .image = s->images[i].file.image,
+                                            .headers = s->images[i].headers,
                                             .align = s->direct && s->images[i].file.image == NULL ? 4096 : 0,
                                             .read_only = s->read_only,
                                             .discard = s->discard,
@@ -197,6 +198,7 @@ static int open_server(struct rs_serve *s, struct rs_vmserve_disk *disks, struct
                                    .signals = s->signals,
                                    .open_key = rs_serve_open_key,
                                    .size_of = rs_serve_size_of,
+                                   .header = rs_serve_header,
                                    .say = say,
                                    .arg = s};
     int code = rs_vmserve_open(server, &o, &disk, why, sizeof(why));

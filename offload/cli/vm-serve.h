@@ -24,6 +24,7 @@ struct rs_serve_image {
     struct rs_disk look; /* what its files are */
     struct rs_file file; /* with the data */
     int header;          /* descriptor of the file with the LUKS header */
+    int headers;         /* where new ones are taken for a qcow2 image; -1 */
 };
 
 struct rs_serve {
@@ -51,6 +52,8 @@ struct rs_serve {
 RS_MUST_CHECK int rs_serve_take_vm(struct rs_serve *s);
 /* Looks at the files of all disks, and opens them. */
 RS_MUST_CHECK int rs_serve_open_images(struct rs_serve *s);
+/* header of struct rs_vmserve_options; `arg` is the struct rs_serve. */
+void rs_serve_header(void *arg, unsigned disk);
 /* After the server: what QEMU keeps of images (dirty bitmaps) is written. */
 RS_MUST_CHECK int rs_serve_close_images(struct rs_serve *s);
 /* size_of of struct rs_vmserve_options; `arg` is the struct rs_serve. */

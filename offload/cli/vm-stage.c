@@ -2,6 +2,7 @@
 #include "offload/cli/side.h"
 #include "offload/cli/vm-change.h"
 #include "offload/cli/vm-copy.h"
+#include "offload/vm/qcow2-served.h"
 #include "offload/vm/vmdk.h"
 
 #include <errno.h>
@@ -506,6 +507,7 @@ static int rewrap_header(struct rs_vmc_change *ch, const struct rs_disk *d, cons
 static int try_to_write(struct rs_vmc_change *ch, const struct rs_disk *d)
 {
     struct rs_file file;
+    if (rs_qcow2_served_is(d->path)) return 0;
     int code = rs_file_open_qcow2(&file, d->path, RS_FILE_WRITE, 0, &ch->c->f);
     if (code == 0) rs_file_close(&file);
     return code;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "offload/vm/intent.h"
 
-#include "offload/vm/qcow2.h"
+#include "offload/vm/qcow2-served.h"
 
 #include "reseal/reseal.h"
 
@@ -200,29 +200,13 @@ static int do_header(const char *from, const char *to)
     return code == 0 ? do_remove(from) : code;
 }
 
-/* As write_header(), into what a qcow2 image holds. */
-static int write_in_qcow2(struct rs_qcow2 *q, const char *bytes, size_t len)
-{
-    size_t first = RS_MIN(len, (size_t)HEADER_FIRST);
-    int code = len > first ? rs_qcow2_pwrite(q, bytes + first, len - first, first) : 0;
-    if (code == 0) code = rs_qcow2_flush(q);
-    if (code == 0) code = rs_qcow2_pwrite(q, bytes, first, 0);
-    return code == 0 ? rs_qcow2_flush(q) : code;
-}
-
 static int do_header_in_qcow2(const char *from, const char *to)
 {
     RS_FREE char *bytes = NULL;
     size_t len = 0;
-    char why[RS_QCOW2_WHY];
-    struct rs_qcow2 *q;
     int code = rs_vm_read_file(from, HEADER_MAX, &bytes, &len);
     if (code != 0) return code == RESEAL_EIO && errno == ENOENT ? 0 : -EIO;
-    code = rs_qcow2_open(&q, to, RS_QCOW2_WRITE | RS_QCOW2_WAIT, why, sizeof(why));
-    if (code != 0) return code == RESEAL_EBUSY ? -EBUSY : -EIO;
-    code = write_in_qcow2(q, bytes, len);
-    int end = rs_qcow2_close(q);
-    if (code == 0) code = end;
+    code = rs_qcow2_put_header(to, bytes, len);
     return code == 0 ? do_remove(from) : code;
 }
 

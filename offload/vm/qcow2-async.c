@@ -68,13 +68,17 @@ static bool alive(struct rs_qcow2 *q)
     return nbd_aio_is_dead(q->nbd) != 1 && nbd_aio_is_closed(q->nbd) != 1;
 }
 
-bool rs_qcow2_turn(struct rs_qcow2 *q, short revents)
+bool rs_qcow2_turn(struct rs_qcow2 *q)
 {
-    /* An event that is not waited for any more is no error. */
-    short now = alive(q) ? rs_qcow2_events(q) : 0;
-    if ((revents & (POLLIN | POLLHUP | POLLERR)) != 0 && (now & POLLIN) != 0)
+    /*
+     * What was polled for may have been taken meanwhile by a call that waits; told of a reply that is not
+     * there, the library would wait for it and send nothing more.
+     */
+    struct pollfd p = {.fd = alive(q) ? rs_qcow2_fd(q) : -1, .events = alive(q) ? rs_qcow2_events(q) : 0};
+    if (poll(&p, 1, 0) <= 0) return alive(q);
+    if ((p.revents & ~POLLOUT) != 0 && (p.events & POLLIN) != 0)
         (void)nbd_aio_notify_read(q->nbd);
-    else if ((revents & (POLLOUT | POLLHUP | POLLERR)) != 0 && (now & POLLOUT) != 0)
+    else
         (void)nbd_aio_notify_write(q->nbd);
     return alive(q);
 }

@@ -102,7 +102,7 @@ RS_MUST_CHECK int rs_qcow2_start(struct rs_qcow2 *q, struct rs_qcow2_op *op, enu
 int rs_qcow2_fd(struct rs_qcow2 *q);
 short rs_qcow2_events(struct rs_qcow2 *q);
 /* False: QEMU is gone; all transfers have ended. */
-bool rs_qcow2_turn(struct rs_qcow2 *q, short revents);
+bool rs_qcow2_turn(struct rs_qcow2 *q);
 
 /* Ends all transfers, when need be by ending QEMU. */
 void rs_qcow2_drain(struct rs_qcow2 *q);

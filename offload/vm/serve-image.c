@@ -46,7 +46,7 @@ static int learn(struct rs_vs_disk *d)
 int rs_vs_image_open(struct rs_vs_disk *d)
 {
     uint32_t cluster = RS_MAX(rs_qcow2_cluster(d->spec->image), d->grain);
-    d->in.owner = d->out.owner = d;
+    d->in.owner = d->out.owner = d->header.owner = d;
     /* Others were not made here: what they do not store is noise, as for everybody. */
     if (cluster > RS_VS_PIECE || d->luks.data_offset % cluster != 0) return 0;
     d->cluster = cluster;
@@ -139,11 +139,10 @@ void rs_vs_image_zero(struct rs_vs_piece *p)
 
 /* ---- connections to QEMU ----------------------------------------------------- */
 
-static void arm(struct rs_vmserve *s, const struct rs_vs_disk *d, struct rs_vs_op *op, enum rs_vs_what what,
-                unsigned events)
+static void arm(struct rs_vmserve *s, int fd, struct rs_vs_op *op, enum rs_vs_what what, unsigned events)
 {
     struct io_uring_sqe *sqe = rs_vs_sqe(s);
-    io_uring_prep_poll_add(sqe, rs_qcow2_fd(d->spec->image), events);
+    io_uring_prep_poll_add(sqe, fd, events);
     rs_vs_tells(sqe, op, what);
 }
 
@@ -153,22 +152,30 @@ void rs_vs_image_poll(struct rs_vmserve *s)
         struct rs_vs_disk *d = &s->disks[i];
         if (d->spec->image == NULL || d->gone) continue;
         short events = rs_qcow2_events(d->spec->image);
-        if ((events & POLLIN) != 0 && !d->in_armed) arm(s, d, &d->in, RS_VS_IMAGE_IN, POLLIN);
+        int fd = rs_qcow2_fd(d->spec->image);
+        if ((events & POLLIN) != 0 && !d->in_armed) arm(s, fd, &d->in, RS_VS_IMAGE_IN, POLLIN);
         d->in_armed |= (events & POLLIN) != 0;
-        if ((events & POLLOUT) != 0 && !d->out_armed) arm(s, d, &d->out, RS_VS_IMAGE_OUT, POLLOUT);
+        if ((events & POLLOUT) != 0 && !d->out_armed) arm(s, fd, &d->out, RS_VS_IMAGE_OUT, POLLOUT);
         d->out_armed |= (events & POLLOUT) != 0;
+        if (d->header_armed || s->o.header == NULL || d->spec->headers < 0) continue;
+        arm(s, d->spec->headers, &d->header, RS_VS_IMAGE_HEADER, POLLIN);
+        d->header_armed = true;
     }
 }
 
 void rs_vs_image_ready(struct rs_vmserve *s, struct rs_vs_op *op)
 {
     struct rs_vs_disk *d = op->owner;
-    short events = (short)(op->result > 0 ? op->result : POLLERR);
+    if (op->what == RS_VS_IMAGE_HEADER) {
+        d->header_armed = false;
+        s->o.header(s->o.arg, (unsigned)(d - s->disks));
+        return;
+    }
     if (op->what == RS_VS_IMAGE_IN)
         d->in_armed = false;
     else
         d->out_armed = false;
-    if (rs_qcow2_turn(d->spec->image, events) || d->gone) return;
+    if (rs_qcow2_turn(d->spec->image) || d->gone) return;
     d->gone = true;
     rs_vs_say(s, "disk %s: QEMU, which had its image open, ended", d->spec->name);
     s->failed = RESEAL_EIO;

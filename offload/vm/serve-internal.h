@@ -37,8 +37,9 @@ enum rs_vs_what {
     RS_VS_FILE_WRITE,
     RS_VS_FILE_FLUSH,
     RS_VS_FILE_HOLE,
-    RS_VS_IMAGE_IN,  /* the connection to QEMU can be read, */
-    RS_VS_IMAGE_OUT, /* written */
+    RS_VS_IMAGE_IN,     /* the connection to QEMU can be read, */
+    RS_VS_IMAGE_HEADER, /* somebody has a header for it */
+    RS_VS_IMAGE_OUT,    /* written */
 };
 
 /* An operation of the kernel; the first member of what it belongs to, or found from it by its kind. */
@@ -79,7 +80,7 @@ void rs_vs_image_start(struct rs_vmserve *s, const struct rs_vs_disk *d, struct 
                        enum rs_vs_what what, uint8_t *buf, uint32_t len, uint64_t off);
 /* Asks the ring about connections that are waited for. */
 void rs_vs_image_poll(struct rs_vmserve *s);
-/* RS_VS_IMAGE_IN, RS_VS_IMAGE_OUT. */
+/* RS_VS_IMAGE_... */
 void rs_vs_image_ready(struct rs_vmserve *s, struct rs_vs_op *op);
 /* A write that is about to lock its range: of a cluster that is stored already, only the grains that it
  * touches. */
@@ -144,7 +145,8 @@ struct rs_vs_disk {
     uint32_t cluster; /* bytes, at least a grain */
     unsigned trims;   /* waiting or under way: until then writes take whole clusters */
     struct rs_vs_op in, out;
-    bool in_armed, out_armed, gone;
+    struct rs_vs_op header;
+    bool in_armed, out_armed, header_armed, gone;
 };
 
 /* ---- requests and pieces --------------------------------------------------- */

@@ -267,6 +267,7 @@ static void take_end(struct rs_vmserve *s, struct rs_vs_op *op)
         break;
     case RS_VS_IMAGE_IN:
     case RS_VS_IMAGE_OUT:
+    case RS_VS_IMAGE_HEADER:
         rs_vs_image_ready(s, op);
         break;
     case RS_VS_RECEIVE:

@@ -31,6 +31,7 @@ struct rs_vmserve_disk {
     const char *name;       /* of the export; at most 255 bytes */
     int fd;                 /* of the image, to be read and written at its offsets; it may be O_DIRECT */
     struct rs_qcow2 *image; /* in place of fd; NULL: none */
+    int headers;            /* with `image`: a listening socket for options.header; -1: none */
     uint32_t align;         /* of offsets and lengths, and of memory: O_DIRECT; else 0 */
     bool read_only;
     bool discard;  /* a trim makes holes, which then read as noise; else it is taken and ignored */
@@ -42,7 +43,9 @@ struct rs_vmserve_options {
     const struct rs_vmserve_disk *disks;
     unsigned count;
     int listener; /* a listening stream socket */
-    int signals;  /* a signalfd: SIGHUP looks at the sizes again, all others stop */
+    /* Called when it can be read: headers for a disk (qcow2-served.h). NULL: no disk has one. */
+    void (*header)(void *arg, unsigned disk);
+    int signals; /* a signalfd: SIGHUP looks at the sizes again, all others stop */
     /*
      * Opens the key of a disk, at the start and again when the service lost
      * it. *luks says where the data is. RESEAL_E...
