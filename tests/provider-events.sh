@@ -152,8 +152,52 @@ row 4 KeyStateClusterUnreachable 'does not answer in time' $broken status "$good
 fresh $kms.Unreachable "127.0.0.1:$silent" 'does not answer in time'
 row 7 '' 'does not answer in time' $kms.KeyGenerateFail reseal key make --provider silent
 
-# And all is well again.
+# One with the right certificate and wrong answers: not KMIP, none at all, and cut in the middle.
+cat >"$work/broken.py" <<'P'
+import socket, ssl, sys, threading
+pki = sys.argv[1]
+context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+context.load_cert_chain(pki + "/server.crt", pki + "/server.key")
+context.load_verify_locations(pki + "/ca.crt")
+context.verify_mode = ssl.CERT_REQUIRED
+def serve(s, answer):
+    while True:
+        c = s.accept()[0]
+        try:
+            with context.wrap_socket(c, server_side=True) as t:
+                length = int.from_bytes(t.read(8)[4:8], "big")
+                while length > 0: length -= len(t.read(length))
+                t.sendall(answer)
+        except (OSError, ValueError): pass
+for answer in (b"HTTP/1.1 400 Bad Request\r\n\r\n", b"", bytes.fromhex("42007b01000000a842007a01")):
+    s = socket.socket(); s.bind(("127.0.0.1", 0)); s.listen(16)
+    print(s.getsockname()[1], end=" ")
+    threading.Thread(target=serve, args=(s, answer)).start()
+print(flush=True)
+P
+/usr/bin/python3 "$work/broken.py" "$pki" >"$work/port" </dev/null 2>/dev/null &
+helpers+=($!)
+read -r other mute cut <"$work/port"
+lost='it may have done what was asked: look there before you try again'
+add other "$other" "${ca[@]}" alice
+row 4 KeyStateClusterInvalid 'what it sends is not KMIP, or too long' $broken status "$good" --provider other
+for which in mute cut; do
+    add $which "${!which}" "${ca[@]}" alice
+    row 4 KeyStateClusterUnreachable 'closed the connection' $broken status "$good" --provider $which
+    fresh $kms.Unreachable "127.0.0.1:${!which}"
+    reseal provider update $which --kmip 1.1 >/dev/null # so that no question about versions comes first
+    row 7 '' "$lost" $kms.KeyGenerateFail reseal key make --provider $which
+done
+reseal provider update other --kmip 1.1 >/dev/null
+row 7 '' "$lost" $kms.KeyGenerateFail reseal key make --provider other
+
+# And all is well again: also behind all of these, in the order that was said.
 kmip_start "$port"
+reseal provider update vault --server "127.0.0.1:$other" --server "127.0.0.1:$mute" --server "127.0.0.1:$cut" --server "127.0.0.1:$port" \
+    "${ca[@]}" >/dev/null
+[ "$(status "$good")" = "available, in memory" ] || fail "the next server is not asked"
+reseal key forget >/dev/null
+reseal provider update vault --server "127.0.0.1:$port" "${ca[@]}" >/dev/null
 [ "$(status "$good")" = "available, in memory" ] || fail "the key is not there again"
 # So that the same failure is news.
 reseal key forget >/dev/null

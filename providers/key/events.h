@@ -69,9 +69,9 @@ RS_MUST_CHECK bool rs_audit_works(struct rs_keyd *d, char *why, size_t why_len);
  * For what a user can make happen as often as it likes: how many times it has happened since it was told
  * last, this one included, when it is to be told now; 0: it is only counted. The same thing (`what`: an
  * event's id, an operation; and what is said of it) with the same object of a tenant by the same user is told
- * the first time in a minute, then the 10th, the 100th and so on; and of more than 32 objects of one user in
- * a minute those that came later count as one. A count that has not been told yet is told with the first of a
- * later minute.
+ * the first time in a minute, then the 10th, the 100th and so on; and of more than 64 in a minute by a user
+ * without Cryptographer.ManageKeys those that came later count as one. A count that has not been told yet is
+ * told with the first of a later minute.
  */
 RS_MUST_CHECK uint64_t rs_events_times(struct rs_keyd *d, const struct rs_who *who, const char *tenant,
                                        const char *what, const char *says, const char *object);
