@@ -12,7 +12,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define HEAD "# Disk DescriptorFile\nversion=1\n"
+#define LOCATOR "vmware:key/list/(pair/(fqid/<VMWARE-NULL>/p/k,x,y))"
+#define HEAD    "# Disk DescriptorFile\nversion=1\n"
 
 static char dir[64];
 
@@ -137,9 +138,22 @@ static void keys_that_are_none(void **state)
 {
     (void)state;
     refused(HEAD "RW 8 FLAT \"flat\" 0\nencryptionKeys=\"nothing\"\n", RESEAL_EFORMAT, "no key locator");
-    refused(HEAD
-            "RW 8 FLAT \"flat\" 0\nencryptionKeys=\"vmware:key/list/(pair/(fqid/<VMWARE-NULL>/p/k,x,y))\"\n",
-            RESEAL_ENOSUPPORT, "by another program");
+    refused(HEAD "RW 8 FLAT \"flat\" 0\nencryptionKeys=\"" LOCATOR "\"\n", RESEAL_ENOSUPPORT,
+            "by another program");
+}
+
+/* One that can be looked at for ever. */
+static void a_header_that_is_no_file(void **state)
+{
+    (void)state;
+    char path[PATH_MAX];
+    in_dir("disk.vmdk" RS_DISK_HEADER, path);
+    assert_int_equal(mkfifo(path, 0600), 0);
+    refused(HEAD "RW 8 FLAT \"flat\" 0\nencryptionKeys=\"" LOCATOR "\"\n", RESEAL_EFORMAT, "is no file");
+    assert_int_equal(unlink(path), 0);
+    write_text("disk.vmdk" RS_DISK_HEADER, "no header", 0);
+    refused(HEAD "RW 8 FLAT \"flat\" 0\nencryptionKeys=\"" LOCATOR "\"\n", RESEAL_EFORMAT, "no LUKS header");
+    assert_int_equal(unlink(path), 0);
 }
 
 static int make_files(void **state)
@@ -180,7 +194,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(extents_that_are_read), cmocka_unit_test(extents_that_are_elsewhere),
         cmocka_unit_test(sizes_that_do_not_fit), cmocka_unit_test(lines_that_are_no_extents),
-        cmocka_unit_test(keys_that_are_none),
+        cmocka_unit_test(keys_that_are_none),    cmocka_unit_test(a_header_that_is_no_file),
     };
     return cmocka_run_group_tests(tests, make_files, remove_files);
 }

@@ -120,11 +120,10 @@ static bool side_header(struct rs_disk *d)
     return true;
 }
 
-#define SAID_LEAST                                                                                           \
-    ((uint64_t)1 << 20)                /* libcryptsetup wants room for a header before data, needed or not   \
-                                        */
-#define SAID_UNIT 4096u                /* of LUKS2 */
-#define SAID_ONCE ((uint64_t)16 << 20) /* see said_ok() */
+/* libcryptsetup wants room for a header before data that does not begin at byte 0, needed or not. */
+#define SAID_LEAST ((uint64_t)1 << 20)
+#define SAID_UNIT  4096u
+#define SAID_ONCE  ((uint64_t)16 << 20) /* see said_ok() */
 
 uint64_t rs_disk_said_offset(uint64_t start)
 {
@@ -142,15 +141,18 @@ static bool said_ok(uint64_t said, uint64_t start)
 static int look_side_header(struct rs_disk *d, char *why, size_t why_len)
 {
     uint64_t size = d->size, offset = d->data_offset;
-    RS_CLOSE int fd = open(d->header_path, O_RDONLY | O_CLOEXEC);
+    RS_CLOSE int fd = open(d->header_path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     struct stat st;
     if (fd < 0 || fstat(fd, &st) != 0) return failed_errno(d->header_path, why, why_len);
+    if (!S_ISREG(st.st_mode))
+        return rs_vm_refuse(RESEAL_EFORMAT, why, why_len, "%s is no file: it holds no LUKS header",
+                            d->header_path);
     int err = rs_disk_look_luks(fd, UINT64_MAX, d, why, why_len);
     if (err == 0 && !said_ok(d->data_offset, offset))
         err = rs_vm_refuse(RESEAL_EFORMAT, why, why_len,
                            "the header in %s says that the data begins at byte %llu, but it begins at %llu",
                            d->header_path, (unsigned long long)d->data_offset, (unsigned long long)offset);
-    d->header_size = (uint64_t)st.st_size;
+    d->header_size = RS_MIN(d->header_size, (uint64_t)st.st_size);
     d->size = size;
     d->data_offset = offset;
     return err;
