@@ -90,6 +90,52 @@ static void a_pair_that_is_not_listed_is_refused(void **state)
     rs_policy_free(p);
 }
 
+/* A disk's UUID is not known beforehand, its provider is. */
+static void disks_are_named_by_their_provider_too(void **state)
+{
+    (void)state;
+    struct rs_policy *p =
+        parsed("{\"version\": 1, \"tenants\": {\"t\": {\"users\": [\"ann\"]}},"
+               " \"privileges\": [{\"to\": \"user:ann\", \"allow\": [\"Cryptographer.Access\"]}],"
+               " \"pairs\": ["
+               "  {\"for\": \"tenant:t\", \"from\": \"provider:old\", \"to\": \"provider:new*\"},"
+               "  {\"for\": \"tenant:t\", \"from\": \"provider:new\", \"to\": \"plain\","
+               "   \"grants\": [\"plain-out\"]}]}");
+    const struct rs_tenant *t;
+    assert_int_equal(rs_policy_tenant(p, 1001, 100, "", &t), 0);
+    static const struct {
+        const char *from, *from_provider, *to, *to_provider;
+        bool plain;
+        int status;
+    } asked[] = {
+        {"luks:1", "old", "luks:2", "new", false, 0},
+        {"luks:1", "old", "luks:2", "newer", false, 0},
+        {"luks:1", "new", "luks:2", "old", false, RESEAL_EPAIR},
+        {"luks:1", "old", "luks:2", "old", false, RESEAL_EPAIR},
+        {"luks:1", "older", "luks:2", "new", false, RESEAL_EPAIR},
+        {"luks:1", NULL, "luks:2", "new", false, RESEAL_EPAIR}, /* a pass phrase opens it, no provider */
+        {"luks:1", "", "luks:2", "new", false, RESEAL_EPAIR},
+        {"raw:old", NULL, "luks:2", "new", false, RESEAL_EPAIR},
+        {"luks:1", "old", "luks:2", NULL, true, RESEAL_EPAIR},
+        {"luks:1", "old", "luks:2", "new", true, RESEAL_EPERM}, /* its owner has a pass phrase */
+        {"luks:1", "new", "plain", NULL, true, 0},
+        {"luks:1", "old", "plain", NULL, true, RESEAL_EPAIR},
+    };
+    for (unsigned i = 0; i < RS_ARRAY_LEN(asked); i++) {
+        const struct rs_policy_question q = {.uid = 1001,
+                                             .gid = 100,
+                                             .tenant = t,
+                                             .from = asked[i].from,
+                                             .from_provider = asked[i].from_provider,
+                                             .to = asked[i].to,
+                                             .to_provider = asked[i].to_provider,
+                                             .to_is_plain = asked[i].plain};
+        int r = rs_policy_decide(p, &q);
+        if (r != asked[i].status) fail_msg("row %u: %d", i, r);
+    }
+    rs_policy_free(p);
+}
+
 static void grants_add_up_over_the_pairs_that_hold(void **state)
 {
     (void)state;
@@ -210,16 +256,50 @@ static void chains_to_plain_are_found(void **state)
     rs_policy_free(p);
 }
 
+/* A provider's disks are luks: keys: a chain goes on under either name. */
+static void chains_go_through_disks_of_providers(void **state)
+{
+    (void)state;
+    struct rs_policy *p =
+        parsed("{\"version\": 1, \"tenants\": {\"t\": {\"users\": [\"ann\", \"bob\"]}},"
+               " \"privileges\": [{\"to\": \"user:ann\", \"allow\": [\"Cryptographer.Access\"]}],"
+               " \"pairs\": ["
+               "  {\"for\": \"tenant:t\", \"from\": \"provider:a\", \"to\": \"provider:b\"},"
+               "  {\"for\": \"tenant:t\", \"from\": \"provider:b\", \"to\": \"provider:c\"},"
+               "  {\"for\": \"tenant:t\", \"from\": \"luks:*\", \"to\": \"random:r\"},"
+               "  {\"for\": \"user:ann\", \"from\": \"provider:c\", \"to\": \"plain\","
+               "   \"grants\": [\"plain-out\"]}]}");
+    RS_FREE char *text = rs_policy_check(p, NULL);
+    json_t *root = json_loads(text, 0, NULL), *ann = identity(root, "user:ann"),
+           *bob = identity(root, "user:bob");
+    bool plain = false;
+    size_t steps = 0;
+    assert_true(reaches(bob, "provider:a", "provider:c", &plain, &steps));
+    assert_int_equal(steps, 2);
+    assert_false(plain);
+    assert_true(reaches(bob, "provider:a", "random:r", &plain, &steps));
+    assert_int_equal(steps, 2);
+    assert_false(reaches(bob, "provider:a", "plain", &plain, &steps));
+    assert_false(reaches(bob, "provider:c", "provider:a", &plain, &steps));
+    assert_true(reaches(ann, "provider:a", "plain", &plain, &steps));
+    assert_true(plain);
+    assert_int_equal(steps, 3);
+    json_decref(root);
+    rs_policy_free(p);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(patterns_match_and_meet),
         cmocka_unit_test(a_pair_that_is_not_listed_is_refused),
+        cmocka_unit_test(disks_are_named_by_their_provider_too),
         cmocka_unit_test(grants_add_up_over_the_pairs_that_hold),
         cmocka_unit_test(plain_out_needs_the_grant_and_the_privilege),
         cmocka_unit_test(tenants_have_weights_and_limits),
         cmocka_unit_test(a_private_policy_is_for_one_user),
         cmocka_unit_test(chains_to_plain_are_found),
+        cmocka_unit_test(chains_go_through_disks_of_providers),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

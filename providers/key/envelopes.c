@@ -175,7 +175,7 @@ static void bundle_read(struct rs_keyd *d, void *arg, struct rs_task_answer *ans
         return;
     }
     (void)snprintf(j->object, sizeof(j->object), "kek:%s/%s", provider, key);
-    int r = j->to_phrase ? rs_rpc_may_be_plain(call, j->object) : 0;
+    int r = j->to_phrase ? rs_rpc_may_be_plain(call, j->object, provider) : 0;
     if (r != 0) {
         json_decref(lock);
         audit(call, r);

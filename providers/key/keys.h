@@ -24,9 +24,10 @@ struct rs_key {
     uint32_t client; /* number of the connection */
     uint32_t uid;
     uint32_t pid;
-    bool supplied;  /* the client knows the key, or a pass phrase that opens it */
-    bool handed;    /* reseald-work has had it */
-    char name[136]; /* as the policy knows it */
+    bool supplied;     /* the client knows the key, or a pass phrase that opens it */
+    bool handed;       /* reseald-work has had it */
+    char name[136];    /* as the policy knows it */
+    char provider[64]; /* the key provider whose key opens it; "": none */
 };
 
 #define RS_KEY_BUCKETS 1024u

@@ -4,6 +4,7 @@
 #include "offload/base/keymem.h"
 #include "reseal/reseal.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 
 const char *const rs_privilege_names[RS_PRIVILEGES] = {
@@ -181,6 +182,16 @@ int rs_policy_tenant(const struct rs_policy *policy, uid_t uid, gid_t gid, const
     return RESEAL_EPERM;
 }
 
+/* Whether a pattern is about a key of that name, or about all that a key provider's keys open. */
+static bool names_key(const char *pattern, const char *name, const char *provider)
+{
+    char by_provider[128];
+    if (rs_pattern_match(pattern, name)) return true;
+    if (provider == NULL || *provider == '\0') return false;
+    int n = snprintf(by_provider, sizeof(by_provider), "provider:%s", provider);
+    return n > 0 && (size_t)n < sizeof(by_provider) && rs_pattern_match(pattern, by_provider);
+}
+
 int rs_policy_decide(const struct rs_policy *policy, const struct rs_policy_question *q)
 {
     if (policy->private) return q->uid == policy->private_uid ? 0 : RESEAL_EPERM;
@@ -190,7 +201,8 @@ int rs_policy_decide(const struct rs_policy *policy, const struct rs_policy_ques
     for (size_t i = 0; i < policy->npairs; i++) {
         const struct rs_pair *p = &policy->pairs[i];
         if (!rs_subject_holds(policy, &p->who, q->uid, q->gid, tenant)) continue;
-        if (!rs_pattern_match(p->from, q->from) || !rs_pattern_match(p->to, q->to)) continue;
+        if (!names_key(p->from, q->from, q->from_provider) || !names_key(p->to, q->to, q->to_provider))
+            continue;
         listed = true;
         have |= p->grants;
     }

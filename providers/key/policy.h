@@ -6,7 +6,8 @@
  * The policy: who may turn what into what. Rights are pairs of key names
  * (source -> destination); what is not listed is refused. The file's format is in
  * reseal-policy(5). Names of keys: "luks:UUID", "raw:NAME", "random:NAME",
- * and "plain" for a side that has none. Patterns: '*' for any run of characters.
+ * and "plain" for a side that has none; a disk that a key provider's key opens is "provider:NAME" too.
+ * Patterns: '*' for any run of characters.
  *
  * Everything here but rs_policy_load() is a pure function. A policy is
  * immutable once made.
@@ -135,6 +136,8 @@ struct rs_policy_question {
     const struct rs_tenant *tenant;
     const char *from; /* key name or "plain" */
     const char *to;
+    const char *from_provider; /* whose key opens it; NULL or "": no key provider's */
+    const char *to_provider;
     bool to_is_plain; /* plain, or the client knows a way to the destination's plaintext */
     unsigned grants;  /* enum rs_grant that the stages need; PLAIN_OUT is added by to_is_plain */
 };

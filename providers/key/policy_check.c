@@ -56,23 +56,43 @@ static bool may_access(const struct rs_policy *policy, const struct identity *wh
 
 /* ---- chains --------------------------------------------------------------------------- */
 
+/* Disks of key providers have two names: luks:UUID and provider:NAME. */
+static bool may_name_provider(const char *pattern)
+{
+    return rs_patterns_meet(pattern, "provider:*");
+}
+
+static bool may_name_disk(const char *pattern)
+{
+    return rs_patterns_meet(pattern, "luks:*") || may_name_provider(pattern);
+}
+
+/* True when some key is meant by both. */
+static bool meet(const char *a, const char *b)
+{
+    if (rs_patterns_meet(a, b)) return true;
+    return (may_name_provider(a) && rs_patterns_meet(b, "luks:*")) ||
+           (may_name_provider(b) && rs_patterns_meet(a, "luks:*"));
+}
+
 /*
  * A destination counts as plain when the client can get at what is in it:
- * plain itself, and every key that it supplied (raw:, luks:). Without the grant
- * plain-out, and Cryptographer.Access, such a pair lets nothing out.
+ * plain itself, every key that it supplied (raw:, luks:), and a provider's disk with a pass phrase of its
+ * owner. Without the grant plain-out, and Cryptographer.Access, such a pair lets nothing out.
  */
 static bool may_end_plain(const struct rs_pair *pair, bool access)
 {
-    bool open = rs_patterns_meet(pair->to, "plain") || rs_patterns_meet(pair->to, "raw:*") ||
-                rs_patterns_meet(pair->to, "luks:*");
+    bool open =
+        rs_patterns_meet(pair->to, "plain") || rs_patterns_meet(pair->to, "raw:*") || may_name_disk(pair->to);
     return open && access && (pair->grants & RS_GRANT_PLAIN_OUT) != 0;
 }
 
 /* A pair of which no session can be opened: every destination it can name counts as plain, and that is not
- * granted. */
+ * granted. Disks of key providers, as a rule, do not. */
 static bool dead(const struct rs_pair *pair, bool access)
 {
-    return !rs_patterns_meet(pair->to, "random:*") && !may_end_plain(pair, access);
+    return !rs_patterns_meet(pair->to, "random:*") && !may_name_disk(pair->to) &&
+           !may_end_plain(pair, access);
 }
 
 struct walk {
@@ -96,7 +116,7 @@ static size_t spread(struct walk *w, size_t first)
         size_t at = w->queue[head++];
         for (size_t i = 0; i < w->n; i++) {
             if (w->seen[i] || dead(w->pairs[i], w->access)) continue;
-            if (!rs_patterns_meet(w->pairs[at]->to, w->pairs[i]->from)) continue;
+            if (!meet(w->pairs[at]->to, w->pairs[i]->from)) continue;
             w->seen[i] = true;
             w->before[i] = at;
             w->queue[tail++] = i;

@@ -14,7 +14,7 @@
 
 #include <jansson.h>
 
-#define RULES_MAX      4096u
+#define RULES_MAX 4096u
 
 struct parser {
     const char *text;
@@ -299,7 +299,7 @@ static int words(struct parser *p, const char *member, json_t *list, const char 
 
 static bool pattern_ok(const char *text)
 {
-    static const char *const prefixes[] = {"luks:", "raw:", "random:", "*"};
+    static const char *const prefixes[] = {"luks:", "raw:", "random:", "provider:", "*"};
     size_t len = strlen(text);
     if (strcmp(text, "plain") == 0) return true;
     if (len == 0 || len > 200) return false;
@@ -315,9 +315,10 @@ static int pattern(struct parser *p, json_t *object, const char *member, char **
     const char *text = json_string_value(json_object_get(object, member));
     if (text == NULL) return fail(p, member, "a pair needs \"%s\": a key's name or pattern", member);
     if (!pattern_ok(text))
-        return fail(
-            p, text,
-            "\"%s\" names no key: write plain, luks:UUID, raw:NAME or random:NAME, with * as wildcard", text);
+        return fail(p, text,
+                    "\"%s\" names no key: write plain, luks:UUID, raw:NAME, random:NAME or provider:NAME, "
+                    "with * as wildcard",
+                    text);
     *out = strdup(text);
     return *out != NULL ? 0 : no_memory(p);
 }

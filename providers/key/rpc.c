@@ -297,13 +297,27 @@ bool rs_rpc_may(struct rs_rpc *call, enum rs_privilege privilege)
     return false;
 }
 
-int rs_rpc_may_be_plain(const struct rs_rpc *call, const char *key_name)
+static int decide(const struct rs_rpc *call, struct rs_policy_question *q)
 {
     const struct rs_client *c = call->client;
+    q->uid = c->uid;
+    q->gid = c->gid;
+    int r = rs_policy_tenant(call->d->policy, c->uid, c->gid, c->tenant, &q->tenant);
+    return r == 0 ? rs_policy_decide(call->d->policy, q) : r;
+}
+
+int rs_rpc_may_be_plain(const struct rs_rpc *call, const char *key_name, const char *provider)
+{
     struct rs_policy_question q = {
-        .uid = c->uid, .gid = c->gid, .from = key_name, .to = "plain", .to_is_plain = true};
-    int r = rs_policy_tenant(call->d->policy, c->uid, c->gid, c->tenant, &q.tenant);
-    return r == 0 ? rs_policy_decide(call->d->policy, &q) : r;
+        .from = key_name, .from_provider = provider, .to = "plain", .to_is_plain = true};
+    return decide(call, &q);
+}
+
+int rs_rpc_may_move(const struct rs_rpc *call, const char *key_name, const char *provider, const char *other)
+{
+    struct rs_policy_question q = {
+        .from = key_name, .from_provider = provider, .to = key_name, .to_provider = other};
+    return decide(call, &q);
 }
 
 static void dispatch(struct rs_rpc *call)

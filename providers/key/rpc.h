@@ -62,8 +62,11 @@ int rs_rpc_flag(struct rs_rpc *call, const char *name);
  * has failed. */
 bool rs_rpc_may(struct rs_rpc *call, enum rs_privilege privilege);
 /* Whether the client may take plain text out of what this key opens (Cryptographer.Access and plain-out of
- * the pair): 0, or a status for which RS_RPC_NOT_PLAIN is the line. */
-RS_MUST_CHECK int rs_rpc_may_be_plain(const struct rs_rpc *call, const char *key_name);
+ * the pair; `provider`: whose KEK opens it): 0, or a status for which RS_RPC_NOT_PLAIN is the line. */
+RS_MUST_CHECK int rs_rpc_may_be_plain(const struct rs_rpc *call, const char *key_name, const char *provider);
+/* Whether the pairs let this key's disk go from one key provider to another: 0, or a status. */
+RS_MUST_CHECK int rs_rpc_may_move(const struct rs_rpc *call, const char *key_name, const char *provider,
+                                  const char *other);
 #define RS_RPC_NOT_PLAIN                                                                                     \
     "%s -> plain is not granted: the policy must list the pair with plain-out, and Cryptographer.Access "    \
     "for "                                                                                                   \

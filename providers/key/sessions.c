@@ -66,6 +66,8 @@ static int decide(const struct rs_keyd *d, const struct rs_msg_session_request *
         .tenant = *tenant,
         .from = from != NULL ? from->name : "plain",
         .to = to != NULL ? to->name : "plain",
+        .from_provider = from != NULL ? from->provider : NULL,
+        .to_provider = to != NULL ? to->provider : NULL,
         .to_is_plain = to == NULL || to->supplied,
         .grants = grants_of(q->transform.stages),
     };

@@ -128,6 +128,7 @@ static int mint(struct disk *s, const struct rs_task_answer *a, bool supplied, j
         return RESEAL_EIO;
     if (y == NULL) return RESEAL_ENOMEM;
     (void)snprintf(form.name, sizeof(form.name), "luks:%s", s->uuid);
+    (void)snprintf(form.provider, sizeof(form.provider), "%s", s->provider);
     memcpy(y->key, volume->bytes, volume->len);
     y->key_len = (uint32_t)volume->len;
     int r = rs_orders_mint(s->v.rpc->d, c, &form, y, &id);
@@ -312,7 +313,7 @@ static void disk_open(struct rs_rpc *call)
 /* What is asked for opens the plain text. */
 static bool may_be_plain(struct disk *s)
 {
-    int r = rs_rpc_may_be_plain(s->v.rpc, s->v.object);
+    int r = rs_rpc_may_be_plain(s->v.rpc, s->v.object, s->provider);
     if (r != 0) rs_vm_fail(&s->v, r, RS_RPC_NOT_PLAIN, s->v.object);
     return r == 0;
 }
@@ -407,10 +408,27 @@ static void new_kek_came(struct rs_keyd *d, void *arg, int status, const struct 
         rs_vm_task(&s->v, &rs_task_luks_rewrap, s->args, &s->secrets, false, changed);
 }
 
+/* Under another provider's key the disk is what the policy's pairs say of that one. False: the call has
+ * ended. */
+static bool may_move(struct disk *s, const char *provider)
+{
+    int r = strcmp(s->provider, provider) == 0
+                ? 0
+                : rs_rpc_may_move(s->v.rpc, s->v.object, s->provider, provider);
+    if (r != 0)
+        rs_vm_fail(&s->v, r,
+                   "%s, provider:%s -> provider:%s is not granted: the policy must list the pair, see "
+                   "reseal-policy(5)",
+                   s->v.object, s->provider, provider);
+    return r == 0;
+}
+
 static void rewrap_slot(struct disk *s)
 {
     const char *provider = rs_rpc_text(s->v.rpc, "provider", sizeof(s->provider));
-    if (provider != NULL) new_kek(s, *provider != '\0' ? provider : s->provider, new_kek_came);
+    if (provider == NULL) return;
+    if (*provider == '\0') provider = s->provider;
+    if (may_move(s, provider)) new_kek(s, provider, new_kek_came);
 }
 
 static void disk_rewrap(struct rs_rpc *call)

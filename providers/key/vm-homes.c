@@ -257,7 +257,7 @@ static void texts_read_for_phrase(struct rs_keyd *d, void *arg, struct rs_task_a
     (void)d;
     struct home *s = ((struct rs_rpc *)arg)->state;
     if (!take_locks(s, a)) return;
-    int r = rs_rpc_may_be_plain(s->v.rpc, s->v.object);
+    int r = rs_rpc_may_be_plain(s->v.rpc, s->v.object, s->provider);
     if (r != 0)
         rs_vm_fail(&s->v, r, RS_RPC_NOT_PLAIN, s->v.object);
     else

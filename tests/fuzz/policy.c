@@ -29,6 +29,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
                                        .gid = ann.gid,
                                        .tenant = tenant,
                                        .from = "luks:1",
+                                       .from_provider = "vault",
                                        .to = "raw:x",
                                        .to_is_plain = true};
         (void)!rs_policy_decide(policy, &q);
