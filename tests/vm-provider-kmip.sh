@@ -106,7 +106,7 @@ grep -q 'scsi0:1 .*required key was not found' show || fail "show does not name 
 vm_expect 4 'required key was not found' vm unlock web
 code=0
 reseal vm serve --socket "$work/serve.sock" web </dev/null >out 2>err || code=$?
-[ $code = 4 ] && grep -q 'required key was not found\|scsi0:1\|data.img' err || fail "vm serve: exit code $code: $(cat err)"
+[ $code = 4 ] && grep -q 'data.img: the disk is encrypted and a required key was not found' err || fail "vm serve: exit code $code: $(cat err)"
 
 # The VM's own key is destroyed at the server.
 vm_make gone 1

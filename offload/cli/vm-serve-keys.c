@@ -109,6 +109,19 @@ static void look_again(struct rs_serve *s, struct rs_serve_image *image)
     image->header = header;
 }
 
+/* In the words of the field, with why. */
+static int not_found(struct rs_serve *s, int code)
+{
+    char why[sizeof(s->key_why)];
+    if (code != RESEAL_ENOKEY && code != RESEAL_EKEYBAD && code != RESEAL_ENOSERVICE &&
+        code != RESEAL_ETIMEDOUT)
+        return code;
+    memcpy(why, s->key_why, sizeof(why));
+    snprintf(s->key_why, sizeof(s->key_why), "the disk is encrypted and a required key was not found: %.900s",
+             why);
+    return code;
+}
+
 static int open_once(struct rs_serve *s, struct rs_serve_image *image, uint32_t use, reseal_key *key,
                      struct reseal_luks *luks)
 {
@@ -122,10 +135,12 @@ static int open_once(struct rs_serve *s, struct rs_serve_image *image, uint32_t 
     }
     int code =
         rs_vmc_disk_open(s->service, image->header, &kek, use, key, luks, s->key_why, sizeof(s->key_why));
-    if (code == 0 || !outer_key(s, image, true, &kek) || strcmp(kek.key, image->look.key) == 0) return code;
+    if (code == 0) return 0;
     char why[RS_VM_WHY];
-    return rs_vmc_disk_open(s->service, image->header, &kek, use, key, luks, why, sizeof(why)) == 0 ? 0
-                                                                                                    : code;
+    bool other = outer_key(s, image, true, &kek) && strcmp(kek.key, image->look.key) != 0;
+    if (other && rs_vmc_disk_open(s->service, image->header, &kek, use, key, luks, why, sizeof(why)) == 0)
+        return 0;
+    return not_found(s, code);
 }
 
 static int by_provider(struct rs_serve *s, struct rs_serve_image *image, uint32_t use, reseal_key *key,

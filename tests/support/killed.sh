@@ -3,7 +3,8 @@
 # shellcheck disable=SC2154
 # Commands on VMs that die at a step, each time from the same state. Source service.sh and vm.sh first.
 #
-#   killed_service                       a service, and the VM "web" in two states: plain and sealed
+#   killed_service [OPTIONS]             a service, and the VM "web" in two states: plain, and sealed with these options of encrypt;
+#                                        killed_change, where it is defined, makes another VM of web first
 #   killed_at_each_step STATE CHECK COMMAND...     the command dies at each of its steps
 #   killed_at_changes POINTS STATE CHECK COMMAND... the same before so many of its changes of names and flushes; all: 0
 #   killed_service_at POINTS DAEMON STATE CHECK COMMAND...  a process of the service dies while the command is at a step
@@ -35,12 +36,13 @@ killed_restore() {
 killed_service() {
     vm_service </dev/null >"$work/reseald.log" 2>&1
     vm_make web 1
+    if declare -F killed_change >/dev/null; then killed_change; fi
     killed_keep plain
-    vm encrypt web
+    vm encrypt "$@" web
     killed_keep sealed
 }
 
-killed_plain() { vm_is_original web; }
+killed_plain() { diff -r -x '*.reseal-lock' plain/web web || fail "$what: not what it was"; }
 
 killed_sealed() {
     vm show --json web >show
@@ -50,7 +52,7 @@ v = json.load(open('show'))
 assert v['encrypted'] and all(d['encrypted'] and d['key'] == v['key'] for d in v['disks']), v" ||
         fail "$what: not encrypted as a whole: $(cat show)"
     vm decrypt web
-    vm_is_original web
+    killed_plain
 }
 
 # killed_goes_on CHECK COMMAND...: after a death ($what says which).
@@ -101,7 +103,7 @@ killed_points() {
 }
 
 killed_at_changes() {
-    local count=$1 state=$2 check=$3 n code
+    local count=$1 state=$2 check=$3 n code deaths=0
     shift 3
     killed_points "$count" "$state" "$@"
     for n in "${points[@]}"; do
@@ -110,10 +112,12 @@ killed_at_changes() {
         STRIKE_AT=$n LD_PRELOAD=$killed_preload vm "$@" web 2>err >out || code=$?
         # Threads make their changes in any order: the last ones may not come.
         [ $code = 137 ] || [ $code = 0 ] || fail "change $n of $*: exit code $code: $(cat err)"
+        [ $code = 0 ] || deaths=$((deaths + 1))
         what="killed before change $n of $*"
         killed_goes_on "$check" "$@"
     done
-    echo "killed before ${#points[@]} changes: $*"
+    [ $deaths -gt $((${#points[@]} / 2)) ] || fail "it was killed $deaths times of ${#points[@]}: $*"
+    echo "killed before $deaths changes: $*"
 }
 
 killed_daemon() {
@@ -152,7 +156,7 @@ killed_wait_service() {
 }
 
 killed_service_at() {
-    local count=$1 daemon=$2 state=$3 check=$4 n pid code
+    local count=$1 daemon=$2 state=$3 check=$4 n pid code stops=0
     shift 4
     killed_points "$count" "$state" "$@"
     for n in "${points[@]}"; do
@@ -165,6 +169,7 @@ killed_service_at() {
             kill -0 $pid 2>/dev/null || break
             sleep 0.01
         done
+        if kill -0 $pid 2>/dev/null; then stops=$((stops + 1)); fi
         killed_kill "$daemon"
         kill -CONT $pid 2>/dev/null || true
         if [ "$daemon" = reseald ]; then killed_wait_service "$daemon"; fi
@@ -173,5 +178,6 @@ killed_service_at() {
         killed_wait_service alive
         killed_goes_on "$check" "$@"
     done
-    echo "$daemon killed at ${#points[@]} changes: $*"
+    [ $stops -gt $((${#points[@]} / 2)) ] || fail "it was stopped $stops times of ${#points[@]}: $*"
+    echo "$daemon killed at $stops changes: $*"
 }
