@@ -55,7 +55,7 @@ static struct rs_note *note_back(enum rs_note_kind kind)
         }
         rs_mailbox_sleep(&outbox);
         if (rs_mailbox_empty(&outbox)) assert_int_equal(poll(&p, 1, 20000), 1);
-        rs_mailbox_awake(&outbox);
+        rs_mailbox_awake(&outbox, true);
         waiting = rs_mailbox_take(&outbox);
     }
 }

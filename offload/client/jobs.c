@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "offload/client/internal.h"
+#include "offload/client/peek.h"
 
 #include <errno.h>
 #include <poll.h>
@@ -353,6 +354,11 @@ static int poll_once(struct reseal_queue *q, struct reseal_completion *c, unsign
     }
     if (n != 0) q->idle = 0;
     return n != 0 ? (int)n : q->broken;
+}
+
+bool rs_queue_peek(const reseal_queue *q)
+{
+    return q->ready_count != 0 || rs_ring_available(&q->cq) != 0;
 }
 
 int reseal_poll(reseal_queue *q, struct reseal_completion *completions, unsigned max)

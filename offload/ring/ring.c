@@ -204,6 +204,8 @@ int rs_ring_drain(int sock)
         if (n < 0 && errno == EINTR) continue;
         if (n < 0) return errno == EAGAIN ? 0 : RESEAL_ENOSERVICE;
         if (n == 0) return RESEAL_ENOSERVICE;
+        /* Less than there was room for: that was all. An end that comes with it wakes us again. */
+        if ((size_t)n < sizeof(bytes)) return 0;
         i++;
     }
     return 0;

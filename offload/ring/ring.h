@@ -247,8 +247,8 @@ static inline bool rs_ring_announce_sleep(struct rs_ring_end *consumer)
 RS_MUST_CHECK int rs_ring_wake(int sock);
 
 /*
- * Takes the bytes that wait, at most 64 of them on a packet socket, never blocks. 0, or
- * RESEAL_ENOSERVICE when the other end is gone.
+ * Takes the bytes that wait, of a packet socket one, never blocks. 0, or RESEAL_ENOSERVICE when the
+ * other end is gone; with bytes before its end the next call says so, and the socket stays readable until then.
  */
 RS_MUST_CHECK int rs_ring_drain(int sock);
 

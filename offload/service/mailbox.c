@@ -51,9 +51,9 @@ void rs_mailbox_sleep(struct rs_mailbox *box)
     atomic_thread_fence(memory_order_seq_cst);
 }
 
-void rs_mailbox_awake(struct rs_mailbox *box)
+void rs_mailbox_awake(struct rs_mailbox *box, bool signalled)
 {
     uint64_t count;
     atomic_store_explicit(&box->asleep, 0, memory_order_relaxed);
-    if (read(box->event, &count, sizeof(count)) < 0) return;
+    if (signalled && read(box->event, &count, sizeof(count)) < 0) return;
 }

@@ -74,8 +74,11 @@ static inline bool rs_mailbox_empty(struct rs_mailbox *box)
     return atomic_load_explicit(&box->head, memory_order_relaxed) == NULL;
 }
 
-/* Receiver: before and after waiting on `event`. Check for emptiness after the first. */
+/*
+ * Receiver: before and after waiting on `event`. Check for emptiness after the first. `signalled`: `event` is
+ * or may be readable; what is not taken now makes the next wait a short one.
+ */
 void rs_mailbox_sleep(struct rs_mailbox *box);
-void rs_mailbox_awake(struct rs_mailbox *box);
+void rs_mailbox_awake(struct rs_mailbox *box, bool signalled);
 
 #endif

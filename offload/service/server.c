@@ -262,7 +262,7 @@ int rs_server_step(struct rs_server *s, int timeout_ms)
     bool quiet = rs_mailbox_empty(&s->inbox);
     int n = epoll_wait(s->epoll, events, EVENTS, quiet ? timeout_ms : 0);
     bool failed = n < 0 && errno != EINTR; /* a stop and continue interrupts, too */
-    rs_mailbox_awake(&s->inbox);
+    rs_mailbox_awake(&s->inbox, true);
     if (failed) return RESEAL_EIO;
     take_notes(s);
     for (int i = 0; i < n; i++) one_event(s, &events[i]);

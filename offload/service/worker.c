@@ -12,11 +12,13 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#define SPIN_MIN_NS 5000u  /* an idle worker looks at least this long before it sleeps */
-#define SPIN_MAX_NS 50000u /* and at most this long */
-#define SPIN_HOT    256u   /* looks without a pause between them */
-#define SPIN_LOOK   128u   /* looks between two looks at the clock */
-#define EVENTS      64
+#define SPIN_NS                                                                                              \
+    10000u /* an idle worker looks this long before it sleeps: what sleep and wake-up cost both ends */
+#define SPIN_LOST 8u   /* in vain so often in a row, it sleeps at once */
+#define SPIN_TRY  32u  /* and tries again before one of so many sleeps */
+#define SPIN_HOT  256u /* looks without a pause between them */
+#define SPIN_LOOK 128u /* looks between two looks at the clock */
+#define EVENTS    64
 
 /* ---- notes ------------------------------------------------------------------ */
 
@@ -242,7 +244,7 @@ static bool spin(struct rs_worker *w, uint64_t start)
     for (unsigned n = 1; !found; n++) {
         found = round_once(w) || !rs_mailbox_empty(&w->inbox);
         if (n > SPIN_HOT) rs_cpu_relax();
-        if (n % SPIN_LOOK == 0 && rs_now_ns() - start >= w->spin_ns) break;
+        if (n % SPIN_LOOK == 0 && rs_now_ns() - start >= SPIN_NS) break;
     }
     rs_guard_down();
     return found;
@@ -312,7 +314,7 @@ static void wait_for_note(struct rs_worker *w)
     struct pollfd p = {.fd = w->inbox.event, .events = POLLIN};
     rs_mailbox_sleep(&w->inbox);
     if (rs_mailbox_empty(&w->inbox)) poll(&p, 1, -1);
-    rs_mailbox_awake(&w->inbox);
+    rs_mailbox_awake(&w->inbox, true);
 }
 
 static void sleep_until_event(struct rs_worker *w)
@@ -322,21 +324,29 @@ static void sleep_until_event(struct rs_worker *w)
     bool quiet = rs_mailbox_empty(&w->inbox) && announce(w);
     if (quiet) rs_count(&w->metrics.sleeps, 1);
     int n = epoll_wait(w->epoll, events, EVENTS, quiet ? -1 : 0);
-    for (int i = 0; i < n; i++)
-        if (events[i].data.ptr != NULL) on_wake(w, events[i].data.ptr);
+    bool note = false;
+    for (int i = 0; i < n; i++) {
+        if (events[i].data.ptr != NULL)
+            on_wake(w, events[i].data.ptr);
+        else
+            note = true;
+    }
     withdraw(w);
-    rs_mailbox_awake(&w->inbox);
+    rs_mailbox_awake(&w->inbox, note);
 }
 
-/* Spins for a while that grows when spinning paid, and sleeps then. True when there was something meanwhile.
+/*
+ * Looks for work for a moment, and sleeps then. A client whose jobs come further apart than that costs less
+ * when it wakes us, so where looking is in vain it is left. True when there was something before the sleep.
  */
 static bool idle(struct rs_worker *w, uint64_t since)
 {
-    if (spin(w, since)) {
-        w->spin_ns = RS_MIN(w->spin_ns * 2, (uint64_t)SPIN_MAX_NS);
+    bool hopeful = w->spins_lost < SPIN_LOST;
+    if ((hopeful || ++w->unspun % SPIN_TRY == 0) && spin(w, since)) {
+        w->spins_lost = 0;
         return true;
     }
-    w->spin_ns = RS_MAX(w->spin_ns / 2, (uint64_t)SPIN_MIN_NS);
+    if (hopeful) w->spins_lost++;
     sleep_until_event(w);
     return false;
 }
@@ -346,7 +356,6 @@ static void *worker_main(void *arg)
     struct rs_worker *w = arg;
     uint64_t since = rs_now_ns();
     bool any = false;
-    w->spin_ns = SPIN_MAX_NS;
     w->guard.covers = covers;
     w->guard.arg = w;
     while (!w->stop) {

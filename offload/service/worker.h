@@ -48,7 +48,8 @@ struct rs_worker {
     unsigned count;
     uint8_t *scratch;
     uint64_t scratch_len;
-    uint64_t spin_ns;
+    unsigned spins_lost; /* looks for work in vain, in a row */
+    unsigned unspun;     /* sleeps without a look before them */
     bool stop, paused, draining;
     struct rs_guard guard; /* up while queues are touched */
     struct rs_job jobs[RS_GROUP_JOBS];

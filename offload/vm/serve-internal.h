@@ -64,7 +64,9 @@ void rs_vs_tells(struct io_uring_sqe *sqe, struct rs_vs_op *op, enum rs_vs_what 
 struct rs_vs_op *rs_vs_ended(struct rs_vmserve *s);
 /* Hands entries to the kernel and looks what has ended. */
 void rs_vs_submit(struct rs_vmserve *s);
-/* The same, and waits for an end, for at most `ms`. */
+/* True when something ended, or will with the next call of the kernel. No call. */
+bool rs_vs_has_ended(const struct rs_vmserve *s);
+/* Submits, and waits for an end, for at most `ms`. */
 void rs_vs_sleep(struct rs_vmserve *s, int ms);
 
 /* ---- serve-image.c: qcow2 images -------------------------------------------- */
@@ -228,9 +230,13 @@ void rs_vs_request_cut(struct rs_vs_request *r);
 void rs_vs_request_discard(struct rs_vs_request *r);
 
 void rs_vs_file_ended(struct rs_vmserve *s, struct rs_vs_op *op);
-/* Gives what is ready to the service; takes what it finished. True when something was. */
+/* Gives what is ready to the service. */
 void rs_vs_jobs_submit(struct rs_vmserve *s);
+/* Takes what it finished; true when something was. When nothing was, the queue's descriptor tells of what
+ * comes. */
 bool rs_vs_jobs_take(struct rs_vmserve *s);
+/* A job is finished. Looks at memory only. */
+bool rs_vs_jobs_ready(const struct rs_vmserve *s);
 /* A piece of a read was sent, or will never be. */
 void rs_vs_piece_sent(struct rs_vs_piece *p);
 /* The reply is out, or will never be. */
@@ -304,6 +310,7 @@ struct rs_vmserve {
     struct rs_vs_op accept, signal, wake;
     bool accepting, waking;
     bool armed; /* the last poll of the queue found nothing: its descriptor tells of what comes */
+    unsigned spins_lost, spins_off; /* looks at the queue in vain, in a row; sleeps without one to come */
     bool stopping;
     uint64_t stop_ns, told_ns;
     int failed; /* RESEAL_E...: what ended it */
@@ -313,6 +320,7 @@ struct rs_vmserve {
     struct rs_vs_piece *jobs[RS_VS_REQUESTS * RS_VS_WINDOW]; /* to be submitted: a ring */
     uint32_t jobs_first, jobs_count;
     unsigned in_jobs; /* submitted */
+    bool again;       /* something ended without the kernel telling: look at clients once more */
     bool freed;       /* since stalled clients were looked at */
 };
 

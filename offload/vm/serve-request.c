@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <linux/falloc.h>
 
+#include "offload/client/peek.h"
 #include "offload/vm/serve-internal.h"
 
 /* Jobs given to the service in one call. */
@@ -305,6 +306,28 @@ void rs_vs_piece_sent(struct rs_vs_piece *p)
 
 /* ---- the image --------------------------------------------------------------- */
 
+static void start_job(struct rs_vs_piece *p, enum rs_vs_state state)
+{
+    struct rs_vmserve *s = p->request->client->server;
+    p->state = state;
+    s->jobs[(s->jobs_first + s->jobs_count++) % RS_ARRAY_LEN(s->jobs)] = p;
+}
+
+/*
+ * A small piece that is in the page cache, while nothing else is under way: one call, where the ring wants
+ * one to hand over and one to wait. With more to do the ring takes several at a time.
+ */
+static bool read_at_once(struct rs_vmserve *s, struct rs_vs_piece *p, uint64_t at)
+{
+    const struct rs_vs_disk *d = p->request->disk;
+    if (d->spec->align != 0 || p->span > RS_VS_SMALL || s->in_jobs + s->jobs_count != 0) return false;
+    struct iovec v = {.iov_base = p->buf, .iov_len = p->span};
+    if (p->done != 0 || preadv2(d->spec->fd, &v, 1, (off_t)at, RWF_NOWAIT) != (ssize_t)p->span) return false;
+    p->done = 0;
+    start_job(p, RS_VS_OPENING);
+    return true;
+}
+
 static void start_file(struct rs_vs_piece *p, bool write)
 {
     struct rs_vmserve *s = p->request->client->server;
@@ -315,6 +338,7 @@ static void start_file(struct rs_vs_piece *p, bool write)
         rs_vs_image_start(s, d, &p->op, write ? RS_VS_FILE_WRITE : RS_VS_FILE_READ, p->buf, p->span, at);
         return;
     }
+    if (!write && read_at_once(s, p, at)) return;
     struct io_uring_sqe *sqe = rs_vs_sqe(s);
     if (write)
         io_uring_prep_write(sqe, d->spec->fd, p->buf + p->done, p->span - p->done, at);
@@ -338,13 +362,6 @@ static void start_hole(struct rs_vs_piece *p)
     io_uring_prep_fallocate(sqe, d->spec->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
                             (off_t)(d->luks.data_offset + p->start), (off_t)p->span);
     rs_vs_tells(sqe, &p->op, RS_VS_FILE_HOLE);
-}
-
-static void start_job(struct rs_vs_piece *p, enum rs_vs_state state)
-{
-    struct rs_vmserve *s = p->request->client->server;
-    p->state = state;
-    s->jobs[(s->jobs_first + s->jobs_count++) % RS_ARRAY_LEN(s->jobs)] = p;
 }
 
 static void piece_go(struct rs_vs_piece *p)
@@ -515,6 +532,7 @@ void rs_vs_jobs_submit(struct rs_vmserve *s)
         if (taken > 0) {
             jobs_drop(s, (uint32_t)taken);
             s->in_jobs += (unsigned)taken;
+            s->armed = false; /* the queue may be another one now, after a restart, that was not asked */
         } else {
             /* It is about the first of them. */
             struct rs_vs_piece *p = job_at(s, 0);
@@ -523,6 +541,11 @@ void rs_vs_jobs_submit(struct rs_vmserve *s)
             if (taken == RESEAL_ENOSERVICE) s->failed = taken;
         }
     }
+}
+
+bool rs_vs_jobs_ready(const struct rs_vmserve *s)
+{
+    return s->in_jobs != 0 && rs_queue_peek(s->queue);
 }
 
 bool rs_vs_jobs_take(struct rs_vmserve *s)

@@ -11,7 +11,8 @@ int rs_vs_ring_open(struct rs_vmserve *s)
 {
     /* One thread, which takes completions only when it asks for them: kernels from 6.1 on; older ones get the
      * plain ring. */
-    unsigned flags = IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN | IORING_SETUP_R_DISABLED;
+    unsigned flags = IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN | IORING_SETUP_TASKRUN_FLAG |
+                     IORING_SETUP_R_DISABLED;
     struct io_uring_params p = {.flags = flags | IORING_SETUP_CQSIZE, .cq_entries = 4 * ENTRIES};
     int code = io_uring_queue_init_params(ENTRIES, &s->ring, &p);
     if (code == -EINVAL) {
@@ -78,7 +79,14 @@ struct rs_vs_op *rs_vs_ended(struct rs_vmserve *s)
 
 void rs_vs_submit(struct rs_vmserve *s)
 {
-    (void)io_uring_submit_and_get_events(&s->ring);
+    /* No call when there is nothing to hand over, and nothing that waits to be finished. */
+    (void)io_uring_submit(&s->ring);
+}
+
+bool rs_vs_has_ended(const struct rs_vmserve *s)
+{
+    return s->ended_first != NULL || io_uring_cq_ready(&s->ring) != 0 ||
+           (IO_URING_READ_ONCE(*s->ring.sq.kflags) & (IORING_SQ_TASKRUN | IORING_SQ_CQ_OVERFLOW)) != 0;
 }
 
 void rs_vs_sleep(struct rs_vmserve *s, int ms)

@@ -11,10 +11,15 @@
 #include <unistd.h>
 
 #include "offload/base/clock.h"
+#include "offload/ring/ring.h"
 #include "offload/vm/serve-internal.h"
 
 /* A client that does not take its replies keeps the server from stopping for at most this long. */
 #define STOP_NS 5000000000ull
+/* As long as a sleep and a wake-up take, about; in vain so often, it is left for so many times. */
+#define SPIN_NS    8000u
+#define SPINS_LOST 4u
+#define SPINS_OFF  64u
 /* The same trouble is told once in this time. */
 #define QUIET_NS 5000000000ull
 
@@ -263,7 +268,7 @@ static void take_end(struct rs_vmserve *s, struct rs_vs_op *op)
         take_signal(s);
         break;
     case RS_VS_WAKE:
-        s->waking = false;
+        s->waking = s->armed = false;
         break;
     case RS_VS_IMAGE_IN:
     case RS_VS_IMAGE_OUT:
@@ -295,13 +300,46 @@ static void go_clients(struct rs_vmserve *s)
     s->freed = false;
 }
 
+/*
+ * A small job is back sooner than a sleep and a wake-up take: looks for it that long, without a call. Where
+ * that was in vain some times, jobs are larger or the service has no core to itself: not for a while, then.
+ */
+static bool will_spin(struct rs_vmserve *s)
+{
+    if (s->spins_off == 0) return true;
+    s->spins_off--;
+    return false;
+}
+
+static bool spin(struct rs_vmserve *s)
+{
+    for (uint64_t end = rs_now_ns() + SPIN_NS; rs_now_ns() < end;) {
+        for (unsigned i = 0; i < 32; i++) {
+            if (rs_vs_jobs_ready(s) || rs_vs_has_ended(s)) {
+                s->spins_lost = 0;
+                return true;
+            }
+            rs_cpu_relax();
+        }
+    }
+    if (++s->spins_lost >= SPINS_LOST) s->spins_off = SPINS_OFF;
+    return false;
+}
+
 /* Waits for the kernel, for jobs, or a little for both. */
 static void idle(struct rs_vmserve *s)
 {
-    if (s->in_jobs != 0 && !s->waking) {
+    if (s->in_jobs != 0 && will_spin(s)) {
+        rs_vs_submit(s);
+        if (spin(s)) {
+            rs_vs_submit(s);
+            return;
+        }
+    }
+    if (s->in_jobs != 0) {
         /* Asks to be told; what came meanwhile is taken first. */
         if (!s->armed && rs_vs_jobs_take(s)) return;
-        start_poll(s, &s->wake, RS_VS_WAKE, reseal_queue_fd(s->queue));
+        if (!s->waking) start_poll(s, &s->wake, RS_VS_WAKE, reseal_queue_fd(s->queue));
         s->waking = true;
     }
     rs_vs_sleep(s, s->stopping ? 100 : 10000);
@@ -311,8 +349,9 @@ static void idle(struct rs_vmserve *s)
 static bool turn(struct rs_vmserve *s)
 {
     bool moved = false;
+    s->again = false;
     for (struct rs_vs_op *op; (op = rs_vs_ended(s)) != NULL; moved = true) take_end(s, op);
-    moved |= rs_vs_jobs_take(s);
+    if (rs_vs_jobs_ready(s)) moved |= rs_vs_jobs_take(s);
     rs_vs_jobs_submit(s);
     go_clients(s);
     /* What clients were stalled for may have come free just now. */
@@ -343,7 +382,9 @@ int rs_vmserve_run(struct rs_vmserve *s)
     (void)reseal_queue_fd(s->queue);
     start_poll(s, &s->signal, RS_VS_SIGNAL, s->o.signals);
     while (s->failed == 0 && (!s->stopping || s->connected != 0)) {
-        if (turn(s))
+        /* What a turn has for the kernel goes with the wait, where there is one. */
+        bool moved = turn(s);
+        if (s->again || (moved && (rs_vs_has_ended(s) || rs_vs_jobs_ready(s))))
             rs_vs_submit(s);
         else
             idle(s);
