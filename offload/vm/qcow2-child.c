@@ -20,7 +20,7 @@
 #define MEMORY_MAX (8ull << 30)
 #define FILES_MAX  256u
 
-static void limit(int what, uint64_t value)
+static void limit(__rlimit_resource_t what, uint64_t value)
 {
     struct rlimit now;
     if (getrlimit(what, &now) != 0) return;
