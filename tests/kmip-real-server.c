@@ -9,6 +9,7 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
+#include <openssl/evp.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
@@ -141,6 +142,23 @@ static void test_a_key_lives_in_every_version(void **state)
     login_free(&l);
 }
 
+/* What another administrator does, with PyKMIP's own client `c`; the line that it prints. */
+static void other_client(const char *code, char line[RS_KMIP_ID_MAX])
+{
+    char command[1500];
+    (void)snprintf(
+        command, sizeof(command),
+        "/usr/bin/python3 -W ignore -c \"from kmip.pie import client; from kmip import enums\n"
+        "c = client.ProxyKmipClient('127.0.0.1', %u, '%s/alice.crt', '%s/alice.key', '%s/ca.crt')\n"
+        "c.open()\n%s\nc.close()\"",
+        first.port, folder, folder, folder, code);
+    FILE *out = popen(command, "re");
+    assert_non_null(out);
+    line[0] = '\0';
+    if (fgets(line, RS_KMIP_ID_MAX, out) != NULL) line[strcspn(line, "\n")] = '\0';
+    assert_int_equal(pclose(out), 0);
+}
+
 static void test_only_active_keys_are_taken(void **state)
 {
     struct login l = login_as("alice", "ca");
@@ -148,24 +166,30 @@ static void test_only_active_keys_are_taken(void **state)
     struct rs_kmip_client *c = open_with(&config);
     struct rs_kmip_key key;
     struct rs_kmip_made made;
+    char code[RS_KMIP_ID_MAX + 80], line[RS_KMIP_ID_MAX];
     (void)state;
     assert_ok(c, rs_kmip_make(c, &(struct rs_kmip_new_key){.bits = 256}, NULL, 0, &made));
     /* Another administrator revokes it; the server would still give it away. */
-    FILE *out;
-    char command[1024];
-    (void)snprintf(
-        command, sizeof(command),
-        "/usr/bin/python3 -W ignore -c \"from kmip.pie import client; from kmip import enums\n"
-        "c = client.ProxyKmipClient('127.0.0.1', %u, '%s/alice.crt', '%s/alice.key', '%s/ca.crt')\n"
-        "c.open(); c.revoke(enums.RevocationReasonCode.KEY_COMPROMISE, '%s'); c.close()\" 2>&1",
-        first.port, folder, folder, folder, made.id);
-    out = popen(command, "re");
-    assert_non_null(out);
-    assert_int_equal(pclose(out), 0);
+    (void)snprintf(code, sizeof(code), "c.revoke(enums.RevocationReasonCode.KEY_COMPROMISE, '%s')", made.id);
+    other_client(code, line);
     assert_int_equal(rs_kmip_fetch(c, made.id, 256, NULL, &key), RESEAL_EKEYBAD);
     assert_non_null(strstr(rs_kmip_client_error(c)->why, "compromised"));
     rs_kmip_client_close(c);
     login_free(&l);
+}
+
+/* By OpenSSL, not by us. */
+static void unwrap(const struct rs_kmip_key *under, const struct rs_kmip_key *wrapped, uint8_t out[32])
+{
+    EVP_CIPHER_CTX *ctx = EVP_CIPHER_CTX_new();
+    uint8_t buffer[64];
+    int n = 0;
+    EVP_CIPHER_CTX_set_flags(ctx, EVP_CIPHER_CTX_FLAG_WRAP_ALLOW);
+    assert_int_equal(EVP_DecryptInit_ex(ctx, EVP_aes_256_wrap(), NULL, under->bytes, NULL), 1);
+    assert_int_equal(EVP_DecryptUpdate(ctx, buffer, &n, wrapped->bytes, (int)wrapped->len), 1);
+    assert_int_equal(n, 32);
+    memcpy(out, buffer, 32);
+    EVP_CIPHER_CTX_free(ctx);
 }
 
 static void test_a_wrapped_key_unwraps_to_the_same(void **state)
@@ -173,11 +197,24 @@ static void test_a_wrapped_key_unwraps_to_the_same(void **state)
     struct login l = login_as("alice", "ca");
     struct rs_kmip_config config = config_for(&l, first.port);
     struct rs_kmip_client *c = open_with(&config);
-    struct rs_kmip_key plain, wrapped;
+    struct rs_kmip_key plain, wrapped, under;
     struct rs_kmip_made made;
+    char wrapping[RS_KMIP_ID_MAX];
+    uint8_t unwrapped[32];
     (void)state;
+    other_client(
+        "mask = enums.CryptographicUsageMask\n"
+        "k = c.create(enums.CryptographicAlgorithm.AES, 256, cryptographic_usage_mask=[mask.WRAP_KEY, "
+        "mask.UNWRAP_KEY])\nc.activate(k); print(k)",
+        wrapping);
     assert_ok(c, rs_kmip_make(c, &(struct rs_kmip_new_key){.bits = 256}, NULL, 0, &made));
     assert_ok(c, rs_kmip_fetch(c, made.id, 256, NULL, &plain));
+    assert_ok(c, rs_kmip_fetch(c, wrapping, 256, NULL, &under));
+    assert_ok(c, rs_kmip_fetch(c, made.id, 256, wrapping, &wrapped));
+    assert_true(wrapped.wrapped);
+    assert_int_equal(wrapped.len, 40);
+    unwrap(&under, &wrapped, unwrapped);
+    assert_memory_equal(unwrapped, plain.bytes, 32);
     /* A key that may not wrap is refused by the server, with its reason. */
     int err = rs_kmip_fetch(c, made.id, 256, made.id, &wrapped);
     assert_int_not_equal(err, 0);
