@@ -7,6 +7,7 @@
 #include "tests/support/cmocka.h"
 #include "tests/support/published.h"
 
+#include <openssl/evp.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -49,6 +50,37 @@ static void test_a_published_key_safe_opens(void **state)
     char again[160];
     assert_int_equal(rs_locked_key_text(&key, again, sizeof(again)), 0);
     assert_string_equal(again, (char *)text);
+}
+
+/*
+ * The second published vector, that of module 27400 of hashcat (pass phrase "hashcat"): salt, IV and the
+ * first block of a key safe with 10000 rounds. There is no MAC in it; what the block says is known.
+ */
+static void test_the_key_of_a_published_phrase(void **state)
+{
+    static const uint8_t data[32] = {0xcb, 0xb3, 0x68, 0x56, 0x4d, 0x8d, 0xfb, 0x99, 0xf5, 0x09, 0xd4,
+                                     0x92, 0x2f, 0x46, 0x93, 0x41, 0x3f, 0x38, 0x16, 0xaf, 0x71, 0x3f,
+                                     0x0e, 0x76, 0xbc, 0x24, 0x09, 0xff, 0x93, 0x36, 0x93, 0x5d};
+    static const uint8_t salt[16] = {0x26, 0x4b, 0xba, 0xb0, 0x2f, 0xdf, 0x7c, 0x1a,
+                                     0x79, 0x36, 0x51, 0x12, 0x0b, 0xec, 0x37, 0x23};
+    char dictionary[200] = "", encoded[32];
+    uint8_t text[32];
+    struct rs_locked_key key;
+    int n = 0;
+    (void)state;
+    assert_int_equal(rs_base64_encode(salt, sizeof(salt), encoded, sizeof(encoded)), 0);
+    assert_int_equal(rs_dictionary_put(dictionary, sizeof(dictionary), "pass2key", "PBKDF2-HMAC-SHA-1"), 0);
+    assert_int_equal(rs_dictionary_put(dictionary, sizeof(dictionary), "cipher", "AES-256"), 0);
+    assert_int_equal(rs_dictionary_put(dictionary, sizeof(dictionary), "rounds", "10000"), 0);
+    assert_int_equal(rs_dictionary_put(dictionary, sizeof(dictionary), "salt", encoded), 0);
+    assert_int_equal(rs_locked_key_of_phrase(dictionary, "hashcat", 7, &key), 0);
+    EVP_CIPHER_CTX *ctx = EVP_CIPHER_CTX_new();
+    assert_int_equal(EVP_DecryptInit_ex(ctx, EVP_aes_256_cbc(), NULL, key.key, data), 1);
+    assert_int_equal(EVP_CIPHER_CTX_set_padding(ctx, 0), 1);
+    assert_int_equal(EVP_DecryptUpdate(ctx, text, &n, data + 16, 16), 1);
+    EVP_CIPHER_CTX_free(ctx);
+    assert_int_equal(n, 16);
+    assert_memory_equal(text, "type=key:cipher=", 16);
 }
 
 static void test_another_phrase_and_every_changed_bit_are_refused(void **state)
@@ -145,6 +177,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_a_published_key_safe_opens),
+        cmocka_unit_test(test_the_key_of_a_published_phrase),
         cmocka_unit_test(test_another_phrase_and_every_changed_bit_are_refused),
         cmocka_unit_test(test_what_is_sealed_opens),
         cmocka_unit_test(test_a_new_phrase_dictionary),
