@@ -95,7 +95,15 @@ static int choose(struct repair *r, char **text, size_t *len, uint64_t *version)
                           c->vm->vmx_path, r->folder);
 }
 
-/* What was there stays beside it: it may be worth a look. */
+/* What was there stays beside it: it may be worth a look. By a second name where there are such, so that
+ * there is a .vmx at each moment. */
+static int keep_aside(const char *path, const char *aside)
+{
+    (void)unlink(aside);
+    if (link(path, aside) == 0 || errno == ENOENT) return 0;
+    return rename(path, aside) == 0 ? 0 : -errno;
+}
+
 static int put_back(struct repair *r, const char *text, size_t len, uint64_t version)
 {
     struct rs_vmc *c = r->c;
@@ -103,9 +111,9 @@ static int put_back(struct repair *r, const char *text, size_t len, uint64_t ver
     int n = snprintf(aside, sizeof(aside), "%s.before-repair", c->vm->vmx_path);
     if (n <= 0 || (size_t)n >= sizeof(aside))
         return rs_failure_set(&c->f, RS_EXIT_USAGE, "the name is too long");
-    if (rename(c->vm->vmx_path, aside) != 0 && errno != ENOENT)
-        return rs_failure_errno(&c->f, errno, "move aside", c->vm->vmx_path);
-    int code = rs_vm_replace_file(c->vm->vmx_path, text, len);
+    int code = keep_aside(c->vm->vmx_path, aside);
+    if (code != 0) return rs_failure_errno(&c->f, code, "move aside", c->vm->vmx_path);
+    code = rs_vm_replace_file(c->vm->vmx_path, text, len);
     if (code != 0) return rs_failure_errno(&c->f, code, "write", c->vm->vmx_path);
     c->result = json_pack("{s:I, s:s}", "version", (json_int_t)version, "vmx", c->vm->vmx_path);
     if (!c->o.quiet && !c->o.json)
