@@ -142,6 +142,38 @@ static void keys_that_are_none(void **state)
             "by another program");
 }
 
+static void texts_that_are_no_descriptors(void **state)
+{
+    (void)state;
+    enum { ROOM = 300 << 10 };
+    char *text = malloc(ROOM);
+    assert_non_null(text);
+    char *end = stpcpy(text, HEAD "RW 8 FLAT \"flat\" 0\n");
+    size_t start = (size_t)(end - text);
+    memset(end, '\n', ROOM - start);
+    text[start + 5000] = '\0';
+    refused(text, RESEAL_EFORMAT, "too many lines");
+    memset(end, '#', ROOM - start);
+    text[ROOM - 1] = '\0';
+    refused(text, RESEAL_EFORMAT, "too large");
+    memcpy(end, "parentFileNameHint=\"", 20);
+    text[start + 5000] = '\0';
+    refused(text, RESEAL_EFORMAT, "parent is too long");
+    free(text);
+    refused("KDMV", RESEAL_ENOSUPPORT, "sparse VMDK");
+}
+
+static void a_nul_byte_in_a_descriptor(void **state)
+{
+    (void)state;
+    static const char text[] = HEAD "RW 8 FLAT \"flat\" 0\n\0RW 8 FLAT \"flat\" 0\n";
+    struct rs_vmdk *v = NULL;
+    char why[256] = "";
+    assert_int_equal(rs_vmdk_parse(text, sizeof(text) - 1, &v, why, sizeof(why)), RESEAL_EFORMAT);
+    assert_non_null(strstr(why, "NUL"));
+    assert_null(v);
+}
+
 /* One that can be looked at for ever. */
 static void a_header_that_is_no_file(void **state)
 {
@@ -192,9 +224,14 @@ static int remove_files(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(extents_that_are_read), cmocka_unit_test(extents_that_are_elsewhere),
-        cmocka_unit_test(sizes_that_do_not_fit), cmocka_unit_test(lines_that_are_no_extents),
-        cmocka_unit_test(keys_that_are_none),    cmocka_unit_test(a_header_that_is_no_file),
+        cmocka_unit_test(extents_that_are_read),
+        cmocka_unit_test(extents_that_are_elsewhere),
+        cmocka_unit_test(sizes_that_do_not_fit),
+        cmocka_unit_test(lines_that_are_no_extents),
+        cmocka_unit_test(keys_that_are_none),
+        cmocka_unit_test(a_header_that_is_no_file),
+        cmocka_unit_test(texts_that_are_no_descriptors),
+        cmocka_unit_test(a_nul_byte_in_a_descriptor),
     };
     return cmocka_run_group_tests(tests, make_files, remove_files);
 }
