@@ -4,10 +4,14 @@
 #include <errno.h>
 #include <liburing.h>
 #include <poll.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <unistd.h>
 
-#include "offload/vm/qcow2.h"
+#include "offload/base/clock.h"
+
+/* QEMU that says nothing for so long is stuck: it is ended, and its transfers fail. */
+#define IMAGE_NS 120000000000ull
 
 struct rs_io {
     struct io_uring ring;
@@ -19,6 +23,9 @@ struct rs_io {
     size_t arena_len;
     int ready_fd;
     unsigned in_kernel;
+    struct rs_qcow2 *images[2]; /* that operations were about; NULL: none */
+    unsigned in_images;
+    uint64_t image_ns; /* when one was last heard of */
     unsigned pending;
     struct rs_io_op *done_first, *done_last;
 };
@@ -121,26 +128,69 @@ bool rs_io_inline(const struct rs_io *io, bool direct)
     return !io->uring || (io->inline_buffered && !direct);
 }
 
-static int run_on_image(struct rs_io_op *op)
-{
-    if (op->what == RS_IO_FLUSH) return rs_qcow2_flush(op->image);
-    if (op->what == RS_IO_READ) return rs_qcow2_pread(op->image, op->buf, op->len, op->off);
-    return rs_qcow2_pwrite(op->image, op->buf, op->len, op->off);
-}
-
 static int run_now(struct rs_io_op *op)
 {
-    if (op->image != NULL) return run_on_image(op);
     if (op->what == RS_IO_FLUSH) return fdatasync(op->fd) == 0 ? 0 : -errno;
     if (op->what == RS_IO_READ) return rs_pread_full(op->fd, op->buf, op->len, op->off);
     return rs_pwrite_full(op->fd, op->buf, op->len, op->off);
+}
+
+/* ---- qcow2 images ---- */
+
+static void image_ended(struct rs_qcow2_op *image, int result)
+{
+    struct rs_io_op *op = (struct rs_io_op *)(void *)((uint8_t *)image - offsetof(struct rs_io_op, in_image));
+    op->io->in_images--;
+    op->io->image_ns = rs_now_ns();
+    finish(op->io, op, result);
+}
+
+static void to_image(struct rs_io *io, struct rs_io_op *op)
+{
+    static const enum rs_qcow2_what what[] = {
+        [RS_IO_READ] = RS_QCOW2_READ, [RS_IO_WRITE] = RS_QCOW2_PUT, [RS_IO_FLUSH] = RS_QCOW2_FLUSH};
+    unsigned i = io->images[0] == NULL || io->images[0] == op->image ? 0 : 1;
+    io->images[i] = op->image;
+    if (io->in_images == 0) io->image_ns = rs_now_ns();
+    op->io = io;
+    op->in_image = (struct rs_qcow2_op){.ended = image_ended};
+    int code = rs_qcow2_start(op->image, &op->in_image, what[op->what], op->buf, op->len, op->off);
+    if (code == 0)
+        io->in_images++;
+    else
+        finish(io, op, code);
+}
+
+/* Takes what QEMU has done. */
+static void turn_images(struct rs_io *io)
+{
+    for (unsigned i = 0; i < RS_ARRAY_LEN(io->images) && io->in_images != 0; i++)
+        if (io->images[i] != NULL) (void)rs_qcow2_turn(io->images[i]);
+}
+
+static void wait_for_images(struct rs_io *io, bool jobs, int ms)
+{
+    struct pollfd p[4] = {{.fd = jobs ? io->ready_fd : -1, .events = POLLIN},
+                          {.fd = io->uring && io->in_kernel != 0 ? io->ring.ring_fd : -1, .events = POLLIN}};
+    for (unsigned i = 0; i < RS_ARRAY_LEN(io->images); i++)
+        p[2 + i] = (struct pollfd){.fd = io->images[i] != NULL ? rs_qcow2_fd(io->images[i]) : -1,
+                                   .events = io->images[i] != NULL ? rs_qcow2_events(io->images[i]) : 0};
+    rs_io_submit(io);
+    (void)poll(p, RS_ARRAY_LEN(p), ms);
+    bool late = rs_now_ns() - io->image_ns > IMAGE_NS;
+    for (unsigned i = 0; late && i < RS_ARRAY_LEN(io->images); i++)
+        if (io->images[i] != NULL) rs_qcow2_drain(io->images[i]);
 }
 
 void rs_io_start(struct rs_io *io, struct rs_io_op *op, bool direct)
 {
     op->done = 0;
     io->pending++;
-    if (!io->uring || op->image != NULL || (op->what != RS_IO_FLUSH && rs_io_inline(io, direct))) {
+    if (op->image != NULL) {
+        to_image(io, op);
+        return;
+    }
+    if (!io->uring || (op->what != RS_IO_FLUSH && rs_io_inline(io, direct))) {
         finish(io, op, run_now(op));
         return;
     }
@@ -183,6 +233,7 @@ struct rs_io_op *rs_io_next(struct rs_io *io)
     struct io_uring_cqe *cqe;
     while (io->done_first == NULL && io->in_kernel != 0 && io_uring_peek_cqe(&io->ring, &cqe) == 0)
         take_cqe(io, cqe);
+    if (io->done_first == NULL) turn_images(io);
     struct rs_io_op *op = io->done_first;
     if (op == NULL) return NULL;
     io->done_first = op->next;
@@ -194,6 +245,10 @@ struct rs_io_op *rs_io_next(struct rs_io *io)
 void rs_io_wait(struct rs_io *io, bool jobs, int ms)
 {
     if (io->done_first != NULL) return;
+    if (io->in_images != 0) {
+        wait_for_images(io, jobs, ms);
+        return;
+    }
     if (!io->uring || io->in_kernel == 0) {
         struct pollfd p = {.fd = jobs ? io->ready_fd : -1, .events = POLLIN};
         rs_io_submit(io);

@@ -13,23 +13,24 @@
  */
 
 #include "offload/base/bytes.h"
+#include "offload/vm/qcow2.h"
 
 enum rs_io_kind { RS_IO_AUTO = 0, RS_IO_URING = 1, RS_IO_SYNC = 2 };
-
-struct rs_qcow2;
 
 enum rs_io_what { RS_IO_READ, RS_IO_WRITE, RS_IO_FLUSH };
 
 struct rs_io_op {
     enum rs_io_what what;
     int fd;
-    struct rs_qcow2 *image; /* in place of fd, transfers in rs_io_start() itself; NULL: none */
+    struct rs_qcow2 *image; /* in place of fd; NULL: none. At most two images */
     uint8_t *buf;
     uint32_t len;
     uint64_t off;
     int result; /* 0, -errno; -ENODATA: the file ends before `len` */
     uint32_t done;
     struct rs_io_op *next;
+    struct rs_io *io;
+    struct rs_qcow2_op in_image;
 };
 
 struct rs_io;

@@ -250,7 +250,7 @@ static bool turn(struct pipe_run *c)
     struct rs_tc *t = c->t;
     if (t->f.exit != 0 || rs_tc_stopped()) c->end = true;
     const struct rs_file *from = c->p->from->file;
-    bool one = from->image != NULL || rs_io_inline(t->io, from->direct);
+    bool one = from->image == NULL && rs_io_inline(t->io, from->direct);
     bool moved = start_reads(c, one ? 1 : c->slots) != 0;
     start_checkpoint(c);
     rs_io_submit(t->io);
