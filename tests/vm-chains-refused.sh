@@ -43,6 +43,13 @@ rm web/link*
 machine golden image
 parent web base ../golden/image.vmdk
 refused 3 'linked clone'
+parent web system ../golden/image.vmdk
+for c in "recrypt --deep" decrypt; do
+    # shellcheck disable=SC2086  # a command and its option
+    vm_expect 3 'linked clone' vm $c web
+done
+parent web system base.vmdk
+vm_expect 3 'has snapshots' vm decrypt web
 parent web base "$work/golden/image.vmdk"
 refused 3 'linked clone'
 ln -s ../golden/image.vmdk web/image.vmdk

@@ -2,6 +2,7 @@
 #include "offload/cli/vm-change.h"
 
 #include "offload/cli/progress.h"
+#include "offload/vm/chain.h"
 #include "offload/vm/safe.h"
 
 #include <errno.h>
@@ -102,6 +103,9 @@ int rs_vmc_rules(struct rs_vmc_change *ch, bool online)
     int err = online ? 0 : rs_vm_powered_off(c->vm, why, sizeof(why));
     if (err == 0) err = rs_vm_find_snapshots(c->vm, &s, why, sizeof(why));
     if (err != 0) return rs_vmc_refuse(c, err, why);
+    /* Snapshots can be removed, a parent that is another VM's cannot. */
+    if (s.count != 0 && !online && rs_chain_check_clone(c->vm, why, sizeof(why)) == RESEAL_EBUSY)
+        return rs_vmc_refuse(c, RESEAL_EBUSY, why);
     if (s.count != 0 && !online)
         return rs_failure_set(&c->f, RS_EXIT_REFUSED, "%s has snapshots (%s): remove them first", c->vm->name,
                               s.shown_by);

@@ -63,8 +63,8 @@ static int check_place(const struct rs_vm *vm, const struct rs_disk *child, char
         return 0;
     return rs_vm_refuse(
         RESEAL_EBUSY, why, why_len,
-        "%s of %s is a linked clone: its parent %s is of another VM, and a key that two VMs share "
-        "is not changed in one of them; make a full clone of it first",
+        "%s of %s is a linked clone: its parent %s is of another VM, and what two VMs share is not "
+        "changed in one of them; make a full clone of it first",
         child->node, vm->name, child->parent);
 }
 
@@ -121,6 +121,14 @@ static int load(struct rs_vm *vm, unsigned disk, char *why, size_t why_len)
         at = vm->ndisks - 1;
     }
     return 0;
+}
+
+int rs_chain_check_clone(const struct rs_vm *vm, char *why, size_t why_len)
+{
+    int code = 0;
+    for (unsigned i = 0; code == 0 && i < vm->ndisks; i++)
+        if (vm->disks[i].disk.parent[0] != '\0') code = check_place(vm, &vm->disks[i].disk, why, why_len);
+    return code;
 }
 
 int rs_chain_load(struct rs_vm *vm, char *why, size_t why_len)

@@ -23,6 +23,10 @@
  */
 RS_MUST_CHECK int rs_chain_load(struct rs_vm *vm, char *why, size_t why_len);
 
+/* Whether a disk of the .vmx is a linked clone: RESEAL_EBUSY, with a line; RESEAL_EIO: its parent cannot be
+ * found. */
+RS_MUST_CHECK int rs_chain_check_clone(const struct rs_vm *vm, char *why, size_t why_len);
+
 /* True for a parent that rs_chain_load() appended. */
 bool rs_chain_is_parent(const struct rs_disk *disk);
 
