@@ -83,6 +83,23 @@ now=$(vm_field web "['key']")
 [ "$now" != "$key" ] || fail "the old key again"
 [ "$(vm_field web "['disks'][1]['key']")" = "$now" ] || fail "a disk has another key"
 
+# The server goes away in the middle of a move to it: what was begun ends, and says what is still to be done.
+vm recrypt --shallow --provider local web
+code=0
+RESEAL_VM_STOP_AT=commit vm recrypt --shallow --provider vault web 2>/dev/null || code=$?
+[ $code = 137 ] || fail "not killed"
+kmip_kill "$port"
+reseal key forget >/dev/null
+vm show web | grep -q "'recrypt --shallow' was interrupted" || fail "show does not tell: $(vm show web)"
+code=0
+vm recrypt --shallow --provider vault web 2>err || code=$?
+[ $code -ne 0 ] && grep -q 'is done, but no safe copy .*reseal vm unlock' err || fail "exit code $code: $(cat err)"
+vm_no_leftovers web
+vm_expect 4 'is locked' vm unlock web
+kmip_start "$port"
+for _ in $(seq 600); do vm unlock web 2>err && break || sleep 0.1; done
+[ "$(vm_field web "['provider']")" = vault ] || fail "not moved: $(cat err)"
+
 # The provider is removed, and added again under its name.
 reseal provider remove vault --force >/dev/null
 vm_expect 4 "there is no key provider 'vault'" vm unlock web

@@ -353,6 +353,16 @@ static int keep_safe(struct rs_vmc *c)
     return sealed ? rs_vmc_keep_safe(c, &version) : 0;
 }
 
+/* The VM is what it was to be; who cannot copy its .vmx must not keep it from running. */
+static int no_copy(struct rs_vmc_change *ch, int code)
+{
+    struct rs_failure why = ch->c->f;
+    ch->c->f.exit = RS_EXIT_OK; /* the first line of a failure stays: this one has it inside */
+    return rs_failure_set(&ch->c->f, code,
+                          "%s is done, but %s: when that is mended, reseal vm unlock makes the copy",
+                          rs_intent_operation(&ch->intent), why.text);
+}
+
 int rs_vmc_finish(struct rs_vmc_change *ch)
 {
     struct rs_vmc *c = ch->c;
@@ -362,8 +372,8 @@ int rs_vmc_finish(struct rs_vmc_change *ch)
     int code = keep_safe(c);
     rs_intent_step("safe");
     err = rs_intent_end(&ch->intent, why, sizeof(why));
-    if (code == 0 && err != 0) code = rs_vmc_refuse(c, err, why);
-    if (code != 0) return code;
+    if (err != 0) return rs_vmc_refuse(c, err, why);
+    if (code != 0) return no_copy(ch, code);
     (void)snprintf(why, sizeof(why), "%s: %s is done", c->vm->name, rs_intent_operation(&ch->intent));
     rs_vmc_event(c, EVENT_OPERATION, why);
     if (!c->o.quiet && !c->o.json) printf("%s\n", why);
