@@ -84,6 +84,35 @@ case " $dirty " in
 *" 0+"*) fail "the header is dirty: $dirty" ;;
 esac
 
+# QEMU's program is confined, and what comes to the socket for headers has to be a header of this container.
+serve_vm web
+child=$(pgrep -P "$serve_pid" -x qemu-nbd)
+grep -q '^NoNewPrivs:.*1' "/proc/$child/status" || fail "it may get new privileges"
+[ ! -e "/proc/$child/fd/4/x" ] && [ -z "$(find "/proc/$child/fd" -lname '*vmx*' -o -lname '*keys*' 2>/dev/null)" ] ||
+    fail "it inherited files: $(ls -l "/proc/$child/fd")"
+python3 - web/system.qcow2.reseal-served "$work/said" <<'END' || fail "the socket for headers takes what it should not"
+import os, socket, struct, sys
+def say(data, fds=()):
+    s = socket.socket(socket.AF_UNIX)
+    s.settimeout(60)
+    s.connect(sys.argv[1])
+    if fds: socket.send_fds(s, [data], list(fds))
+    else: s.send(data)
+    s.shutdown(socket.SHUT_WR)
+    got = s.recv(4)
+    return struct.unpack("<i", got)[0] if len(got) == 4 else None
+assert say(b"abc") is None
+assert say(struct.pack("<Q", 0)) == 0
+assert say(struct.pack("<Q", 4096)) == 22
+garbage = os.open(sys.argv[2], os.O_RDWR | os.O_CREAT)
+assert say(struct.pack("<Q", 4096), [garbage]) != 0
+os.ftruncate(garbage, 1 << 20)
+for length in 4096, 1 << 20, 1 << 40, (1 << 64) - 1:
+    assert say(struct.pack("<Q", length), [garbage]) not in (None, 0)
+END
+same twin.img
+stop_well web/system.qcow2
+
 # Another key while it is served: the server writes the header, and opens the new one when the service lost all keys.
 serve_vm web
 [ -S web/system.qcow2.reseal-served ] || fail "no socket for headers"

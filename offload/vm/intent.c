@@ -285,9 +285,12 @@ int rs_intent_abandon(struct rs_intent *i, char *why, size_t why_len)
         char state[PATH_MAX];
         if (from[0] == '\0') continue;
         code = do_remove(from);
-        /* That of a copy that was not done. */
-        int n = snprintf(state, sizeof(state), "%s.reseal-state", from);
-        if (code == 0 && n > 0 && (size_t)n < sizeof(state)) code = do_remove(state);
+        /* That of a copy that was not done, and an image that was not made. */
+        static const char *const suffixes[] = {".reseal-state", ".part"};
+        for (unsigned j = 0; code == 0 && j < RS_ARRAY_LEN(suffixes); j++) {
+            int n = snprintf(state, sizeof(state), "%s%s", from, suffixes[j]);
+            if (n > 0 && (size_t)n < sizeof(state)) code = do_remove(state);
+        }
     }
     if (code == 0) code = do_remove(i->path);
     return code == 0

@@ -21,7 +21,7 @@
 #define START_MS 60000 /* to begin, on a busy machine */
 #define IO_MS    120000
 #define END_MS   60000
-#define LOCK_MS  10000
+#define LOCK_MS  5000
 
 /* ---- the child ---------------------------------------------------------------------- */
 
