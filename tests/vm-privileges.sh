@@ -50,8 +50,21 @@ vm_expect 3 'with plain-out' vm recrypt --shallow --new-passphrase-file phrase w
 vm_no_leftovers web
 vm unlock web
 service_stop
-allow Access Encrypt Recrypt ManageKeys RegisterVM
-service_start --policy "$work/policy.json" --state-dir "$work/keys"
-vm recrypt --shallow --new-passphrase-file phrase web
-vm unlock --passphrase-file phrase web
-service_stop
+# The pair names the provider that is left; one of another provider is none.
+for from in provider:other provider:local; do
+    allow Access Encrypt Recrypt ManageKeys RegisterVM
+    sed -i "s|\"from\": \"\*\", \"to\": \"\*\"|\"from\": \"$from\", \"to\": \"plain\"|" policy.json
+    grep -qF "$from" policy.json || fail "another policy: $(cat policy.json)"
+    service_start --policy "$work/policy.json" --state-dir "$work/keys"
+    if [ $from = provider:other ]; then
+        vm_expect 3 'provider:local -> plain is not granted' vm recrypt --shallow --new-passphrase-file phrase web
+        vm_no_leftovers web
+    else
+        cp -r web before
+        vm recrypt --shallow --new-passphrase-file phrase web
+        vm unlock --passphrase-file phrase web
+        rm -r web
+        mv before web
+    fi
+    service_stop
+done

@@ -155,6 +155,18 @@ static void with_kek(struct rs_keyd *d, void *arg, int status, const struct rs_k
         rs_rpc_fail(call, r, "%s", status != 0 ? why : reseal_strerror(r));
 }
 
+/* What this provider's key opens may go to a pass phrase; false: the call has failed. */
+static bool may_be_plain(struct rs_rpc *call, const char *provider)
+{
+    char name[RS_PROVIDER_NAME_MAX + 16];
+    (void)snprintf(name, sizeof(name), "provider:%s", provider);
+    int r = rs_rpc_may_be_plain(call, name, provider);
+    if (r == 0) return true;
+    audit(call, r);
+    rs_rpc_fail(call, r, RS_RPC_NOT_PLAIN, name);
+    return false;
+}
+
 static void bundle_read(struct rs_keyd *d, void *arg, struct rs_task_answer *answer)
 {
     struct rs_rpc *call = arg;
@@ -175,11 +187,8 @@ static void bundle_read(struct rs_keyd *d, void *arg, struct rs_task_answer *ans
         return;
     }
     (void)snprintf(j->object, sizeof(j->object), "kek:%s/%s", provider, key);
-    int r = j->to_phrase ? rs_rpc_may_be_plain(call, j->object, provider) : 0;
-    if (r != 0) {
+    if (j->to_phrase && !may_be_plain(call, provider)) {
         json_decref(lock);
-        audit(call, r);
-        rs_rpc_fail(call, r, RS_RPC_NOT_PLAIN, j->object);
         return;
     }
     /* It lives in the arguments from here on, and the two texts with it. */

@@ -257,9 +257,11 @@ static void texts_read_for_phrase(struct rs_keyd *d, void *arg, struct rs_task_a
     (void)d;
     struct home *s = ((struct rs_rpc *)arg)->state;
     if (!take_locks(s, a)) return;
-    int r = rs_rpc_may_be_plain(s->v.rpc, s->v.object, s->provider);
+    char name[RS_PROVIDER_NAME_MAX + 16]; /* as a policy writes it */
+    (void)snprintf(name, sizeof(name), "provider:%s", s->provider);
+    int r = rs_rpc_may_be_plain(s->v.rpc, name, s->provider);
     if (r != 0)
-        rs_vm_fail(&s->v, r, RS_RPC_NOT_PLAIN, s->v.object);
+        rs_vm_fail(&s->v, r, RS_RPC_NOT_PLAIN, name);
     else
         get_kek(s, kek_came_for_phrase);
 }
