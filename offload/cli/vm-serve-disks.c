@@ -166,9 +166,25 @@ int rs_serve_close_images(struct rs_serve *s)
 
 /* ---- sizes ------------------------------------------------------------------- */
 
-uint64_t rs_serve_size_of(void *arg, unsigned disk)
+/* What the header or descriptor says about the data now. */
+static void look_at_size(struct rs_serve_image *image)
 {
-    const struct rs_file *file = &((struct rs_serve *)arg)->images[disk].file;
+    char why[RS_VM_WHY];
+    RS_FREE struct rs_disk *now = calloc(1, sizeof(*now));
+    if (now == NULL) return;
+    memcpy(now->path, image->look.path, sizeof(now->path));
+    if (rs_disk_look(now, why, sizeof(why)) != 0 || now->data_offset != image->look.data_offset) return;
+    image->look.size = now->size;
+}
+
+uint64_t rs_serve_size_of(void *arg, unsigned disk, uint64_t *data_size)
+{
+    struct rs_serve_image *image = &((struct rs_serve *)arg)->images[disk];
+    const struct rs_file *file = &image->file;
+    if (data_size != NULL) {
+        look_at_size(image);
+        *data_size = image->look.size;
+    }
     uint64_t size = 0;
     struct stat st;
     if (file->image != NULL) return rs_qcow2_size(file->image);

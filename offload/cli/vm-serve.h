@@ -57,7 +57,7 @@ void rs_serve_header(void *arg, unsigned disk);
 /* After the server: what QEMU keeps of images (dirty bitmaps) is written. */
 RS_MUST_CHECK int rs_serve_close_images(struct rs_serve *s);
 /* size_of of struct rs_vmserve_options; `arg` is the struct rs_serve. */
-uint64_t rs_serve_size_of(void *arg, unsigned disk);
+uint64_t rs_serve_size_of(void *arg, unsigned disk, uint64_t *data_size);
 
 /* ---- vm-serve-keys.c ---- */
 

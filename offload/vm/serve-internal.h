@@ -294,6 +294,15 @@ RS_MUST_CHECK int rs_vs_key_open(struct rs_vmserve *s, unsigned disk);
 RS_MUST_CHECK bool rs_vs_key_again(struct rs_vmserve *s, struct rs_vs_disk *d);
 void rs_vs_key_close(struct rs_vs_disk *d);
 
+/* ---- serve-size.c ---------------------------------------------------------- */
+
+/* The size that clients see at first. RESEAL_EFORMAT: the image is truncated. */
+RS_MUST_CHECK int rs_vs_size_at_start(struct rs_vs_disk *d);
+/* Images that became larger or smaller; with `headers` what says how much of them is data, too. */
+void rs_vs_sizes_look(struct rs_vmserve *s, bool headers);
+/* The same once in a while. */
+void rs_vs_sizes_tick(struct rs_vmserve *s);
+
 /* ---- the server ------------------------------------------------------------ */
 
 struct rs_vmserve {
@@ -312,7 +321,7 @@ struct rs_vmserve {
     bool armed; /* the last poll of the queue found nothing: its descriptor tells of what comes */
     unsigned spins_lost, spins_off; /* looks at the queue in vain, in a row; sleeps without one to come */
     bool stopping;
-    uint64_t stop_ns, told_ns;
+    uint64_t stop_ns, told_ns, sized_ns;
     int failed; /* RESEAL_E...: what ended it */
     struct rs_vs_client *clients;
     unsigned connected;

@@ -414,6 +414,7 @@ static void file_moved(struct rs_vs_piece *p, bool write, uint32_t n)
 
 static uint32_t error_of(int error)
 {
+    if (error == -ENODATA) return RS_NBD_EINVAL;
     return error == -ENOSPC || error == -EDQUOT || error == -EFBIG ? RS_NBD_ENOSPC : RS_NBD_EIO;
 }
 
@@ -448,6 +449,7 @@ void rs_vs_file_ended(struct rs_vmserve *s, struct rs_vs_op *op)
     }
     if (result <= 0) {
         if (result == 0) result = write ? -EIO : -ENODATA;
+        if (result == -ENODATA) rs_vs_sizes_look(s, false); /* it became smaller just now */
         rs_vs_file_failed(s, p->request->disk, write ? "write" : "read", result);
         piece_failed(p, error_of(result));
         return;

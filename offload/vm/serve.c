@@ -44,19 +44,6 @@ void rs_vs_file_failed(struct rs_vmserve *s, const struct rs_vs_disk *d, const c
 
 /* ---- open -------------------------------------------------------------------- */
 
-/* The size that clients see: whole units, as the header says or as the file has them. */
-static int find_size(const struct rs_vs_disk *d, uint64_t file_size, uint64_t *out)
-{
-    const struct reseal_luks *l = &d->luks;
-    if (l->data_offset > file_size) return RESEAL_EFORMAT;
-    uint64_t there = file_size - l->data_offset;
-    if (l->data_size != 0 && l->data_size > there) return RESEAL_EFORMAT;
-    uint64_t size = l->data_size != 0 ? l->data_size : there;
-    uint64_t grain = RS_MAX(d->grain, 512u);
-    *out = size / grain * grain;
-    return *out == 0 ? RESEAL_EFORMAT : 0;
-}
-
 static int open_image(struct rs_vmserve *s, struct rs_vs_disk *d, char *why, size_t why_len)
 {
     int code = rs_vs_image_open(d);
@@ -81,7 +68,7 @@ static int open_disk(struct rs_vmserve *s, unsigned i, char *why, size_t why_len
         snprintf(why, why_len, "its data does not suit O_DIRECT: use --cache writeback");
         return RESEAL_EUNIT;
     }
-    code = find_size(d, d->spec->size, &d->export->size);
+    code = rs_vs_size_at_start(d);
     if (code != 0) {
         snprintf(why, why_len, "the image is truncated: its header asks for more than %llu bytes",
                  (unsigned long long)d->spec->size);
@@ -212,27 +199,12 @@ static void stop(struct rs_vmserve *s)
         if (s->clients[i].fd >= 0) rs_vs_client_leave(&s->clients[i]);
 }
 
-/* Images that were made larger: clients that come from now on see it. */
-static void look_at_sizes(struct rs_vmserve *s)
-{
-    for (unsigned i = 0; i < s->o.count; i++) {
-        uint64_t size, old = s->exports[i].size;
-        if (s->o.size_of == NULL || find_size(&s->disks[i], s->o.size_of(s->o.arg, i), &size) != 0)
-            rs_vs_say(s, "disk %s: its image is too small now: the size stays", s->disks[i].spec->name);
-        else if (size != old) {
-            s->exports[i].size = size;
-            rs_vs_say(s, "disk %s: %llu bytes now, %llu before: clients that connect anew see it",
-                      s->disks[i].spec->name, (unsigned long long)size, (unsigned long long)old);
-        }
-    }
-}
-
 static void take_signal(struct rs_vmserve *s)
 {
     struct signalfd_siginfo info;
     while (read(s->o.signals, &info, sizeof(info)) == (ssize_t)sizeof(info)) {
         if (info.ssi_signo == SIGHUP)
-            look_at_sizes(s);
+            rs_vs_sizes_look(s, true);
         else
             stop(s);
     }
@@ -245,9 +217,10 @@ static void take_accept(struct rs_vmserve *s)
     s->accepting = false;
     if (fd >= 0 && s->stopping)
         close(fd);
-    else if (fd >= 0)
+    else if (fd >= 0) {
+        rs_vs_sizes_look(s, true);
         rs_vs_client_accept(s, fd);
-    else if (fd != -EINTR && fd != -EAGAIN && fd != -ECONNABORTED && !s->stopping) {
+    } else if (fd != -EINTR && fd != -EAGAIN && fd != -ECONNABORTED && !s->stopping) {
         rs_vs_say(s, "cannot take a connection: %s", strerror(-fd));
         s->failed = RESEAL_EIO;
     }
@@ -384,6 +357,7 @@ int rs_vmserve_run(struct rs_vmserve *s)
     while (s->failed == 0 && (!s->stopping || s->connected != 0)) {
         /* What a turn has for the kernel goes with the wait, where there is one. */
         bool moved = turn(s);
+        if (moved) rs_vs_sizes_tick(s);
         if (s->again || (moved && (rs_vs_has_ended(s) || rs_vs_jobs_ready(s))))
             rs_vs_submit(s);
         else

@@ -15,6 +15,7 @@
  *   serve-buffers.c     buffers in the arena
  *   serve-connection.c  a client: what it sends, what it gets
  *   serve-request.c     a request and its pieces: read, transform, write
+ *   serve-size.c        images that become larger or smaller
  *   serve-key.c         keys and sessions, and both again when they went
  *
  * One thread does all of it. Nothing prints; lines for people go to `say`.
@@ -45,14 +46,17 @@ struct rs_vmserve_options {
     int listener; /* a listening stream socket */
     /* Called when it can be read: headers for a disk (qcow2-served.h). NULL: no disk has one. */
     void (*header)(void *arg, unsigned disk);
-    int signals; /* a signalfd: SIGHUP looks at the sizes again, all others stop */
+    int signals; /* a signalfd: SIGHUP looks at the sizes at once, all others stop */
     /*
      * Opens the key of a disk, at the start and again when the service lost
      * it. *luks says where the data is. RESEAL_E...
      */
     int (*open_key)(void *arg, unsigned disk, reseal_key *key, struct reseal_luks *luks);
-    /* The size of an image file now. */
-    uint64_t (*size_of)(void *arg, unsigned disk);
+    /*
+     * The size of an image file now. With data_size what says how much of it is data (header, descriptor) is
+     * looked at again, and that is stored there; 0: all to the end.
+     */
+    uint64_t (*size_of)(void *arg, unsigned disk, uint64_t *data_size);
     /* A line for the log. */
     void (*say)(void *arg, const char *line);
     void *arg;
