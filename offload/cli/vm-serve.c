@@ -15,7 +15,7 @@ static const char help[] =
     "       reseal vm serve [OPTIONS] --disk IMAGE...\n\n"
     "Gives a hypervisor encrypted disks as NBD on a local socket. The keys stay in the\n"
     "service; neither the hypervisor nor this program has one. Runs until SIGTERM,\n"
-    "then finishes and flushes what was begun. SIGHUP looks at the images' sizes again.\n\n"
+    "then finishes and flushes what was begun. SIGHUP looks at the images' sizes at once.\n\n"
     "  VM                      its folder or .vmx file: serves all its encrypted disks; exports\n"
     "                          are called as their nodes (scsi0:0)\n"
     "  --disk [NAME=]IMAGE     an encrypted disk; NAME is that of the export (its file's name).\n"
