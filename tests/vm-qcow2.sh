@@ -89,6 +89,12 @@ vm create --disk 100M --format luks2-qcow2 new
 [ "$(kib new/new.qcow2)" -lt 25000 ] || fail "create: it is not sparse"
 vm recrypt --shallow new
 
+for format in luks1 luks1-qcow2; do
+    vm create --disk 10M --format $format new-$format
+    [ "$(vm_field new-$format "['disks'][0]['format']")" = $format ] || fail "create made no $format"
+    vm decrypt new-$format
+done
+
 # Without QEMU's program the line says what to install.
 vm_expect 5 'Debian: qemu-utils' env PATH="$RESEAL_BUILD/bin" "$(command -v reseal)" vm recrypt --shallow --safe-dir "$safe" new
 [ "$(find /tmp -maxdepth 1 -name 'reseal-qcow2-*' -user "$(id -un)" -newer new/new.vmx | wc -l)" = 0 ] || fail "a folder of a socket stayed"

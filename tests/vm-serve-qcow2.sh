@@ -166,6 +166,19 @@ stop_well web/system.qcow2
 vm decrypt web
 image compare -f raw -F qcow2 twin.img web/system.qcow2
 
+# LUKS1, whose key the .vmx names: also when it is changed while the disk is served.
+vm create --disk 30M --format luks1-qcow2 one
+serve_vm one
+io "$(disk scsi0:0)" 'read -P 0 0 30M' 'write -P 9 5000 70000' flush
+vm recrypt --shallow one
+pkill -KILL -P "$service_pid" -x reseal-keyd
+io "$(disk scsi0:0)" 'read -P 0 0 5000' 'read -P 9 5000 70000' 'read -P 0 75000 1M'
+stop_well one/one.qcow2
+vm decrypt one
+io_options=(-f qcow2)
+io one/one.qcow2 'read -P 0 0 5000' 'read -P 9 5000 70000' 'read -P 0 75000 1M'
+io_options=(-f raw)
+
 # Another program's container, and another program that reads what was written.
 printf 'a pass phrase' >"$work/pass"
 image create -f luks --object "secret,id=s,file=$work/pass" -o key-secret=s,iter-time=10 luks1.raw 20M

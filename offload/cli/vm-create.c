@@ -187,12 +187,14 @@ static int new_encrypted(struct create *k, unsigned i, const char *path, uint64_
     struct rs_disk look = {.encrypted = true};
     if (rs_disk_look_luks(header, INT64_MAX, &look, why, sizeof(why)) != 0)
         return rs_failure_set(&c->f, RS_EXIT_SERVICE, "the new header of disk %u: %s", i, why);
-    if (rs_disk_name_in_qcow2(k->format))
-        return new_qcow2(c, path, look.data_offset + size, header, look.header_size);
-    if (!f.detached) return new_file(c, path, look.data_offset + size, header, look.header_size);
+    /* That of LUKS1 ends with its last key slot, some way before the data. */
+    off_t end = lseek(header, 0, SEEK_END);
+    uint64_t len = RS_MIN(look.header_size, end > 0 ? (uint64_t)end : 0);
+    if (rs_disk_name_in_qcow2(k->format)) return new_qcow2(c, path, look.data_offset + size, header, len);
+    if (!f.detached) return new_file(c, path, look.data_offset + size, header, len);
     if (snprintf(side, sizeof(side), "%s" RS_DISK_HEADER, path) >= (int)sizeof(side))
         return rs_failure_set(&c->f, RS_EXIT_USAGE, "the name %s is too long", path);
-    code = new_file(c, side, look.header_size, header, look.header_size);
+    code = new_file(c, side, look.header_size, header, len);
     return code == 0 ? new_file(c, path, size, -1, 0) : code;
 }
 

@@ -506,15 +506,8 @@ static int rewrap_header(struct rs_vmc_change *ch, const struct rs_disk *d, cons
 /* Only one program can write a qcow2 image: better to learn it before the commit. */
 static int try_to_write(struct rs_vmc_change *ch, const struct rs_disk *d)
 {
-    char why[RS_QCOW2_WHY];
-    struct rs_qcow2 *q;
-    if (rs_qcow2_served_is(d->path)) return 0;
-    int err = rs_qcow2_open(&q, d->path, RS_QCOW2_WRITE, why, sizeof(why));
-    if (err != 0)
-        return rs_failure_set(&ch->c->f, err == RESEAL_EBUSY ? RS_EXIT_REFUSED : rs_exit_of(err), "%s: %s",
-                              d->path, why);
-    err = rs_qcow2_close(q);
-    return err == 0 ? 0 : rs_failure_errno(&ch->c->f, err, "close", d->path);
+    if (!rs_vm_image_in_use(d->path) || rs_qcow2_served_is(d->path)) return 0;
+    return rs_failure_set(&ch->c->f, RS_EXIT_REFUSED, "%s is in use by another program", d->path);
 }
 
 /* Not noted when it is done: to do it again costs less than to note it durably. */

@@ -19,6 +19,7 @@
 #define SUFFIX       ".reseal-served"
 #define HEADER_MAX   (64u << 20)
 #define HEADER_FIRST 4096u
+#define BLOCK        ((size_t)1 << 20)
 #define PEER_S       1  /* for a peer to say what it wants */
 #define ANSWER_S     60 /* for the server to write */
 
@@ -44,11 +45,30 @@ static void limit_waits(int fd, int seconds)
     (void)setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &tv, sizeof(tv));
 }
 
+/* Only what changes: most of a header is noise that stays, and what is written is dirty for backups. */
+static int write_changes(struct rs_qcow2 *q, const uint8_t *bytes, size_t from, size_t len)
+{
+    RS_FREE uint8_t *old = malloc(BLOCK);
+    if (old == NULL) return -ENOMEM;
+    int code = 0;
+    for (size_t at = from; code == 0 && at < len;) {
+        size_t n = RS_MIN(len - at, BLOCK - at % BLOCK);
+        code = rs_qcow2_pread(q, old, n, at);
+        for (size_t k = 0; code == 0 && k < n;) {
+            size_t m = RS_MIN(n - k, (size_t)HEADER_FIRST);
+            if (memcmp(old + k, bytes + at + k, m) != 0) code = rs_qcow2_pwrite(q, bytes + at + k, m, at + k);
+            k += m;
+        }
+        at += n;
+    }
+    return code;
+}
+
 /* The first block last: until then the old header counts, or its second copy. */
 static int write_header(struct rs_qcow2 *q, const uint8_t *bytes, size_t len)
 {
     size_t first = RS_MIN(len, (size_t)HEADER_FIRST);
-    int code = len > first ? rs_qcow2_pwrite(q, bytes + first, len - first, first) : 0;
+    int code = write_changes(q, bytes, first, len);
     if (code == 0) code = rs_qcow2_flush(q);
     if (code == 0) code = rs_qcow2_pwrite(q, bytes, first, 0);
     return code == 0 ? rs_qcow2_flush(q) : code;

@@ -74,12 +74,18 @@ static bool find_file(const struct rs_vm *vm, const char *suffix, char *out, siz
     return found;
 }
 
-#define QEMU_WRITES 101 /* the byte that QEMU locks of an image that it writes */
+#define QEMU_WRITES 101 /* the byte that QEMU locks of an image that it writes, */
+#define QEMU_BARS   201 /* or that nobody else may */
 
 static bool byte_is_locked(const char *path, off_t byte)
 {
     RS_CLOSE int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     return fd >= 0 && byte_is_taken(fd, byte);
+}
+
+bool rs_vm_image_in_use(const char *path)
+{
+    return byte_is_locked(path, QEMU_WRITES) || byte_is_locked(path, QEMU_BARS);
 }
 
 int rs_vm_powered_off(const struct rs_vm *vm, char *why, size_t why_len)

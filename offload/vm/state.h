@@ -31,6 +31,9 @@ bool rs_vm_is_changing(int fd);
  * `why` says what shows it. */
 RS_MUST_CHECK int rs_vm_powered_off(const struct rs_vm *vm, char *why, size_t why_len);
 
+/* True when another program writes the image, or keeps others from it, as QEMU's programs do. */
+bool rs_vm_image_in_use(const char *path);
+
 /* True when a process holds RS_VM_RUN or RS_VM_OFFLINE: for those who only look. */
 bool rs_vm_is_run(const struct rs_vm *vm);
 
