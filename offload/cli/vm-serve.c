@@ -227,6 +227,7 @@ static int serve(struct rs_serve *s)
     if (code == 0) code = rs_serve_signals(s);
     if (code == 0) code = rs_serve_listen(s);
     if (code == 0) code = open_server(s, disks, &server);
+    if (code == 0) code = rs_serve_confine(s);
     if (code == 0) code = rs_serve_print(s, server);
     if (code == 0) code = tell_ready(s);
     if (code == 0) {

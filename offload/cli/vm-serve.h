@@ -9,6 +9,7 @@
  *   vm-serve-disks.c   a VM, images, sizes
  *   vm-serve-keys.c    keys of images, and again when the service lost them
  *   vm-serve-open.c    the socket, signals
+ *   vm-serve-sandbox.c what it gives up before it listens to clients
  *   vm-serve-print.c   what a hypervisor has to be told
  */
 
@@ -69,6 +70,15 @@ int rs_serve_open_key(void *arg, unsigned disk, reseal_key *key, struct reseal_l
 RS_MUST_CHECK int rs_serve_listen(struct rs_serve *s);
 RS_MUST_CHECK int rs_serve_signals(struct rs_serve *s);
 void rs_serve_close(struct rs_serve *s);
+
+/* ---- vm-serve-sandbox.c ---- */
+
+/*
+ * Before the first client is listened to: no dumps, no new privileges, the files and system calls that
+ * serving and opening keys again need, and no others, where the kernel has Landlock and seccomp. 0 or an exit
+ * code.
+ */
+RS_MUST_CHECK int rs_serve_confine(struct rs_serve *s);
 
 /* ---- vm-serve-print.c ---- */
 
