@@ -7,4 +7,4 @@ set -eu
 . "$RESEAL_SOURCE/tests/support/killed.sh"
 killed_service
 killed_at_each_step sealed killed_sealed recrypt --deep
-killed_at_changes "${KILLED_POINTS:-8}" sealed killed_sealed recrypt --deep
+killed_at_changes "${KILLED_POINTS:-5}" sealed killed_sealed recrypt --deep

@@ -7,4 +7,4 @@ set -eu
 . "$RESEAL_SOURCE/tests/support/killed.sh"
 killed_service
 killed_at_each_step plain killed_sealed encrypt
-killed_at_changes "${KILLED_POINTS:-8}" plain killed_sealed encrypt
+killed_at_changes "${KILLED_POINTS:-5}" plain killed_sealed encrypt

@@ -12,7 +12,7 @@ killed_change() {
     sed -i s/system.img/system.vmdk/ web/web.vmx
 }
 killed_service --format xts
-count=${KILLED_POINTS:-7}
+count=${KILLED_POINTS:-5}
 killed_at_changes "$count" plain killed_sealed encrypt --format xts
 killed_at_changes "$count" sealed killed_sealed recrypt --shallow
 killed_at_changes "$count" sealed killed_sealed recrypt --deep

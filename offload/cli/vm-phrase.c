@@ -34,7 +34,8 @@ static int take(struct rs_vmc *c, bool fresh)
                                        .options = fresh ? "--new-passphrase-file" : "--passphrase-file"};
     if (p->len != 0) return 0;
     RS_CLOSE int fd = -1;
-    bool locks = fresh || !c->vm->sealed;
+    bool locks =
+        fresh || (c->vm->lines != NULL && !c->vm->sealed); /* a typing error would lock it for good */
     int code = rs_passphrase_open(&from, "VM", c->vm->name, locks, &fd, &c->f);
     if (code == 0) code = read_all(c, fd, p);
     if (code != 0) rs_wipe(p, sizeof(*p));
