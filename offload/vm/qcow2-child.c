@@ -5,6 +5,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/close_range.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
@@ -50,11 +51,19 @@ static int confine(const struct rs_qcow2_start *s)
     return rs_sandbox_files(&p, paths, 0) == 0 ? 0 : -EIO;
 }
 
+/* Whoever started us may have left descriptors open for us: not for it. */
+static void keep_no_others(unsigned first)
+{
+    if (close_range(first, ~0u, CLOSE_RANGE_CLOEXEC) == 0) return;
+    for (int fd = (int)first; fd < 1024; fd++) (void)fcntl(fd, F_SETFD, FD_CLOEXEC);
+}
+
 /* Its own three descriptors, and the listener as number 3. */
 static int place_files(const struct rs_qcow2_start *s, int errors)
 {
     int null = open("/dev/null", O_RDWR | O_CLOEXEC);
     if (null < 0 || dup2(null, 0) < 0 || dup2(null, 1) < 0 || dup2(errors, 2) < 0) return -errno;
+    keep_no_others(s->listener < 0 ? 3 : 4);
     if (s->listener < 0) return 0;
     if (s->listener != 3) return dup2(s->listener, 3) < 0 ? -errno : 0;
     return fcntl(3, F_SETFD, 0) == 0 ? 0 : -errno;

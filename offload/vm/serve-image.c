@@ -62,6 +62,12 @@ void rs_vs_image_close(struct rs_vs_disk *d)
     d->stored = NULL;
 }
 
+void rs_vs_image_give_up(struct rs_vmserve *s)
+{
+    for (unsigned i = 0; s->images != 0 && i < s->o.count; i++)
+        if (s->disks[i].spec->image != NULL) rs_qcow2_drain(s->disks[i].spec->image);
+}
+
 void rs_vs_image_settle(struct rs_vs_piece *p)
 {
     const struct rs_vs_disk *d = p->request->disk;

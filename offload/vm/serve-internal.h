@@ -82,6 +82,8 @@ void rs_vs_image_start(struct rs_vmserve *s, const struct rs_vs_disk *d, struct 
                        enum rs_vs_what what, uint8_t *buf, uint32_t len, uint64_t off);
 /* Asks the ring about connections that are waited for. */
 void rs_vs_image_poll(struct rs_vmserve *s);
+/* Ends what QEMU has not ended yet, when the server cannot wait any longer. */
+void rs_vs_image_give_up(struct rs_vmserve *s);
 /* RS_VS_IMAGE_... */
 void rs_vs_image_ready(struct rs_vmserve *s, struct rs_vs_op *op);
 /* A write that is about to lock its range: of a cluster that is stored already, only the grains that it

@@ -263,6 +263,7 @@ static void take_end(struct rs_vmserve *s, struct rs_vs_op *op)
 static void go_clients(struct rs_vmserve *s)
 {
     bool late = s->stopping && rs_now_ns() - s->stop_ns > STOP_NS;
+    if (late) rs_vs_image_give_up(s);
     /* The first free place is taken: those in use are not far away. */
     for (unsigned i = 0, left = s->connected; left != 0; i++) {
         if (s->clients[i].fd < 0) continue;
