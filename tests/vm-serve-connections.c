@@ -117,12 +117,37 @@ static void test_clients_that_stand_still(void **state)
     nbd_assert_serves();
 }
 
+/* More large writes than there is room for, before the first reply is taken: each gets one. */
+static void test_more_than_there_is_room_for(void **state)
+{
+    (void)state;
+    enum { LEN = 1 << 20, N = 160 };
+    uint8_t *data = malloc(LEN);
+    assert_non_null(data);
+    memset(data, 0x31, LEN);
+    int fd = nbd_client(false, "disk");
+    for (unsigned i = 0; i < N; i++) {
+        nbd_request(fd, RS_NBD_WRITE, 0, i, (uint64_t)(i % 8) * LEN, LEN);
+        nbd_put(fd, data, LEN);
+    }
+    take_replies(fd, N);
+    for (unsigned i = 0; i < N; i++) nbd_request(fd, RS_NBD_READ, 0, i, (uint64_t)(i % 8) * LEN, LEN);
+    for (unsigned i = 0; i < N; i++) {
+        take_replies(fd, 1);
+        assert_true(nbd_get(fd, data, LEN));
+        assert_true(data[0] == 0x31 && data[LEN - 1] == 0x31);
+    }
+    close(fd);
+    free(data);
+}
+
 int main(void)
 {
     client_require_service();
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_writers_share_units),
         cmocka_unit_test(test_writers_overlap),
+        cmocka_unit_test(test_more_than_there_is_room_for),
         cmocka_unit_test(test_clients_that_stand_still),
     };
     return cmocka_run_group_tests(tests, nbd_start, nbd_end);

@@ -628,8 +628,9 @@ bool rs_vs_request_start(struct rs_vs_client *c, const struct rs_nbd_request *nb
     r->pieces = count_pieces(nbd);
     r->by_client = nbd->type == RS_NBD_WRITE && payload == NULL;
     if (!take_buffers(r, r->by_client)) {
+        bool freed = c->server->freed;
         rs_vs_request_free(r);
-        c->server->freed = false; /* it is what it was before */
+        c->server->freed = freed; /* it is what it was before */
         return false;
     }
     if (r->by_client) {

@@ -271,7 +271,8 @@ static void go_clients(struct rs_vmserve *s)
         if (late) rs_vs_client_drop(&s->clients[i], "it does not take its replies");
         rs_vs_client_go(&s->clients[i]);
     }
-    s->freed = false;
+    /* What a send that ended at once has freed is for the next turn. */
+    if (!s->again) s->freed = false;
 }
 
 /*
