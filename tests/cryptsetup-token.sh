@@ -42,8 +42,16 @@ with_plugin cryptsetup open --test-passphrase --token-type reseal --token-only i
 if cryptsetup open --test-passphrase --token-only --disable-external-tokens image 2>err; then
     fail "it opens without the plug-in"
 fi
-audit=$RESEAL_RUNTIME_DIR/state/audit.jsonl
-grep -q 'disk\.phrase' "$audit" || fail "nothing in the audit"
+uuid=$(cryptsetup luksUUID image)
+# audited WORDS...: the last line of the audit about a pass phrase says who asked, and these
+audited() {
+    local words
+    grep '"operation":"disk\.phrase"' "$RESEAL_RUNTIME_DIR/state/audit.jsonl" | tail -n 1 >line
+    for words in "\"uid\":$(id -u)," '"tenant":"own"' "$@"; do
+        grep -qF -- "$words" line || fail "the audit does not say $words: $(cat line)"
+    done
+}
+audited "\"object\":\"luks:$uuid\"" '"status":0'
 
 # refused WORDS: one clear line, and the image stays shut
 refused() {
@@ -67,8 +75,10 @@ cp good image
 service_stop
 service_start --policy no-grant
 refused "plain-out"
+audited "\"object\":\"luks:$uuid\"" '"status":-8'
 service_stop
 service_start --policy no-privilege
 refused "Cryptographer.Access"
+audited '"status":-8' '"privilege":"Cryptographer.Access"'
 service_stop
 refused "no key from the key service"
