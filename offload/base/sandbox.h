@@ -72,6 +72,12 @@ struct rs_path {
  */
 RS_MUST_CHECK int rs_sandbox_files(struct rs_protections *p, const struct rs_path *paths, unsigned flags);
 
+/* What every process of the service's calls: memory, its own end, time, messages. For lists of these names. */
+#define RS_CALLS_OF_ALL                                                                                      \
+    "read", "write", "close", "mmap", "munmap", "mprotect", "mremap", "madvise", "brk", "mlock", "futex",    \
+        "exit", "exit_group", "getrandom", "clock_gettime", "gettimeofday", "getpid", "gettid", "getuid",    \
+        "geteuid", "rt_sigprocmask", "rt_sigreturn", "restart_syscall", "recvmsg", "sendmsg"
+
 /*
  * Allows the named system calls only; clone only for threads; socket only for local, internet and routing
  * (netlink) sockets; others answer EPERM (clone3: ENOSYS, so that the C library takes clone). `names` ends

@@ -1,5 +1,4 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include <getopt.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -65,8 +64,9 @@ static int take_number(struct settings *s, int id, const char *text)
     return 0;
 }
 
-static int take(struct settings *s, int id, const char *text)
+static int take(void *settings, int id, const char *text)
 {
+    struct settings *s = settings;
     int side = id == FROM || id == TO ? side_of(text) : 0;
     if (side < 0) return RESEAL_EINVAL;
     switch (id) {
@@ -111,17 +111,10 @@ static int parse(int argc, char **argv, struct settings *s)
                                             {"json", no_argument, NULL, JSON},
                                             {"help", no_argument, NULL, 'h'},
                                             {NULL, 0, NULL, 0}};
-    for (int c; (c = getopt_long(argc, argv, "h", options, NULL)) != -1;) {
-        if (c == 'h') return fputs(help, stdout) < 0 ? RS_CLI_FAILED : RS_CLI_OK;
-        if (c == '?') return RS_CLI_USAGE;
-        if (take(s, c, optarg) != 0) {
-            return rs_cli_fail(RS_CLI_USAGE, "bench hotpath", "'%s' is out of range: --help has the options",
-                               optarg);
-        }
-    }
-    if (optind < argc)
-        return rs_cli_fail(RS_CLI_USAGE, "bench hotpath", "what is '%s'? --help has the options",
-                           argv[optind]);
+    const struct rs_bench_options o = {
+        .command = "bench hotpath", .help = help, .list = options, .take = take};
+    int code = rs_bench_parse(argc, argv, &o, s);
+    if (code >= 0) return code;
     const char *why = rs_hotpath_refuse(&s->c);
     return why == NULL ? -1 : rs_cli_fail(RS_CLI_USAGE, "bench hotpath", "%s", why);
 }

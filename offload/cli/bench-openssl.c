@@ -1,5 +1,4 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include <getopt.h>
 #include <inttypes.h>
 #include <math.h>
 #include <signal.h>
@@ -179,8 +178,9 @@ static const char *known_cipher(const char *name)
     return NULL;
 }
 
-static int take(struct settings *s, int id, const char *text)
+static int take(void *settings, int id, const char *text)
 {
+    struct settings *s = settings;
     uint64_t n = 0;
     switch (id) {
     case CIPHER:
@@ -224,16 +224,10 @@ static int parse(int argc, char **argv, struct settings *s)
                                             {"json", no_argument, NULL, JSON},
                                             {"help", no_argument, NULL, 'h'},
                                             {NULL, 0, NULL, 0}};
-    for (int c; (c = getopt_long(argc, argv, "h", options, NULL)) != -1;) {
-        if (c == 'h') return fputs(help, stdout) < 0 ? RS_CLI_FAILED : RS_CLI_OK;
-        if (c == '?') return RS_CLI_USAGE;
-        if (take(s, c, optarg) != 0)
-            return rs_cli_fail(RS_CLI_USAGE, "bench openssl", "'%s' is out of range: --help has the options",
-                               optarg);
-    }
-    if (optind < argc)
-        return rs_cli_fail(RS_CLI_USAGE, "bench openssl", "what is '%s'? --help has the options",
-                           argv[optind]);
+    const struct rs_bench_options o = {
+        .command = "bench openssl", .help = help, .list = options, .take = take};
+    int code = rs_bench_parse(argc, argv, &o, s);
+    if (code >= 0) return code;
     if (s->cipher != NULL && strncmp(s->cipher, "AES-", 4) != 0 && (s->no_tls || s->bytes != 0))
         return rs_cli_fail(RS_CLI_USAGE, "bench openssl", "a TLS suite without TLS: nothing to measure");
     return -1;

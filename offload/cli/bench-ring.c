@@ -1,5 +1,4 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include <getopt.h>
 #include <stdio.h>
 
 #include "bench/private-service.h"
@@ -57,6 +56,18 @@ static int take_number(struct settings *s, int id, const char *text)
     return 0;
 }
 
+static int take(void *settings, int id, const char *text)
+{
+    struct settings *s = settings;
+    if (id == JSON)
+        s->json = true;
+    else if (id == RUNTIME)
+        s->runtime_dir = text;
+    else
+        return take_number(s, id, text);
+    return 0;
+}
+
 static int parse(int argc, char **argv, struct settings *s)
 {
     static const struct option options[] = {
@@ -65,19 +76,9 @@ static int parse(int argc, char **argv, struct settings *s)
         {"trips", required_argument, NULL, TRIPS}, {"runtime-dir", required_argument, NULL, RUNTIME},
         {"core", required_argument, NULL, CORE},   {"json", no_argument, NULL, JSON},
         {"help", no_argument, NULL, 'h'},          {NULL, 0, NULL, 0}};
-    for (int c; (c = getopt_long(argc, argv, "h", options, NULL)) != -1;) {
-        if (c == 'h') return fputs(help, stdout) < 0 ? RS_CLI_FAILED : RS_CLI_OK;
-        if (c == '?') return RS_CLI_USAGE;
-        if (c == JSON)
-            s->json = true;
-        else if (c == RUNTIME)
-            s->runtime_dir = optarg;
-        else if (take_number(s, c, optarg) != 0)
-            return rs_cli_fail(RS_CLI_USAGE, "bench ring", "'%s' is out of range: --help has the options",
-                               optarg);
-    }
-    if (optind < argc)
-        return rs_cli_fail(RS_CLI_USAGE, "bench ring", "what is '%s'? --help has the options", argv[optind]);
+    const struct rs_bench_options o = {.command = "bench ring", .help = help, .list = options, .take = take};
+    int code = rs_bench_parse(argc, argv, &o, s);
+    if (code >= 0) return code;
     if (s->w.bytes != 0 && s->w.unit > s->w.bytes)
         return rs_cli_fail(RS_CLI_USAGE, "bench ring", "a job is whole data units");
     return -1;

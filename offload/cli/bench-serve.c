@@ -1,7 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include <getopt.h>
 #include <stdio.h>
-#include <stdlib.h>
 
 #include "bench/private-service.h"
 #include "bench/serve.h"
@@ -25,58 +23,36 @@ static const char help[] =
     "example: reseal bench serve --only random-read --runs 3\n";
 
 struct settings {
-    uint64_t size, runs, depth;
-    const char *only, *dir, *runtime_dir;
-    bool json;
+    struct rs_bench_image image;
+    uint64_t depth;
 };
 
-enum option_id { SIZE = 256, RUNS, DEPTH, ONLY, DIR_, RUNTIME, JSON };
+enum option_id { DEPTH = 256, ONLY };
 
-static int take(struct settings *s, int id, const char *text)
+static int take(void *settings, int id, const char *text)
 {
-    switch (id) {
-    case SIZE:
-        return rs_cli_bytes(text, 1ull << 40, &s->size);
-    case RUNS:
-        return rs_cli_bytes(text, 64, &s->runs);
-    case DEPTH:
-        return rs_cli_bytes(text, 256, &s->depth);
-    case DIR_:
-        s->dir = text;
-        return 0;
-    case RUNTIME:
-        s->runtime_dir = text;
-        return 0;
-    case JSON:
-        s->json = true;
-        return 0;
-    default:
-        s->only = text;
-        return strcmp(text, "random-read") == 0 || strcmp(text, "sequential-write") == 0 ? 0 : RESEAL_EINVAL;
-    }
+    struct settings *s = settings;
+    if (id == DEPTH) return rs_cli_bytes(text, 256, &s->depth);
+    if (id != ONLY) return rs_bench_image_take(&s->image, id, text);
+    s->image.only = text;
+    return strcmp(text, "random-read") == 0 || strcmp(text, "sequential-write") == 0 ? 0 : RESEAL_EINVAL;
 }
 
 static int parse(int argc, char **argv, struct settings *s)
 {
-    static const struct option options[] = {{"size", required_argument, NULL, SIZE},
-                                            {"runs", required_argument, NULL, RUNS},
+    static const struct option options[] = {{"size", required_argument, NULL, RS_BENCH_SIZE},
+                                            {"runs", required_argument, NULL, RS_BENCH_RUNS},
                                             {"depth", required_argument, NULL, DEPTH},
                                             {"only", required_argument, NULL, ONLY},
-                                            {"dir", required_argument, NULL, DIR_},
-                                            {"runtime-dir", required_argument, NULL, RUNTIME},
-                                            {"json", no_argument, NULL, JSON},
+                                            {"dir", required_argument, NULL, RS_BENCH_DIR},
+                                            {"runtime-dir", required_argument, NULL, RS_BENCH_RUNTIME},
+                                            {"json", no_argument, NULL, RS_BENCH_JSON},
                                             {"help", no_argument, NULL, 'h'},
                                             {NULL, 0, NULL, 0}};
-    for (int c; (c = getopt_long(argc, argv, "h", options, NULL)) != -1;) {
-        if (c == 'h') return fputs(help, stdout) < 0 ? RS_CLI_FAILED : RS_CLI_OK;
-        if (c == '?') return RS_CLI_USAGE;
-        if (take(s, c, optarg) != 0)
-            return rs_cli_fail(RS_CLI_USAGE, "bench serve", "'%s' is out of range: --help has the options",
-                               optarg);
-    }
-    if (optind < argc)
-        return rs_cli_fail(RS_CLI_USAGE, "bench serve", "what is '%s'? --help has the options", argv[optind]);
-    if (s->size < 1 << 20 || s->size % (1 << 20) != 0 || s->runs < 1 || s->depth < 1)
+    const struct rs_bench_options o = {.command = "bench serve", .help = help, .list = options, .take = take};
+    int code = rs_bench_parse(argc, argv, &o, s);
+    if (code >= 0) return code;
+    if (!rs_bench_image_ok(&s->image) || s->depth < 1)
         return rs_cli_fail(RS_CLI_USAGE, "bench serve",
                            "the size is whole MiB, the runs are 1 to 64, the depth 1 to 256");
     return -1;
@@ -102,20 +78,20 @@ static int measure(struct rs_report *report, struct rs_serve_bench *b, const cha
 
 int rs_bench_cmd_serve(int argc, char **argv)
 {
-    const char *tmp = getenv("TMPDIR");
-    struct settings s = {
-        .size = 256 << 20, .runs = 5, .depth = 16, .dir = tmp != NULL && tmp[0] != '\0' ? tmp : "/var/tmp"};
+    struct settings s = {.image = rs_bench_image_default(256 << 20), .depth = 16};
     int code = parse(argc, argv, &s);
     if (code >= 0) return code;
     struct rs_private_service service = {.pid = 0};
-    if (s.runtime_dir == NULL && rs_private_service_start(&service, NULL) != 0)
+    if (s.image.runtime_dir == NULL && rs_private_service_start(&service, NULL) != 0)
         return rs_cli_fail(RS_CLI_FAILED, "bench serve", "%s", service.why);
     struct rs_report report;
-    rs_report_begin(&report, "serve", s.json);
+    rs_report_begin(&report, "serve", s.image.json);
     struct rs_serve_bench b;
-    const char *runtime_dir = s.runtime_dir != NULL ? s.runtime_dir : service.dir;
-    int r = rs_serve_bench_open(&b, s.dir, runtime_dir, s.size, (unsigned)s.runs, (unsigned)s.depth);
-    code = r != 0 ? rs_cli_fail(RS_CLI_FAILED, "bench serve", "%s", b.why) : measure(&report, &b, s.only);
+    const char *runtime_dir = s.image.runtime_dir != NULL ? s.image.runtime_dir : service.dir;
+    int r = rs_serve_bench_open(&b, s.image.dir, runtime_dir, s.image.size, (unsigned)s.image.runs,
+                                (unsigned)s.depth);
+    code =
+        r != 0 ? rs_cli_fail(RS_CLI_FAILED, "bench serve", "%s", b.why) : measure(&report, &b, s.image.only);
     rs_serve_bench_close(&b);
     rs_private_service_stop(&service);
     int end = rs_report_end(&report);

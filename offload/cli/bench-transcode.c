@@ -1,7 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include <getopt.h>
 #include <stdio.h>
-#include <stdlib.h>
 
 #include "bench/private-service.h"
 #include "bench/transcode.h"
@@ -23,61 +21,34 @@ static const char help[] =
     "  --json             one array of objects, docs/benchmarking.md\n\n"
     "example: reseal bench transcode --size 256M --runs 3\n";
 
-struct settings {
-    uint64_t size;
-    uint64_t runs;
-    const char *only, *dir, *runtime_dir;
-    bool json;
-};
+enum option_id { ONLY = 256 };
 
-enum option_id { SIZE = 256, RUNS, ONLY, DIR_, RUNTIME, JSON };
-
-static int take(struct settings *s, int id, const char *text)
+static int take(void *settings, int id, const char *text)
 {
-    switch (id) {
-    case SIZE:
-        return rs_cli_bytes(text, 1ull << 40, &s->size);
-    case RUNS:
-        return rs_cli_bytes(text, 64, &s->runs);
-    case DIR_:
-        s->dir = text;
-        return 0;
-    case RUNTIME:
-        s->runtime_dir = text;
-        return 0;
-    case JSON:
-        s->json = true;
-        return 0;
-    default:
-        s->only = text;
-        return strcmp(text, "in-place") == 0 || strcmp(text, "out-of-place") == 0 ||
-                       strcmp(text, "page-cache") == 0
-                   ? 0
-                   : RESEAL_EINVAL;
-    }
+    static const char *const which[] = {"in-place", "out-of-place", "page-cache"};
+    struct rs_bench_image *s = settings;
+    if (id != ONLY) return rs_bench_image_take(s, id, text);
+    s->only = text;
+    for (unsigned i = 0; i < RS_ARRAY_LEN(which); i++)
+        if (strcmp(text, which[i]) == 0) return 0;
+    return RESEAL_EINVAL;
 }
 
-static int parse(int argc, char **argv, struct settings *s)
+static int parse(int argc, char **argv, struct rs_bench_image *s)
 {
-    static const struct option options[] = {{"size", required_argument, NULL, SIZE},
-                                            {"runs", required_argument, NULL, RUNS},
+    static const struct option options[] = {{"size", required_argument, NULL, RS_BENCH_SIZE},
+                                            {"runs", required_argument, NULL, RS_BENCH_RUNS},
                                             {"only", required_argument, NULL, ONLY},
-                                            {"dir", required_argument, NULL, DIR_},
-                                            {"runtime-dir", required_argument, NULL, RUNTIME},
-                                            {"json", no_argument, NULL, JSON},
+                                            {"dir", required_argument, NULL, RS_BENCH_DIR},
+                                            {"runtime-dir", required_argument, NULL, RS_BENCH_RUNTIME},
+                                            {"json", no_argument, NULL, RS_BENCH_JSON},
                                             {"help", no_argument, NULL, 'h'},
                                             {NULL, 0, NULL, 0}};
-    for (int c; (c = getopt_long(argc, argv, "h", options, NULL)) != -1;) {
-        if (c == 'h') return fputs(help, stdout) < 0 ? RS_CLI_FAILED : RS_CLI_OK;
-        if (c == '?') return RS_CLI_USAGE;
-        if (take(s, c, optarg) != 0)
-            return rs_cli_fail(RS_CLI_USAGE, "bench transcode",
-                               "'%s' is out of range: --help has the options", optarg);
-    }
-    if (optind < argc)
-        return rs_cli_fail(RS_CLI_USAGE, "bench transcode", "what is '%s'? --help has the options",
-                           argv[optind]);
-    if (s->size < 1 << 20 || s->size % (1 << 20) != 0 || s->runs < 1)
+    const struct rs_bench_options o = {
+        .command = "bench transcode", .help = help, .list = options, .take = take};
+    int code = rs_bench_parse(argc, argv, &o, s);
+    if (code >= 0) return code;
+    if (!rs_bench_image_ok(s))
         return rs_cli_fail(RS_CLI_USAGE, "bench transcode", "the size is whole MiB, the runs are 1 to 64");
     return -1;
 }
@@ -103,8 +74,7 @@ static int measure(struct rs_report *report, struct rs_transcode_bench *b, const
 
 int rs_bench_cmd_transcode(int argc, char **argv)
 {
-    const char *tmp = getenv("TMPDIR");
-    struct settings s = {.size = 1 << 30, .runs = 5, .dir = tmp != NULL && tmp[0] != '\0' ? tmp : "/var/tmp"};
+    struct rs_bench_image s = rs_bench_image_default(1 << 30);
     int code = parse(argc, argv, &s);
     if (code >= 0) return code;
     struct rs_private_service service = {.pid = 0};

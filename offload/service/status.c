@@ -181,7 +181,7 @@ int rs_status_fd(struct rs_server *s, const struct rs_client *to)
 {
     char instance[33];
     size_t size, used;
-    for (unsigned i = 0; i < 16; i++) snprintf(instance + 2 * i, 3, "%02x", s->instance[i]);
+    rs_hex(s->instance, sizeof(s->instance), instance);
     rs_keymem_usage(&size, &used);
     json_t *all =
         json_pack("{s:s, s:s, s:i, s:f, s:o, s:o, s:o, s:o, s:b, s:{s:o, s:o}, s:o, s:o, s:o}", "version",

@@ -50,16 +50,10 @@ static const struct vector vectors[] = {
      "76fc6ece0f4e1768cddf8853bb2d551b"},
 };
 
-static unsigned digit(char c)
-{
-    return c <= '9' ? (unsigned)(c - '0') : (unsigned)(c - 'a' + 10);
-}
-
 static size_t unhex(uint8_t *out, const char *hex)
 {
     size_t n = strlen(hex) / 2;
-    for (size_t i = 0; i < n; i++) out[i] = (uint8_t)(digit(hex[2 * i]) << 4 | digit(hex[2 * i + 1]));
-    return n;
+    return rs_unhex(hex, out, n) ? n : 0;
 }
 
 /* ---- what a test works with ----------------------------------------------- */

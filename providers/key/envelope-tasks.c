@@ -312,14 +312,9 @@ static int run_rewrap(struct rs_task *t)
 
 static json_t *hex_of(const uint8_t *bytes, size_t len)
 {
-    static const char digits[] = "0123456789abcdef";
     RS_FREE char *text = malloc(2 * len + 1);
     if (text == NULL) return NULL;
-    for (size_t i = 0; i < len; i++) {
-        text[2 * i] = digits[bytes[i] >> 4];
-        text[2 * i + 1] = digits[bytes[i] & 15];
-    }
-    text[2 * len] = '\0';
+    rs_hex(bytes, len, text);
     return json_string(text);
 }
 

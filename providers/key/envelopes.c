@@ -8,6 +8,7 @@
 #include "providers/key/envelope.h"
 #include "providers/key/events.h"
 #include "providers/key/host-key.h"
+#include "providers/key/providers.h"
 #include "providers/key/rpc.h"
 #include "providers/key/vm-home.h"
 
@@ -31,18 +32,10 @@ struct job {
 /* What the first bundle and the second are to the task. */
 static const char *const lock_names[] = {"lock", "to_lock"}, *const kek_names[] = {"kek", "to_kek"};
 
-static struct rs_who who_of(const struct rs_rpc *call)
-{
-    const struct rs_client *c = call->client;
-    struct rs_who who = {.uid = c->uid, .gid = c->gid, .pid = c->pid};
-    memcpy(who.tenant, c->tenant, sizeof(who.tenant));
-    return who;
-}
-
 static void audit(const struct rs_rpc *call, int status)
 {
     const struct job *j = call->state;
-    struct rs_who who = who_of(call);
+    struct rs_who who = rs_rpc_who(call);
     rs_audit(call->d, &who, call->method, j->object, status, NULL);
 }
 
@@ -124,7 +117,7 @@ static void work(struct rs_rpc *call, const struct rs_secrets *secrets)
 static void with_host_key(struct rs_rpc *call)
 {
     struct job *j = call->state;
-    struct rs_who who = who_of(call);
+    struct rs_who who = rs_rpc_who(call);
     struct rs_secrets keys;
     char info[sizeof(RS_KEYINFO_HOST) + RS_HOST_KEY_ID];
     int r = rs_host_key(call->d, &who, &keys);
@@ -171,7 +164,7 @@ static void bundle_read(struct rs_keyd *d, void *arg, struct rs_task_answer *ans
 {
     struct rs_rpc *call = arg;
     struct job *j = call->state;
-    struct rs_who who = who_of(call);
+    struct rs_who who = rs_rpc_who(call);
     if (answer->status != 0) {
         rs_rpc_fail_as(call, answer);
         return;
@@ -358,7 +351,7 @@ static void file_describe(struct rs_rpc *call)
 /* Which key seals for this host; another one, when it is to be changed. */
 static void host_key(struct rs_rpc *call)
 {
-    struct rs_who who = who_of(call);
+    struct rs_who who = rs_rpc_who(call);
     struct rs_secrets keys = {0};
     char id[RS_HOST_KEY_ID];
     int change = rs_rpc_args(call, "change") ? rs_rpc_flag(call, "change") : -1;

@@ -2,6 +2,7 @@
 #include "providers/key/flush.h"
 
 #include "providers/key/events.h"
+#include "providers/key/helper.h"
 #include "providers/key/store.h"
 
 #include <errno.h>
@@ -22,11 +23,13 @@ static const char *const flusher_calls[] = {
 
 /* ---- the process ---------------------------------------------------------------------------- */
 
-static RS_NORETURN void flusher(int sock)
+static RS_NORETURN void flusher(const void *arg)
 {
+    const int sock = RS_HELPER_SOCKET;
     struct rs_protections p = {0};
     const struct rs_path none[] = {{NULL, 0}};
     struct rs_msg m;
+    (void)arg;
     (void)prctl(PR_SET_NAME, "reseal-flusher");
     (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
     rs_sandbox_process(&p);
@@ -45,19 +48,8 @@ static RS_NORETURN void flusher(int sock)
 
 int rs_flusher_start(int *sock)
 {
-    int pair[2];
-    if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) != 0) return RESEAL_EIO;
-    pid_t pid = fork();
-    if (pid == 0) {
-        if (dup2(pair[1], 3) != 3) _exit(2);
-        (void)close_range(4, ~0u, 0);
-        flusher(3);
-    }
-    close(pair[1]);
-    *sock = pair[0];
-    if (pid > 0) return 0;
-    close(pair[0]);
-    return RESEAL_EIO;
+    pid_t pid;
+    return rs_helper_start(flusher, NULL, &pid, sock);
 }
 
 /* ---- reseal-keyd ---------------------------------------------------------------------------- */

@@ -4,6 +4,7 @@
 #include "offload/base/keymem.h"
 #include "offload/base/sandbox.h"
 #include "providers/crypto/openssl_memory.h"
+#include "providers/key/helper.h"
 #include "providers/key/host-messages.h"
 #include "providers/key/wire/dial.h"
 #include "providers/key/wire/server.h"
@@ -18,64 +19,19 @@
 #include <unistd.h>
 
 static const char *const agent_calls[] = {
-    "read",
-    "write",
-    "close",
-    "fstat",
-    "newfstatat",
-    "fcntl",
-    "mmap",
-    "munmap",
-    "mprotect",
-    "mremap",
-    "madvise",
-    "brk",
-    "mlock",
-    "futex",
-    "exit",
-    "exit_group",
-    "getrandom",
-    "clock_gettime",
-    "getpid",
-    "gettid",
-    "getuid",
-    "geteuid",
-    "recvmsg",
-    "sendmsg",
-    "recvfrom",
-    "sendto",
-    "accept4",
-    "accept",
-    "getsockopt",
-    "setsockopt",
-    "getsockname",
-    "getpeername",
-    "shutdown",
-    "epoll_wait",
-    "epoll_pwait",
-    "epoll_pwait2",
-    "epoll_ctl",
-    "poll",
-    "ppoll",
-    "rt_sigreturn",
-    "rt_sigprocmask",
-    "restart_syscall",
-    "tgkill",
-    "gettimeofday",
-    "timerfd_settime",
-    "timerfd_gettime",
-    NULL,
+    RS_CALLS_OF_ALL, "fstat",      "newfstatat",      "fcntl",           "recvfrom",    "sendto",
+    "accept4",       "accept",     "getsockopt",      "setsockopt",      "getsockname", "getpeername",
+    "shutdown",      "epoll_wait", "epoll_pwait",     "epoll_pwait2",    "epoll_ctl",   "poll",
+    "ppoll",         "tgkill",     "timerfd_settime", "timerfd_gettime", NULL,
 };
 
-static int keyd; /* our end of the pair */
-
-/* Asks reseal-keyd, which answers at once; one that does not is gone. */
+/* Asks reseal-RS_HELPER_SOCKET, which answers at once; one that does not is gone. */
 static void ask(void *arg, const struct rs_agent_ask *a, struct rs_agent_answer *answer)
 {
     RS_KEYMEM struct rs_msg *m = rs_keymem_alloc(sizeof(*m));
     (void)arg;
-    if (m == NULL || rs_msg_send(keyd, RS_MSG_AGENT_ASK, 0, a, sizeof(*a), NULL, 0, 0) != 0 ||
-        rs_msg_recv(keyd, m, 0) != 0 || m->header.length != sizeof(*answer))
+    if (m == NULL || rs_msg_send(RS_HELPER_SOCKET, RS_MSG_AGENT_ASK, 0, a, sizeof(*a), NULL, 0, 0) != 0 ||
+        rs_msg_recv(RS_HELPER_SOCKET, m, 0) != 0 || m->header.length != sizeof(*answer))
         _exit(2);
     memcpy(answer, m->body, sizeof(*answer));
     answer->why[sizeof(answer->why) - 1] = answer->state[sizeof(answer->state) - 1] = '\0';
@@ -93,7 +49,10 @@ static RS_NORETURN void stop(const char *why)
 {
     char line[RS_WIRE_WHY_MAX];
     (void)snprintf(line, sizeof(line), "%s", why);
-    _exit(rs_msg_send(keyd, RS_MSG_AGENT_READY, RESEAL_EIO, line, strlen(line) + 1, NULL, 0, 0) == 0 ? 1 : 2);
+    _exit(rs_msg_send(RS_HELPER_SOCKET, RS_MSG_AGENT_READY, RESEAL_EIO, line, strlen(line) + 1, NULL, 0, 0) ==
+                  0
+              ? 1
+              : 2);
 }
 
 /* A PEM text of reseal-keyd. */
@@ -101,7 +60,8 @@ static char *take_pem(uint16_t type)
 {
     RS_KEYMEM struct rs_msg *m = rs_keymem_alloc(sizeof(*m));
     char *text = rs_keymem_alloc(RS_MSG_BODY_MAX + 1);
-    if (m == NULL || text == NULL || rs_msg_recv(keyd, m, 0) != 0 || m->header.type != type) _exit(2);
+    if (m == NULL || text == NULL || rs_msg_recv(RS_HELPER_SOCKET, m, 0) != 0 || m->header.type != type)
+        _exit(2);
     memcpy(text, m->body, m->header.length);
     return text;
 }
@@ -116,8 +76,9 @@ static void confine(void)
         stop("it cannot confine itself");
 }
 
-static RS_NORETURN void agent(const char *address)
+static RS_NORETURN void agent(const void *arg)
 {
+    const char *address = arg;
     struct rs_wire_error error = {0};
     struct rs_wire_server *server;
     uint16_t port;
@@ -136,25 +97,12 @@ static RS_NORETURN void agent(const char *address)
     rs_keymem_free(cert);
     rs_keymem_free(key);
     confine();
-    if (rs_msg_send(keyd, RS_MSG_AGENT_READY, 0, NULL, 0, NULL, 0, 0) != 0) _exit(2);
+    if (rs_msg_send(RS_HELPER_SOCKET, RS_MSG_AGENT_READY, 0, NULL, 0, NULL, 0, 0) != 0) _exit(2);
     for (;;) rs_wire_server_work(server, -1);
 }
 
 int rs_agent_start(const char *address, int *sock)
 {
-    int pair[2];
-    if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) != 0) return RESEAL_EIO;
-    pid_t pid = fork();
-    if (pid == 0) {
-        if (dup2(pair[1], 3) != 3) _exit(2);
-        (void)close_range(4, ~0u, 0);
-        (void)fcntl(3, F_SETFD, FD_CLOEXEC);
-        keyd = 3;
-        agent(address);
-    }
-    close(pair[1]);
-    *sock = pair[0];
-    if (pid > 0) return 0;
-    close(pair[0]);
-    return RESEAL_EIO;
+    pid_t pid;
+    return rs_helper_start(agent, address, &pid, sock);
 }

@@ -142,8 +142,7 @@ static int identity(struct rs_keyd *d)
     }
     const char *text = rs_secrets_text(id, "cert");
     if (r == 0) r = text != NULL ? rs_wire_identity_of_pem(text, &hashes) : RESEAL_EFORMAT;
-    for (unsigned i = 0; r == 0 && i < RS_WIRE_HASH_LEN; i++)
-        (void)snprintf(d->hosts->fingerprint + 2 * i, 3, "%02x", hashes.cert[i]);
+    if (r == 0) rs_hex(hashes.cert, RS_WIRE_HASH_LEN, d->hosts->fingerprint);
     return r;
 }
 

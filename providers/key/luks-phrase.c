@@ -5,8 +5,6 @@
 #include "providers/key/locked.h"
 #include "reseal/reseal.h"
 
-#include <ctype.h>
-
 #include <openssl/rand.h>
 
 #define INFO          "reseal disk slot v1"
@@ -18,14 +16,13 @@ bool rs_luks_uuid(const char *text, uint8_t out[16])
     unsigned n = 0;
     memset(out, 0, 16);
     for (size_t i = 0; i < sizeof(form) - 1; i++) {
-        unsigned char c = (unsigned char)text[i];
         if (form[i] == '-') {
-            if (c != '-') return false;
+            if (text[i] != '-') return false;
             continue;
         }
-        if (isxdigit(c) == 0) return false;
-        unsigned digit = isdigit(c) != 0 ? c - (unsigned)'0' : (c | 0x20u) - (unsigned)'a' + 10;
-        out[n / 2] = (uint8_t)((unsigned)out[n / 2] << 4 | digit);
+        int digit = rs_hex_digit(text[i]);
+        if (digit < 0) return false;
+        out[n / 2] = (uint8_t)((unsigned)out[n / 2] << 4 | (unsigned)digit);
         n++;
     }
     return text[sizeof(form) - 1] == '\0';

@@ -5,6 +5,7 @@
 #include "offload/base/sandbox.h"
 #include "providers/crypto/derive.h"
 #include "providers/crypto/openssl_memory.h"
+#include "providers/key/helper.h"
 #include "providers/key/luks.h"
 
 #include <dlfcn.h>
@@ -27,15 +28,13 @@
 #define CHILD_MEMORY ((rlim_t)5 << 30)
 
 static const char *const child_calls[] = {
-    "read",
+    RS_CALLS_OF_ALL,
     "pread64",
-    "write",
     "pwrite64",
     "writev",
     "readv",
     "openat",
     "open",
-    "close",
     "lseek",
     "fstat",
     "newfstatat",
@@ -52,44 +51,22 @@ static const char *const child_calls[] = {
     "fallocate",
     "fsync",
     "fdatasync",
-    "mmap",
-    "munmap",
-    "mprotect",
-    "mremap",
-    "madvise",
-    "brk",
-    "mlock",
     "munlock",
     "memfd_create",
-    "futex",
     "set_robust_list",
     "rseq",
-    "exit",
-    "exit_group",
-    "getrandom",
-    "clock_gettime",
     "clock_nanosleep",
     "nanosleep",
-    "gettimeofday",
     "getrusage",
     "sched_getaffinity",
     "sched_yield",
     "sysinfo",
     "uname",
-    "getpid",
-    "gettid",
-    "getuid",
-    "geteuid",
     "getpriority",
     "setpriority",
     "prlimit64",
     "poll",
     "ppoll",
-    "rt_sigprocmask",
-    "rt_sigreturn",
-    "restart_syscall",
-    "sendmsg",
-    "recvmsg",
     NULL,
 };
 
@@ -282,8 +259,10 @@ static int warm_libraries(void)
     return ok ? 0 : RESEAL_EIO;
 }
 
-static RS_NORETURN void nursery(int sock)
+static RS_NORETURN void nursery(const void *arg)
 {
+    const int sock = RS_HELPER_SOCKET;
+    (void)arg;
     struct rs_protections p = {0};
     static struct rs_msg msg;
     signal(SIGCHLD, SIG_IGN); /* children are not waited for */
@@ -305,21 +284,7 @@ static RS_NORETURN void nursery(int sock)
 
 int rs_nursery_start(struct rs_nursery *n)
 {
-    int pair[2];
-    if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) != 0) return RESEAL_EIO;
-    n->pid = fork();
-    if (n->pid == 0) {
-        /* Nothing of the service's own: listening sockets, the pairs between its programs. */
-        if (dup2(pair[1], 3) != 3) _exit(2);
-        (void)close_range(4, ~0u, 0);
-        (void)fcntl(3, F_SETFD, FD_CLOEXEC);
-        nursery(3);
-    }
-    close(pair[1]);
-    n->sock = pair[0];
-    if (n->pid > 0) return 0;
-    close(pair[0]);
-    return RESEAL_EIO;
+    return rs_helper_start(nursery, NULL, &n->pid, &n->sock);
 }
 
 /* One message with a new socket's far end before the descriptors; *op: the near end. */

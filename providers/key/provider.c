@@ -65,7 +65,7 @@ static void tenant_part(const char *tenant, char out[64])
     }
     *out++ = '@'; /* no name of a tenant or a provider has one */
     (void)EVP_Digest(tenant, strlen(tenant), digest, NULL, EVP_sha256(), NULL);
-    for (unsigned i = 0; i < 16; i++) (void)snprintf(out + 2 * i, 3, "%02x", digest[i]);
+    rs_hex(digest, 16, out);
 }
 
 static void object_name(const struct rs_provider *p, char out[RS_STORE_NAME_MAX])

@@ -28,7 +28,7 @@ void rs_receipt_digest(const void *bytes, size_t len, char out[65])
 {
     uint8_t digest[32] = {0};
     (void)EVP_Digest(bytes, len, digest, NULL, EVP_sha256(), NULL);
-    for (unsigned i = 0; i < 32; i++) (void)snprintf(out + 2 * i, 3, "%02x", digest[i]);
+    rs_hex(digest, sizeof(digest), out);
 }
 
 static json_t *base64(const uint8_t *bytes, int len)

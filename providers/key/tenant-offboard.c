@@ -145,8 +145,7 @@ static json_t *receipt_of(struct rs_keyd *d, const struct offboarding *o, json_t
     time_t now = time(NULL);
     (void)gmtime_r(&now, &tm);
     (void)strftime(when, sizeof(when), "%Y-%m-%dT%H:%M:%SZ", &tm);
-    for (unsigned i = 0; i < sizeof(d->instance); i++)
-        (void)snprintf(instance + 2 * i, 3, "%02x", d->instance[i]);
+    rs_hex(d->instance, sizeof(d->instance), instance);
     return json_pack("{s:i, s:s, s:s, s:s, s:o, s:O, s:i}", "format", 1, "tenant", o->tenant, "time", when,
                      "service", instance, "destroyed", destroyed, "keys", o->keys, "forgotten",
                      (int)forgotten);

@@ -1,9 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "providers/key/vm-call.h"
 
+#include "providers/key/providers.h"
+
 #include <fcntl.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 
 /* ---- the end of a call ---------------------------------------------------------- */
 
@@ -43,6 +46,23 @@ void rs_vm_fail_kek(struct rs_vm_call *v, int status, const struct rs_kek *kek, 
         .status = status, .result = result, .fd = -1, .why = why, .event = kek->event};
     rs_vm_fail_as(v, &answer);
     json_decref(result);
+}
+
+/* ---- its beginning ------------------------------------------------------------------ */
+
+void *rs_vm_begin(struct rs_rpc *call, const char *args, size_t size, void (*drop)(struct rs_rpc *call))
+{
+    if (!rs_rpc_args(call, args)) return NULL;
+    struct rs_vm_call *v = calloc(1, size);
+    if (v == NULL) {
+        rs_rpc_fail(call, RESEAL_ENOMEM, NULL);
+        return NULL;
+    }
+    v->rpc = call;
+    v->who = rs_rpc_who(call);
+    call->state = v;
+    call->drop = drop;
+    return v;
 }
 
 /* ---- on the way ------------------------------------------------------------------ */

@@ -18,6 +18,13 @@ struct rs_vm_call {
                 8]; /* for the audit: "luks:UUID"; empty: not known yet */
 };
 
+/*
+ * The state of a new call with these arguments only, `size` zeroed bytes that begin with a struct rs_vm_call,
+ * which `drop` frees; NULL: the call has ended.
+ */
+RS_MUST_CHECK void *rs_vm_begin(struct rs_rpc *call, const char *args, size_t size,
+                                void (*drop)(struct rs_rpc *call));
+
 /* Runs a closed task with descriptors of the call (dup'ed where `keep`); `done` gets the call as its arg. */
 void rs_vm_task(struct rs_vm_call *v, const struct rs_task_kind *kind, const json_t *args,
                 const struct rs_secrets *secrets, bool keep, rs_task_done *done);

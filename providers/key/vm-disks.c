@@ -39,21 +39,10 @@ static void drop(struct rs_rpc *call)
 /* The state of a new call with these arguments only; NULL: it has ended. */
 static struct disk *begin(struct rs_rpc *call, const char *args)
 {
-    if (!rs_rpc_args(call, args)) return NULL;
-    struct disk *s = calloc(1, sizeof(*s));
-    json_t *object = json_object();
-    if (s == NULL || object == NULL) {
-        free(s);
-        json_decref(object);
-        rs_rpc_fail(call, RESEAL_ENOMEM, NULL);
-        return NULL;
-    }
-    s->v.rpc = call;
-    s->v.who = rs_rpc_who(call);
+    struct disk *s = rs_vm_begin(call, args, sizeof(*s), drop);
+    if (s == NULL) return NULL;
     s->keyslot = -1;
-    s->args = object;
-    call->state = s;
-    call->drop = drop;
+    s->args = json_object(); /* one that is missing fails with the task */
     return s;
 }
 

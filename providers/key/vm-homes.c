@@ -29,21 +29,10 @@ static void drop(struct rs_rpc *call)
 
 static struct home *begin(struct rs_rpc *call, const char *args, const struct rs_task_kind *work)
 {
-    if (!rs_rpc_args(call, args)) return NULL;
-    struct home *s = calloc(1, sizeof(*s));
-    json_t *object = json_object();
-    if (s == NULL || object == NULL) {
-        free(s);
-        json_decref(object);
-        rs_rpc_fail(call, RESEAL_ENOMEM, NULL);
-        return NULL;
-    }
-    s->v.rpc = call;
-    s->v.who = rs_rpc_who(call);
+    struct home *s = rs_vm_begin(call, args, sizeof(*s), drop);
+    if (s == NULL) return NULL;
     s->work = work;
-    s->args = object;
-    call->state = s;
-    call->drop = drop;
+    s->args = json_object(); /* one that is missing fails with the task */
     return s;
 }
 

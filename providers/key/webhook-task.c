@@ -126,7 +126,7 @@ static bool sign(const struct rs_task *t, const char *when, const char *body, ch
                       mac, &len) == NULL)
         return false;
     int at = snprintf(out, 100, "X-Reseal-Signature: sha256=");
-    for (unsigned i = 0; i < sizeof(mac); i++) at += snprintf(out + at, 3, "%02x", mac[i]);
+    rs_hex(mac, sizeof(mac), out + at);
     return true;
 }
 

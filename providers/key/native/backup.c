@@ -105,11 +105,6 @@ int rs_native_backup(const struct rs_native_kdk *kdk, const char *name, const ch
 
 /* ---- reading ---------------------------------------------------------------------- */
 
-static int hex(char c)
-{
-    return c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
-}
-
 /* The UUID at the end of a friendly name. */
 static bool read_uuid(const char *friendly, uint8_t uuid[RS_NATIVE_UUID_LEN])
 {
@@ -118,7 +113,7 @@ static bool read_uuid(const char *friendly, uint8_t uuid[RS_NATIVE_UUID_LEN])
     const char *at = friendly + len - 36;
     for (unsigned i = 0; i < RS_NATIVE_UUID_LEN; i++) {
         if ((i == 4 || i == 6 || i == 8 || i == 10) && *at++ != '-') return false;
-        int high = hex(at[0]), low = high < 0 ? -1 : hex(at[1]);
+        int high = rs_hex_digit(at[0]), low = high < 0 ? -1 : rs_hex_digit(at[1]);
         if (low < 0) return false;
         uuid[i] = (uint8_t)(high << 4 | low);
         at += 2;

@@ -55,7 +55,7 @@ static bool is_allowed(const json_t *values, const uint8_t value[RS_PCR_LEN])
     char text[2 * RS_PCR_LEN + 1];
     size_t i;
     json_t *v;
-    for (unsigned k = 0; k < RS_PCR_LEN; k++) (void)snprintf(text + 2 * k, 3, "%02x", value[k]);
+    rs_hex(value, RS_PCR_LEN, text);
     json_array_foreach(values, i, v) if (strcmp(json_string_value(v), text) == 0) return true;
     return false;
 }

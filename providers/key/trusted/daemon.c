@@ -23,20 +23,13 @@
 #define IDENTITY   "identity"
 
 static const char *const calls[] = {
-    "read",         "pread64",         "write",        "writev",      "openat",
-    "open",         "close",           "lseek",        "fstat",       "newfstatat",
-    "stat",         "statx",           "fcntl",        "flock",       "mkdirat",
-    "rename",       "renameat",        "renameat2",    "unlink",      "unlinkat",
-    "fsync",        "fdatasync",       "ftruncate",    "fchmod",      "getdents64",
-    "mmap",         "munmap",          "mprotect",     "mremap",      "madvise",
-    "brk",          "mlock",           "futex",        "exit",        "exit_group",
-    "getrandom",    "clock_gettime",   "gettimeofday", "getpid",      "gettid",
-    "getuid",       "geteuid",         "recvmsg",      "sendmsg",     "recvfrom",
-    "sendto",       "accept4",         "shutdown",     "getsockopt",  "setsockopt",
-    "getsockname",  "getpeername",     "epoll_wait",   "epoll_pwait", "epoll_ctl",
-    "rt_sigreturn", "rt_sigprocmask",  "rt_sigaction", "access",      "faccessat",
-    "faccessat2",   "restart_syscall", "uname",        "sysinfo",     "poll",
-    "ppoll",        "tgkill",          NULL,
+    RS_CALLS_OF_ALL, "pread64",     "writev",      "openat",     "open",        "lseek",     "fstat",
+    "newfstatat",    "stat",        "statx",       "fcntl",      "flock",       "mkdirat",   "rename",
+    "renameat",      "renameat2",   "unlink",      "unlinkat",   "fsync",       "fdatasync", "ftruncate",
+    "fchmod",        "getdents64",  "recvfrom",    "sendto",     "accept4",     "shutdown",  "getsockopt",
+    "setsockopt",    "getsockname", "getpeername", "epoll_wait", "epoll_pwait", "epoll_ctl", "rt_sigaction",
+    "access",        "faccessat",   "faccessat2",  "uname",      "sysinfo",     "poll",      "ppoll",
+    "tgkill",        NULL,
 };
 
 /* ---- lines --------------------------------------------------------------------------- */
