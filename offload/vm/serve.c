@@ -19,7 +19,9 @@
 /* As long as a sleep and a wake-up take, about; in vain so often, it is left for so many times. */
 #define SPIN_NS    8000u
 #define SPINS_LOST 4u
-#define SPINS_OFF  64u
+/* Up to so many jobs are no stream: in one there is more to do meanwhile than to look for their end. */
+#define FEW_JOBS  2u
+#define SPINS_OFF 64u
 /* The same trouble is told once in this time. */
 #define QUIET_NS 5000000000ull
 
@@ -304,7 +306,7 @@ static bool spin(struct rs_vmserve *s)
 /* Waits for the kernel, for jobs, or a little for both. */
 static void idle(struct rs_vmserve *s)
 {
-    if (s->in_jobs != 0 && will_spin(s)) {
+    if (s->in_jobs != 0 && s->in_jobs <= FEW_JOBS && will_spin(s)) {
         rs_vs_submit(s);
         if (spin(s)) {
             rs_vs_submit(s);
@@ -360,7 +362,7 @@ int rs_vmserve_run(struct rs_vmserve *s)
         /* What a turn has for the kernel goes with the wait, where there is one. */
         bool moved = turn(s);
         if (moved) rs_vs_sizes_tick(s);
-        if (s->again || (moved && (rs_vs_has_ended(s) || rs_vs_jobs_ready(s))))
+        if (s->again || (moved && (s->in_jobs > FEW_JOBS || rs_vs_has_ended(s) || rs_vs_jobs_ready(s))))
             rs_vs_submit(s);
         else
             idle(s);
