@@ -73,6 +73,8 @@ json_t *rs_result_json(const struct rs_result *r)
     set_summary(o, "of_copy", "of_copy_low", "of_copy_high", &r->of_copy, known);
     set_summary(o, "of_in_process", "of_in_process_low", "of_in_process_high", &r->of_in_process, known);
     set_summary(o, "ratio", "ratio_low", "ratio_high", &r->ratio, known);
+    json_object_set_new(o, "sessions", count(r->sessions));
+    set_summary(o, "sessions_per_s", "sessions_per_s_low", "sessions_per_s_high", &r->sessions_per_s, known);
     json_object_set_new(o, "default_gbps", number(r->default_gbps, known));
     json_object_set_new(o, "p50_us", number(r->p50_us, known));
     json_object_set_new(o, "p99_us", number(r->p99_us, known));

@@ -36,13 +36,15 @@ struct rs_result {
     uint64_t working_set; /* bytes of all buffers, in and out; 0: none */
     uint32_t depth;       /* jobs in flight, or records in a batch */
     unsigned key_bits;
+    unsigned sessions;              /* opened in a run; 0: no meaning */
     unsigned runs;                  /* accepted samples */
     struct rs_summary gbps;         /* 10^9 bytes of payload a second */
     struct rs_summary of_aes_limit; /* summaries with n == 0 are null in JSON */
     struct rs_summary of_copy;
     struct rs_summary of_in_process;
-    struct rs_summary ratio; /* how many times better than OpenSSL's default provider */
-    double default_gbps;     /* the default provider's figures; NAN: not measured, as all that follow */
+    struct rs_summary ratio;          /* how many times better than OpenSSL's default provider */
+    struct rs_summary sessions_per_s; /* from the first request to the last answer */
+    double default_gbps; /* the default provider's figures; NAN: not measured, as all that follow */
     double p50_us, p99_us, p999_us; /* NAN: not measured */
     double round_trip_ratio;        /* NAN: not measured */
     double jobs_per_s;              /* NAN: not measured */

@@ -65,6 +65,7 @@ int rs_bench_cmd_hotpath(int argc, char **argv);
 int rs_bench_cmd_openssl(int argc, char **argv);
 int rs_bench_cmd_ring(int argc, char **argv);
 int rs_bench_cmd_serve(int argc, char **argv);
+int rs_bench_cmd_sessions(int argc, char **argv);
 int rs_bench_cmd_transcode(int argc, char **argv);
 
 #endif

@@ -42,7 +42,7 @@ _reseal() {
         ;;
     esac
     case ${COMP_WORDS[1]}/$COMP_CWORD in
-    bench/2) mapfile -t COMPREPLY < <(compgen -W "hotpath ring transcode serve openssl --help" -- "$cur"); return ;;
+    bench/2) mapfile -t COMPREPLY < <(compgen -W "hotpath ring transcode serve sessions openssl --help" -- "$cur"); return ;;
     coredump/2)
         words="install status handle list describe extract recrypt rekey --help"
         mapfile -t COMPREPLY < <(compgen -W "$words" -- "$cur")
