@@ -25,7 +25,7 @@ reseal=$RESEAL_BUILD/bin/reseal
 for c in $("$reseal" help | sed -n 's/^  \([a-z]\{1,\}\) .*/\1/p'); do
     case $c in
     help) continue ;;
-    bench) help=$("$reseal" bench --help; for w in hotpath ring transcode serve openssl; do "$reseal" bench $w --help; done) ;;
+    bench) help=$("$reseal" bench --help; for w in hotpath ring transcode serve sessions openssl; do "$reseal" bench $w --help; done) ;;
     *) help=$("$reseal" "$c" --help) ;;
     esac
     page=$pages/reseal-$c.1

@@ -6,6 +6,7 @@
 
 #include <errno.h>
 #include <poll.h>
+#include <stdlib.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -31,6 +32,9 @@ void rs_keylink_close(struct rs_keylink *link)
     rs_keylink_replace(link, -1);
     rs_keymem_free(link->msg);
     link->msg = NULL;
+    free(link->revoked);
+    link->revoked = NULL;
+    link->nrevoked = link->room = 0;
 }
 
 /* What is not a reply: a revocation. Anything else breaks the protocol. */
@@ -38,7 +42,15 @@ static int take_revoked(struct rs_keylink *link)
 {
     if (link->msg->header.type != RS_MSG_KEY_REVOKED || link->msg->header.length != sizeof(struct rs_msg_key))
         return RESEAL_EPROTO;
-    if (link->nrevoked == RS_KEYLINK_REVOKED) return RESEAL_EPROTO;
+    if (link->nrevoked == link->room) {
+        /* A client that goes takes all its keys along, and others may go meanwhile. */
+        unsigned room = link->room != 0 ? 2 * link->room : 64;
+        reseal_key *more =
+            room <= RS_KEYLINK_REVOKED ? reallocarray(link->revoked, room, sizeof(*more)) : NULL;
+        if (more == NULL) return RESEAL_ENOMEM;
+        link->revoked = more;
+        link->room = room;
+    }
     memcpy(&link->revoked[link->nrevoked++], link->msg->body, sizeof(reseal_key));
     return 0;
 }

@@ -10,15 +10,15 @@
 
 #include "providers/key/internal.h"
 
-#define RS_KEYLINK_MS      3000 /* reseal-keyd answers from memory: slower than this means that it hangs */
-#define RS_KEYLINK_REVOKED 64u
+#define RS_KEYLINK_MS      3000   /* reseal-keyd answers from memory: slower than this means that it hangs */
+#define RS_KEYLINK_REVOKED 65536u /* more than all clients have keys */
 
 struct rs_keylink {
     int fd; /* -1: no reseal-keyd at present */
     struct rs_msg *msg;
     /* Revocations that came while a reply was waited for; the oldest first. */
-    reseal_key revoked[RS_KEYLINK_REVOKED];
-    unsigned nrevoked;
+    reseal_key *revoked;
+    unsigned nrevoked, room;
 };
 
 /* RESEAL_ENOMEM. `fd` may be -1; it is the link's then. */

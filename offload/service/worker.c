@@ -4,6 +4,7 @@
 #include "offload/base/clock.h"
 #include "offload/base/keymem.h"
 
+#include <errno.h>
 #include <poll.h>
 #include <sched.h>
 #include <signal.h>
@@ -462,7 +463,9 @@ void rs_worker_stop(struct rs_worker *w)
     if (note == NULL) abort();
     note->kind = RS_NOTE_STOP;
     rs_mailbox_put(&w->inbox, note);
-    pthread_join(w->thread, NULL);
+    /* The kernel cannot wait on an address in secret memory, where its stack and so its thread id may be:
+     * glibc ends the process when pthread_join() has to wait there. */
+    while (pthread_tryjoin_np(w->thread, NULL) == EBUSY) (void)poll(NULL, 0, 1);
     release_stack(w);
     close(w->epoll);
     rs_mailbox_close(&w->inbox);

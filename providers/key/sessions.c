@@ -4,6 +4,7 @@
 #include "offload/base/keymem.h"
 #include "providers/crypto/derive.h"
 
+#include <poll.h>
 #include <stdlib.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
@@ -15,6 +16,7 @@
 #define RECORD_LIMIT                                                                                         \
     (UINT64_C(1) << 32) /* records under one subkey: the counter of a 96-bit IV, with room                   \
                          */
+#define REPLY_MS 1000   /* that reseald-work may take to read revocations before a reply */
 #define STAGES                                                                                               \
     (RESEAL_STAGE_ZERO | RESEAL_STAGE_DIGEST | RESEAL_STAGE_LZ4 | RESEAL_STAGE_ZSTD | RESEAL_STAGE_DECOMPRESS)
 
@@ -140,8 +142,14 @@ static bool answer(struct rs_keyd *d, struct rs_work *w)
     if (!ok) return false;
     memcpy(&request, m->body, sizeof(request));
     int r = keys != NULL ? rs_sessions_keys(d, &request, keys) : RESEAL_ENOMEM;
-    return rs_msg_send(w->watch.fd, RS_MSG_SESSION_KEYS | RS_MSG_REPLY, r, r == 0 ? keys : NULL,
-                       r == 0 ? sizeof(*keys) : 0, NULL, 0, MSG_DONTWAIT) == 0;
+    int sent;
+    struct pollfd room = {.fd = w->watch.fd, .events = POLLOUT};
+    do
+        sent = rs_msg_send(w->watch.fd, RS_MSG_SESSION_KEYS | RS_MSG_REPLY, r, r == 0 ? keys : NULL,
+                           r == 0 ? sizeof(*keys) : 0, NULL, 0, MSG_DONTWAIT);
+    /* Full of revocations, which are read while a reply is waited for. */
+    while (sent == RESEAL_EAGAIN && poll(&room, 1, REPLY_MS) == 1);
+    return sent == 0;
 }
 
 /* Sends what revocations the pair takes; false when it is gone. */
