@@ -10,7 +10,7 @@ work=$(mktemp -d) && trap 'rm -rf "$work"' EXIT
 names='bytes cipher cpu_s_per_gb default_cpu_s_per_gb default_gbps default_user_cpu_s_per_gb depth direction engine from gbps
 gbps_high gbps_low jobs_per_s key_bits of_aes_limit of_aes_limit_high of_aes_limit_low of_copy of_copy_high of_copy_low
 of_in_process of_in_process_high of_in_process_low openssl_version p50_us p999_us p99_us peers ratio ratio_high ratio_low
-round_trip_ratio runs to unit user_cpu_s_per_gb verified workload working_set'
+round_trip_ratio runs sessions sessions_per_s sessions_per_s_high sessions_per_s_low to unit user_cpu_s_per_gb verified workload working_set'
 
 for pair in 'xts xts' 'xts gcm' 'gcm xts' 'gcm gcm' 'plain xts' 'xts plain' 'plain gcm' 'gcm plain'; do
     read -r from to <<<"$pair"
