@@ -47,6 +47,9 @@ open_vmx web/web.vmx phrase | cmp - lines || fail "another .vmx came back"
 
 # Another phrase; the old one opens nothing any more.
 vm recrypt --shallow --passphrase-file phrase --new-passphrase-file other-phrase web
+# Who was killed when all was done runs it again.
+vm_expect 3 'nothing to do: web has the new pass phrase already' vm recrypt --shallow --passphrase-file phrase --new-passphrase-file other-phrase web
+vm_expect 3 'nothing to do' vm recrypt --shallow --new-passphrase-file other-phrase web
 open_vmx web/web.vmx other-phrase | cmp - lines || fail "other lines"
 vm_expect 4 'wrong pass phrase' vm unlock --passphrase-file phrase web
 vm recrypt --deep --passphrase-file other-phrase web
