@@ -8,6 +8,7 @@
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/random.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -103,6 +104,23 @@ void rs_temporary_folder_remove(char *path)
     for (size_t i = 0; i < FOLDERS; i++)
         if (strcmp(folders[i], path) == 0) folders[i][0] = '\0';
     path[0] = '\0';
+}
+
+int rs_temporary_phrase(char out[RS_TEMPORARY_PHRASE + 1])
+{
+    uint8_t raw[RS_TEMPORARY_PHRASE / 2];
+    if (getrandom(raw, sizeof(raw), 0) != (ssize_t)sizeof(raw)) return -EIO;
+    rs_hex(raw, sizeof(raw), out);
+    return 0;
+}
+
+int rs_temporary_phrase_file(const char *path)
+{
+    char text[RS_TEMPORARY_PHRASE + 1];
+    int r = rs_temporary_phrase(text);
+    if (r != 0) return r;
+    RS_CLOSE int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+    return fd < 0 ? -errno : rs_write_full(fd, text, RS_TEMPORARY_PHRASE);
 }
 
 void rs_temporary_process(pid_t pid)

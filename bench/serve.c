@@ -7,7 +7,6 @@
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/random.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <unistd.h>
@@ -38,13 +37,9 @@ static int run(struct rs_serve_bench *b, const char *const *argv, struct rs_comm
 
 static int write_secret(struct rs_serve_bench *b)
 {
-    uint8_t raw[16];
-    char text[33], path[NAME_ROOM];
-    if (getrandom(raw, sizeof(raw), 0) != (ssize_t)sizeof(raw)) return fail(b, b->dir, "no random bytes");
-    for (size_t i = 0; i < sizeof(raw); i++) snprintf(text + 2 * i, 3, "%02x", raw[i]);
+    char path[NAME_ROOM];
     snprintf(path, sizeof(path), "%s/pass", b->dir);
-    RS_CLOSE int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-    int r = fd < 0 ? -errno : rs_write_full(fd, text, 32);
+    int r = rs_temporary_phrase_file(path);
     return r == 0 ? 0 : fail(b, path, strerror(-r));
 }
 

@@ -7,9 +7,9 @@
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/random.h>
 #include <unistd.h>
 
+#include "bench/leave-nothing.h"
 #include "offload/base/clock.h"
 #include "offload/client/keyservice.h"
 #include "reseal/reseal.h"
@@ -55,20 +55,16 @@ static int connect_to(const struct rs_sessions_bench *b, reseal **r)
 /* A backup under a password that is forgotten at once: without one the provider makes no keys. */
 static int back_up(reseal *r, char *why, size_t why_len)
 {
-    uint8_t raw[32];
-    char text[65];
+    char text[RS_TEMPORARY_PHRASE + 1];
     int pipe_fds[2], backup = -1;
-    if (getrandom(raw, sizeof(raw), 0) != (ssize_t)sizeof(raw) || pipe2(pipe_fds, O_CLOEXEC) != 0)
-        return RESEAL_EIO;
-    for (size_t i = 0; i < sizeof(raw); i++) (void)snprintf(text + 2 * i, 3, "%02x", raw[i]);
-    int code = rs_write_full(pipe_fds[1], text, 64);
+    if (rs_temporary_phrase(text) != 0 || pipe2(pipe_fds, O_CLOEXEC) != 0) return RESEAL_EIO;
+    int code = rs_write_full(pipe_fds[1], text, RS_TEMPORARY_PHRASE);
     close(pipe_fds[1]);
     if (code == 0)
         code = rs_keyservice_call(r, "provider.export", json_pack("{s:s}", "provider", PROVIDER), pipe_fds, 1,
                                   NULL, &backup, why, why_len);
     close(pipe_fds[0]);
     if (backup >= 0) close(backup);
-    rs_wipe(raw, sizeof(raw));
     rs_wipe(text, sizeof(text));
     return code;
 }

@@ -56,13 +56,9 @@ static int write_random(struct rs_transcode_bench *b, const char *file, uint64_t
 
 static int write_secret(struct rs_transcode_bench *b, const char *file)
 {
-    uint8_t raw[16];
-    char text[33], path[NAME_ROOM];
-    if (getrandom(raw, sizeof(raw), 0) != (ssize_t)sizeof(raw)) return fail(b, file, "no random bytes");
-    for (size_t i = 0; i < sizeof(raw); i++) snprintf(text + 2 * i, 3, "%02x", raw[i]);
+    char path[NAME_ROOM];
     name(b, file, path);
-    RS_CLOSE int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-    int r = fd < 0 ? -errno : rs_write_full(fd, text, 32);
+    int r = rs_temporary_phrase_file(path);
     return r == 0 ? 0 : fail(b, path, strerror(-r));
 }
 

@@ -29,8 +29,9 @@ struct settings {
 
 enum option_id { SESSIONS = 256, CONNECTIONS, RUNS, RUNTIME, JSON };
 
-static int take(struct settings *s, int id, const char *text)
+static int take(void *settings, int id, const char *text)
 {
+    struct settings *s = settings;
     switch (id) {
     case SESSIONS:
         return rs_cli_bytes(text, 10000, &s->sessions);
@@ -56,16 +57,10 @@ static int parse(int argc, char **argv, struct settings *s)
                                             {"json", no_argument, NULL, JSON},
                                             {"help", no_argument, NULL, 'h'},
                                             {NULL, 0, NULL, 0}};
-    for (int c; (c = getopt_long(argc, argv, "h", options, NULL)) != -1;) {
-        if (c == 'h') return fputs(help, stdout) < 0 ? RS_CLI_FAILED : RS_CLI_OK;
-        if (c == '?') return RS_CLI_USAGE;
-        if (take(s, c, optarg) != 0)
-            return rs_cli_fail(RS_CLI_USAGE, "bench sessions", "'%s' is out of range: --help has the options",
-                               optarg);
-    }
-    if (optind < argc)
-        return rs_cli_fail(RS_CLI_USAGE, "bench sessions", "what is '%s'? --help has the options",
-                           argv[optind]);
+    const struct rs_bench_options o = {
+        .command = "bench sessions", .help = help, .list = options, .take = take};
+    int code = rs_bench_parse(argc, argv, &o, s);
+    if (code >= 0) return code;
     if (s->runs < 1 || s->connections < 1 || s->sessions < s->connections ||
         s->sessions > s->connections * RS_SESSIONS_OF_A_CONNECTION)
         return rs_cli_fail(RS_CLI_USAGE, "bench sessions", "a connection opens 1 to %u sessions",

@@ -111,7 +111,7 @@ static bool receive(int peer, uint64_t *len, int *fd)
         struct cmsghdr align;
         char room[CMSG_SPACE(sizeof(int))];
     } control;
-    uint8_t raw[8];
+    uint8_t raw[8] = {0};
     struct iovec iov = {.iov_base = raw, .iov_len = sizeof(raw)};
     struct msghdr m = {.msg_iov = &iov,
                        .msg_iovlen = 1,
@@ -122,8 +122,7 @@ static bool receive(int peer, uint64_t *len, int *fd)
     for (struct cmsghdr *c = n > 0 ? CMSG_FIRSTHDR(&m) : NULL; c != NULL; c = CMSG_NXTHDR(&m, c))
         if (c->cmsg_level == SOL_SOCKET && c->cmsg_type == SCM_RIGHTS && c->cmsg_len == CMSG_LEN(sizeof(int)))
             memcpy(fd, CMSG_DATA(c), sizeof(int));
-    *len = 0;
-    for (unsigned i = sizeof(raw); i-- > 0;) *len = *len << 8 | raw[i];
+    *len = rs_load_le64(raw);
     return n == (ssize_t)sizeof(raw);
 }
 
@@ -187,7 +186,7 @@ static int ask(int server, int header, uint64_t len)
         char room[CMSG_SPACE(sizeof(int))];
     } control = {.room = {0}};
     uint8_t raw[8];
-    for (unsigned i = 0; i < sizeof(raw); i++) raw[i] = (uint8_t)(len >> (8 * i));
+    rs_store_le64(raw, len);
     struct iovec iov = {.iov_base = raw, .iov_len = sizeof(raw)};
     struct msghdr m = {.msg_iov = &iov, .msg_iovlen = 1};
     if (header >= 0) {
