@@ -10,7 +10,7 @@ events=$work/run/state/events.jsonl
 reseal provider list | grep -q '^there is none yet' || fail "it begins without a provider"
 refused 4 "there is no default key provider: 'reseal provider add'" reseal key make
 reseal provider add safe --native >/dev/null
-refused 3 "'reseal provider export safe'" reseal key make
+refused 3 "'reseal provider export safe --output" reseal key make
 refused 1 'reseal provider export safe' reseal provider test
 grep -q kms.crypto.NotBackedUp "$events" || fail "no event"
 
@@ -48,7 +48,7 @@ reseal key forget >/dev/null
 [ "$(reseal key status "$key" --provider safe)" = "available, in memory" ] || fail "it is opened again"
 
 # Removed, and back from its backup.
-refused 1 'after its backup is imported' reseal provider remove safe
+refused 1 'once its backup is imported' reseal provider remove safe
 reseal provider remove safe --force >/dev/null
 refused 4 'add it again under that name' reseal key status "$key" --provider safe
 refused 4 'not that of the backup' reseal provider import safe "$work/safe.p12" --password-file "$work/other"

@@ -16,6 +16,9 @@ service_start </dev/null >"$work/reseald.log" 2>&1
 setsid -w reseal provider add vault --server "127.0.0.1:$one" --cert "$pki/alice.crt" --key "$pki/alice.key" </dev/null >"$work/out" 2>&1 &&
     fail "a certificate was trusted without being confirmed"
 grep -q -e '--fingerprint' "$work/out" || fail "it does not say how else: $(cat "$work/out")"
+shown=$(sed -n 's/^  \(\([0-9a-f]\{2\}:\)\{31\}[0-9a-f]\{2\}\)$/\1/p' "$work/out")
+[ "$shown" = "$(openssl x509 -in "$pki/server.crt" -noout -fingerprint -sha256 | sed 's/.*=//' | tr A-F a-f)" ] ||
+    fail "it does not show the fingerprint to compare: $(cat "$work/out")"
 
 reseal provider add vault --server "127.0.0.1:$one" --server "127.0.0.1:$two" --ca "$pki/ca.crt" --cert "$pki/alice.crt" \
     --key "$pki/alice.key" --timeout 30 >/dev/null

@@ -46,6 +46,22 @@ vm encrypt web
 serve_disk web/system.img
 same web.orig/system.img system.img
 serve_stop
+
+# Two VMs at a time, at sockets of their own that nobody has to name.
+served=()
+for name in web db; do
+    [ -d $name ] || vm create --disk 1M $name
+    rm -f "$work/ready.$name"
+    mkfifo "$work/ready.$name"
+    timeout -k 5 120 reseal vm serve --ready-fd 8 $name 8>"$work/ready.$name" >"$work/out.$name" 2>&1 </dev/null &
+    served+=($!)
+    read -r _ <"$work/ready.$name" || fail "$name is not served: $(cat "$work/out.$name")"
+    qemu-img info -f raw "nbd+unix:///scsi0:0?socket=$RESEAL_RUNTIME_DIR/vm-$name.sock" >"$work/said" 2>&1 ||
+        fail "$name is not at vm-$name.sock: $(cat "$work/said" "$work/out.$name")"
+done
+kill "${served[@]}"
+wait "${served[@]}"
+rm -r db
 refused() {
     local code=0
     reseal vm serve --socket "$socket" "$@" >"$work/out" 2>"$work/err" </dev/null || code=$?

@@ -38,7 +38,8 @@ int rs_provider_export(struct rs_provider_run *p)
     const struct rs_passphrase from = {.file = p->o.password.file, .fd = -1, .options = "--password-file"};
     RS_CLOSE int password = -1;
     RS_CLOSE int backup = -1;
-    if (path == NULL) return rs_failure_set(&p->f, RS_EXIT_USAGE, "where to? --output FILE");
+    if (path == NULL)
+        return rs_failure_set(&p->f, RS_EXIT_USAGE, "name the file for the backup: --output FILE");
     /* The file first: the provider counts as backed up with the answer. */
     RS_CLOSE int out = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
     if (out < 0) return rs_failure_errno(&p->f, errno, "make", path);

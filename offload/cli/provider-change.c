@@ -9,18 +9,22 @@
 
 /* ---- confirming a certificate --------------------------------------------------------------- */
 
-/* A line from the terminal; false when it is not "yes". */
-static int ask_yes(const char *question, struct rs_failure *f)
+/* Shows it, on stderr where there is no terminal, and wants a "yes" to it. */
+static int ask_yes(const char *shown, struct rs_failure *f)
 {
+    static const char question[] = "Is this the key server's? Type yes to trust it: ";
     RS_CLOSE int tty = open("/dev/tty", O_RDWR | O_CLOEXEC | O_NOCTTY);
     char answer[16] = "";
     size_t n = 0;
-    if (tty < 0)
+    if (tty < 0) {
+        fputs(shown, stderr);
         return rs_failure_set(
             f, RS_EXIT_REFUSED,
-            "no terminal to confirm the certificate at: compare the fingerprint with that on the server and "
-            "give it with --fingerprint, or give its CA with --ca");
-    int r = rs_write_full(tty, question, strlen(question));
+            "no terminal to confirm the certificate on: compare this fingerprint with the one on the server "
+            "and give it with --fingerprint, or give its CA with --ca");
+    }
+    int r = rs_write_full(tty, shown, strlen(shown));
+    if (r == 0) r = rs_write_full(tty, question, sizeof(question) - 1);
     if (r != 0) return rs_failure_errno(f, r, "write to", "the terminal");
     while (n + 1 < sizeof(answer) && read(tty, &answer[n], 1) == 1 && answer[n] != '\n') n++;
     answer[n] = '\0';
@@ -32,23 +36,20 @@ static int ask_yes(const char *question, struct rs_failure *f)
 static int confirm_one(struct rs_provider_run *p, const char *server, const char *proxy, json_t *list)
 {
     json_t *shown = NULL, *known;
-    char question[1024];
+    char text[1024];
     size_t i;
     json_t *args = json_pack("{s:s, s:s*}", "address", server, "proxy", proxy);
     int r = rs_provider_call(p, "provider.presented", args, NULL, 0, &shown, NULL);
     if (r != 0) return r;
     json_t *fingerprint = json_object_get(shown, "fingerprint");
     json_array_foreach(list, i, known) if (json_equal(known, fingerprint)) goto out;
-    (void)snprintf(question, sizeof(question),
+    (void)snprintf(text, sizeof(text),
                    "%s shows a certificate with the SHA-256 fingerprint\n  %s\n  %.512s\n", server,
                    rs_provider_member(shown, "fingerprint"), rs_provider_member(shown, "certificate"));
-    if (p->o.yes) {
-        fputs(question, stderr);
-    } else {
-        strncat(question,
-                "Is this the key server's? Type yes to trust it: ", sizeof(question) - strlen(question) - 1);
-        r = ask_yes(question, &p->f);
-    }
+    if (p->o.yes)
+        fputs(text, stderr);
+    else
+        r = ask_yes(text, &p->f);
     if (r == 0 && json_array_append(list, fingerprint) != 0)
         r = rs_failure_code(&p->f, RESEAL_ENOMEM, "reseal");
 out:

@@ -29,13 +29,19 @@ static int remove_dead_socket(struct rs_serve *s, const struct sockaddr_un *at)
     return 0;
 }
 
+/* By the name of the VM, so that two VMs, whose disks have the same nodes, are served side by side. */
 static int name_socket(struct rs_serve *s, struct sockaddr_un *at)
 {
-    char room[256];
+    char room[256], name[sizeof(s->vmx)];
+    bool vm = s->vmx[0] != '\0';
+    const char *slash = strrchr(s->vmx, '/');
+    snprintf(name, sizeof(name), "%s", vm ? slash != NULL ? slash + 1 : s->vmx : s->images[0].name);
+    char *suffix = vm ? strrchr(name, '.') : NULL;
+    if (suffix != NULL) *suffix = '\0';
     int n = s->socket != NULL
                 ? snprintf(at->sun_path, sizeof(at->sun_path), "%s", s->socket)
-                : snprintf(at->sun_path, sizeof(at->sun_path), "%s/disk-%s.sock",
-                           rs_socket_folder(s->runtime_dir, room, sizeof(room)), s->images[0].name);
+                : snprintf(at->sun_path, sizeof(at->sun_path), "%s/%s-%s.sock",
+                           rs_socket_folder(s->runtime_dir, room, sizeof(room)), vm ? "vm" : "disk", name);
     if (n <= 0 || (size_t)n >= sizeof(at->sun_path))
         return rs_failure_set(&s->f, RS_EXIT_USAGE,
                               "the name of the socket is too long: give a short --socket");

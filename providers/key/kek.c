@@ -436,10 +436,11 @@ void rs_kek_make(struct rs_keyd *d, const struct rs_who *who, const char *provid
         char why[256];
         struct rs_kek kek = {.event = RS_EVENT_NOT_BACKED_UP, .reason = "KeyStateManagedByNKP"};
         (void)snprintf(kek.provider, sizeof(kek.provider), "%s", p->name);
-        (void)snprintf(why, sizeof(why),
-                       "key provider %s has no backup yet: 'reseal provider export %s' makes it, and makes "
-                       "the provider usable",
-                       p->name, p->name);
+        (void)snprintf(
+            why, sizeof(why),
+            "key provider %s cannot be used before it has a backup: 'reseal provider export %s --output "
+            "FILE' makes it",
+            p->name, p->name);
         refuse(d, who, &kek, true, RESEAL_EPERM, why, done, arg);
         return;
     }

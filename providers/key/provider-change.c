@@ -106,8 +106,10 @@ static int take_new(struct rs_keyd *d, struct change *c, struct rs_provider **p)
 static void tell_not_backed_up(struct rs_keyd *d, const struct rs_provider *p)
 {
     char line[256];
-    (void)snprintf(line, sizeof(line), "native key provider %s has no backup: 'reseal provider export %s'",
-                   p->name, p->name);
+    (void)snprintf(
+        line, sizeof(line),
+        "native key provider %s has no backup yet: 'reseal provider export %s --output FILE' makes it",
+        p->name, p->name);
     rs_event(d, p->tenant, RS_EVENT_NOT_BACKED_UP, line, json_pack("{s:s}", "provider", p->name));
 }
 

@@ -164,18 +164,18 @@ static void remove_it(struct rs_rpc *call)
     rs_kek_each(call->d, p->tenant, count_key, &count);
     memcpy(copy, p->name, sizeof(copy));
     if (!force && p->kind->here && p->usable) {
-        rs_rpc_refuse(call, p->name, RESEAL_EBUSY,
-                      "what was encrypted under native provider %s can then only be opened after its backup "
-                      "is imported: "
-                      "with --force it is removed",
-                      p->name);
+        rs_rpc_refuse(
+            call, p->name, RESEAL_EBUSY,
+            "what was encrypted under native provider %s opens again only once its backup is imported: "
+            "use --force to remove it nevertheless",
+            p->name);
         return;
     }
     if (!force && count.n != 0) {
-        rs_rpc_refuse(
-            call, p->name, RESEAL_EBUSY,
-            "%u keys of key provider %s are in memory and probably used: with --force it is removed", count.n,
-            p->name);
+        rs_rpc_refuse(call, p->name, RESEAL_EBUSY,
+                      "%u keys of key provider %s are in memory and probably in use: use --force to remove "
+                      "it nevertheless",
+                      count.n, p->name);
         return;
     }
     int r = rs_providers_remove(call->d, p);
