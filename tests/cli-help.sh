@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
-# Every subcommand has a help with an example; what is not a command, or not an option, is exit code 2 and one line.
+# Every subcommand has a help with an example and its exit codes; what is not a command, or not an option, is exit code 2 and one line.
 set -u
 reseal=$RESEAL_BUILD/bin/reseal
 bad=0
@@ -16,6 +16,8 @@ for c in $commands; do
         text=$("$reseal" $way 2>&1) || fail "'$way' is not exit code 0"
         grep -q '^usage: reseal' <<<"$text" || fail "'$way' has no usage line"
         grep -q 'example' <<<"$text" || fail "'$way' has no example"
+        [ "$c" = help ] || grep -q '^exit codes: 0 .*[,;] 1 .*2 usage' <(tr '\n' ' ' <<<"$text" | sed 's/exit codes:/\n&/') ||
+            fail "'$way' does not say its exit codes"
     done
     [ "$c" = help ] && continue
     line=$("$reseal" "$c" --no-such-option 2>&1 >/dev/null)

@@ -28,9 +28,9 @@ struct rs_ask {
     }
 
 #define RS_ASK_HELP                                                                                          \
-    "  --json             as the service sent it\n"                                                          \
-    "  --tenant NAME      the tenant to count for, where a user has several\n"                               \
-    "  --runtime-dir DIR  the service's folder (default: as for every client)\n"
+    "  --json             the answer as JSON\n"                                                              \
+    "  --tenant NAME      the tenant to act for, where a user has several\n"                                 \
+    "  --runtime-dir DIR  the service's folder ($RESEAL_RUNTIME_DIR, /run/reseal)\n"
 
 /* True when the option letter was one of the three and is taken. */
 bool rs_ask_option(struct rs_ask *a, int letter, const char *value);

@@ -16,7 +16,7 @@ static const char help[] = "usage: reseal bench hotpath|ring|transcode|serve|ses
                            "  serve      disks for a hypervisor, against qemu-nbd with LUKS\n"
                            "  sessions   how fast sessions open with a warm KEK\n"
                            "  openssl    reseal.so in OpenSSL 3 and in TLS, against its default provider\n\n"
-                           "exit code: 0 measured and verified, 1 not, 2 wrong command line\n"
+                           "exit codes: 0 measured and verified, 1 not, 2 usage\n"
                            "example: reseal bench hotpath --from xts --to xts --json\n";
 
 static const struct {

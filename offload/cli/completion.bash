@@ -49,7 +49,7 @@ _reseal() {
         return
         ;;
     openssl/2) mapfile -t COMPREPLY < <(compgen -W "check config probe --help" -- "$cur"); return ;;
-    vm/2) mapfile -t COMPREPLY < <(compgen -W "$(reseal vm --help 2>/dev/null | sed -n 's/^  \([a-z]\{1,\}\) .*/\1/p') --help" -- "$cur"); return ;;
+    vm/2) mapfile -t COMPREPLY < <(compgen -W "$(reseal vm --help 2>/dev/null | sed -n 's/^  \([a-z][a-z-]*\) .*/\1/p') --help" -- "$cur"); return ;;
     key/2) mapfile -t COMPREPLY < <(compgen -W "make status list forget --help" -- "$cur"); return ;;
     provider/2)
         words="add update csr certificate trust test list default export import remove --help"

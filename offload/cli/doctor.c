@@ -12,9 +12,9 @@ static const char help[] =
     "Looks at each layer that Reseal stands on, from the processor to the running\n"
     "service, names the one that limits or fails, and the command that mends it.\n"
     "Works without a service and without root; changes nothing.\n\n"
-    "  --runtime-dir DIR  the service to look for (default: as for every client)\n"
+    "  --runtime-dir DIR  the service to look for ($RESEAL_RUNTIME_DIR, /run/reseal)\n"
     "  --json             one array of objects: layer, state (ok, limits, fails), text, remedy\n\n"
-    "exit code: 0 nothing fails, 1 a layer fails, 2 wrong command line\n"
+    "exit codes: 0 nothing fails, 1 a layer fails, 2 usage\n"
     "example: reseal doctor --runtime-dir ~/reseal\n";
 
 static const char *const states[] = {

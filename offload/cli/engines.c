@@ -15,6 +15,7 @@ static const char help[] =
     "on this machine, as the service does it when a session is opened. 'reseal status'\n"
     "shows what a running service chose. RESEAL_ENGINE=NAME forces one.\n\n"
     "  --json   an object: engines, calibration\n\n"
+    "exit codes: 0 done, 1 no engine passed its self-test, 2 usage\n"
     "example: reseal engines\n";
 
 /* The shapes that people use: every pair of sides, usual units, from a small job to a long one. */

@@ -15,26 +15,31 @@
 
 static const char events_help[] =
     "usage: reseal events [--since N] [--id GLOB] [--follow] [OPTIONS]\n"
-    "       reseal events webhook [URL | --remove] [OPTIONS]\n\n"
-    "What happened to keys, key providers, hosts and VMs, as far as you may see it: a tenant its own\n"
-    "events. Each has a number, a time (UTC), an id and a line. With 'webhook' they are posted to URL as\n"
-    "they come; without URL it says where they are posted to.\n\n"
-    "  --since N          those after number N\n"
-    "  --id GLOB          those whose id fits, '*' for any run of characters\n"
-    "  --follow           goes on with each that comes\n"
-    "  --secret-file F    webhook: signs each delivery with this file's bytes\n"
-    "  --ca FILE          webhook: trusts this CA (PEM), not those of the system\n"
+    "       reseal events webhook [URL | --remove] [OPTIONS]\n"
+    "\n"
+    "What happened to keys, key providers, hosts and VMs. You see the events of your own tenant.\n"
+    "Each has a number, a time (UTC), an id and one line of text. 'webhook' posts them to URL as\n"
+    "they come; without URL it shows where they are posted to.\n"
+    "\n"
+    "  --since N          only events after number N\n"
+    "  --id GLOB          only events whose id matches; '*' stands for any characters\n"
+    "  --follow           keep printing events as they come\n"
+    "  --secret-file F    webhook: sign each delivery with the contents of this file\n"
+    "  --ca FILE          webhook: trust this CA (PEM) instead of those of the system\n"
     "  --service          webhook: events of all tenants\n"
-    "  --remove           webhook: ends it\n" RS_ASK_HELP "\n"
+    "  --remove           webhook: post no more\n" RS_ASK_HELP "\n"
     "exit codes: 0 done, 1 failed, 2 usage, 3 refused, 7 no service, 130 interrupted\n"
     "example: reseal events --follow --id '*.SendKeyError.*'\n";
 
 static const char audit_help[] =
-    "usage: reseal audit [--since N] [--id GLOB] [OPTIONS]\n\n"
-    "Every use of a key and every act of an administrator, also those that were refused: who, what,\n"
-    "on which key, and how it ended. Without Cryptographer.ManageKeys you see your own.\n\n"
-    "  --since N          those after number N\n"
-    "  --id GLOB          those whose operation fits, '*' for any run of characters\n" RS_ASK_HELP "\n"
+    "usage: reseal audit [--since N] [--id GLOB] [OPTIONS]\n"
+    "\n"
+    "Each use of a key and each administrative act, refused ones included: who did what, with which\n"
+    "key, and how it ended. Without Cryptographer.ManageKeys you see only your own.\n"
+    "\n"
+    "  --since N          only lines after number N\n"
+    "  --id GLOB          only lines whose operation matches; '*' stands for any characters\n" RS_ASK_HELP
+    "\n"
     "exit codes: 0 done, 1 failed, 2 usage, 3 refused, 7 no service\n"
     "example: reseal audit --id 'kek.*'\n";
 

@@ -6,20 +6,24 @@
 #include <stdio.h>
 
 static const char help[] =
-    "usage: reseal key make|status|list|forget [KEY] [OPTIONS]\n\n"
-    "Keys that wrap keys, by the ids that key providers give them. No command shows a key.\n\n"
-    "  make          has a provider make one and prints its id; VMs and disks get theirs by themselves\n"
-    "  status KEY    whether it can be had, and if not why; exit code 4 when it cannot\n"
-    "  list          those in the service's memory, with the seconds they are kept\n"
-    "  forget [KEY]  wipes it from memory, all of a provider, or all; the next use fetches it again\n\n"
-    "  --provider NAME    of the key; the default provider when it is not given\n"
-    "  --detail X=TEXT    of a new key, to be kept with it on the key server: x-Component, x-Name, "
-    "x-Identifier\n"
+    "usage: reseal key make|status|list|forget [KEY] [OPTIONS]\n"
+    "\n"
+    "Keys that wrap other keys, by the ids that key providers give them. No command shows a key.\n"
+    "\n"
+    "  make          have a provider make a key, and print its id; VMs and disks do so themselves\n"
+    "  status KEY    whether the key can be had, and if not, why (exit code 4)\n"
+    "  list          keys in the service's memory, and for how many seconds they stay there\n"
+    "  forget [KEY]  wipe a key, all of a provider, or all from memory; the next use fetches it again\n"
+    "\n"
+    "  --provider NAME    the key's provider (the default provider)\n"
+    "  --detail X=TEXT    make: kept with the key on its server: x-Component, x-Name, x-Identifier\n"
     "  --cached           status: look into memory only, ask no server\n"
-    "  --json             what came of it as one object\n"
-    "  --runtime-dir DIR  of the service\n"
-    "  --tenant NAME      whose keys; needed only by members of several\n\n"
-    "exit codes: 0 done, 1 failed, 2 usage, 3 refused, 4 no such key, 7 no service\n\n"
+    "  --json             the result as one object\n"
+    "  --runtime-dir DIR  the service's folder ($RESEAL_RUNTIME_DIR, /run/reseal)\n"
+    "  --tenant NAME      the tenant to act for, where a user has several\n"
+    "\n"
+    "exit codes: 0 done, 1 failed, 2 usage, 3 refused, 4 no such key, 7 no service\n"
+    "\n"
     "example: reseal key status 1042 --provider vault\n";
 
 struct key_run {

@@ -25,8 +25,8 @@ static const char help[] =
     "  --runs N           pairs of measurements for each gain, a second each side\n"
     "                     (default 3; 0: none)\n"
     "  --json             an object: openssl, module, activation, gain, findings, exit\n\n"
-    "exit code: 0 it loads, and takes effect where it is activated; 1 it does not work,\n"
-    "or is activated without effect; 2 wrong command line; 3 the module may not be read;\n"
+    "exit codes: 0 it loads, and takes effect where it is activated; 1 it does not work,\n"
+    "or is activated without effect; 2 usage; 3 the module may not be read;\n"
     "5 the file is not a module for this OpenSSL; 6 there is no such file; 7 no OpenSSL\n"
     "3.0 or newer that loads modules\n"
     "example: reseal openssl check --openssl /opt/openssl/bin/openssl\n";

@@ -14,9 +14,9 @@ static const char help[] =
     "usage: reseal status [--runtime-dir DIR] [--json]\n\n"
     "The state of the running service: protections in force and not, engines, workers,\n"
     "clients with their queues and sessions, and errors by cause.\n\n"
-    "  --runtime-dir DIR  the service's folder (default: as for every client)\n"
+    "  --runtime-dir DIR  the service's folder ($RESEAL_RUNTIME_DIR, /run/reseal)\n"
     "  --json             what the service sent: reseal-status(1)\n\n"
-    "exit code: 0 it answered, 1 it did not, 2 wrong command line\n"
+    "exit codes: 0 the service answered, 1 it did not, 2 usage\n"
     "example: reseal status\n";
 
 int rs_status_get(reseal *r, json_t **out)

@@ -17,7 +17,8 @@ static const char help[] =
     "terminal; writes a line for each worker and client elsewhere.\n\n"
     "  -n COUNT           so many times (default: until interrupted)\n"
     "  -d SECONDS         between two looks, 0.1 to 3600 (1)\n"
-    "  --runtime-dir DIR  the service's folder\n\n"
+    "  --runtime-dir DIR  the service's folder ($RESEAL_RUNTIME_DIR, /run/reseal)\n\n"
+    "exit codes: 0 done or interrupted, 1 the service did not answer, 2 usage\n"
     "example: reseal top -n 10 -d 0.5\n";
 
 struct settings {

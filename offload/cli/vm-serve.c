@@ -31,9 +31,9 @@ static const char help[] =
     "  --cache MODE            writeback (the page cache) or none (O_DIRECT) (writeback)\n"
     "  --ready-fd N            write a line to descriptor N and close it when it serves\n"
     "  --json                  what a hypervisor has to be told, as one object\n"
-    "  --runtime-dir DIR       of the service ($RESEAL_RUNTIME_DIR, /run/reseal)\n"
-    "  --tenant NAME           act as this tenant\n\n"
-    "exit code: 0 stopped by a signal, all flushed; 1 failed, 2 wrong command line,\n"
+    "  --runtime-dir DIR       the service's folder ($RESEAL_RUNTIME_DIR, /run/reseal)\n"
+    "  --tenant NAME           the tenant to act for, where a user has several\n\n"
+    "exit codes: 0 stopped by a signal, all flushed; 1 failed, 2 usage,\n"
     "3 refused, 4 wrong pass phrase or no key, 5 not a LUKS image, 6 input/output\n"
     "error, 7 the service is gone\n"
     "example: reseal vm serve --disk guest.luks --passphrase-file phrase --socket /tmp/guest.sock\n";

@@ -92,8 +92,8 @@ const unsigned rs_vmc_ncommands = RS_ARRAY_LEN(rs_vmc_commands);
 
 static const char common_help[] =
     "with all of them:\n"
-    "  --runtime-dir PATH      the service's folder\n"
-    "  --tenant NAME           the tenant whose keys are meant\n"
+    "  --runtime-dir DIR       the service's folder ($RESEAL_RUNTIME_DIR, /run/reseal)\n"
+    "  --tenant NAME           the tenant to act for, where a user has several\n"
     "  --safe-dir PATH         where safe copies of the .vmx are kept (/var/lib/reseal/vmx for root, else\n"
     "                          ~/.local/state/reseal/vmx)\n"
     "  --json                  the result as JSON on stdout\n"

@@ -14,25 +14,27 @@
 #define SYSTEM_STATE "/var/lib/reseal"
 
 static const char help[] =
-    "usage: reseald [options]\n\n"
+    "usage: reseald [OPTIONS]\n\n"
     "Starts the Reseal service: reseald-work and reseal-keyd, under this process. Stays in the "
     "foreground.\n\n"
-    "  --runtime-dir DIR  sockets live here (default " SYSTEM_DIR "); made when it is not there.\n"
-    "                     Without --policy the service is private: all for the own user, nothing for others\n"
-    "  --state-dir DIR    providers of keys, events and audit are kept here (default " SYSTEM_STATE "; with\n"
+    "  --runtime-dir DIR  folder of the sockets (default " SYSTEM_DIR "); made when it is not there.\n"
+    "                     Without --policy the service is private: its user may do everything, others "
+    "nothing\n"
+    "  --state-dir DIR    folder of key providers, events and audit (default " SYSTEM_STATE "; with\n"
     "                     --runtime-dir DIR its folder state; for $XDG_RUNTIME_DIR/reseal\n"
     "                     $XDG_STATE_HOME/reseal or ~/.local/state/reseal)\n"
     "  --policy FILE      who may do what\n"
-    "  --workers N        worker threads, each on a core of its own (default: all cores but one)\n"
-    "  --cpus LIST        the processors of the workers, as 1,3-5\n"
-    "  --user NAME        become this user after the folder is made\n"
-    "  --ready-fd N       writes \"ready\" and a line feed to this descriptor when the service answers\n"
-    "  --agent ADDRESS    listens for managers of clusters on HOST:PORT, which hand keys to this host\n"
+    "  --workers N        worker threads, each on its own core (default: one for every core but one)\n"
+    "  --cpus LIST        the workers' processors, as in 1,3-5\n"
+    "  --user NAME        run as this user, once the folder is made\n"
+    "  --ready-fd N       write \"ready\" and a line feed to this descriptor when the service answers\n"
+    "  --agent ADDRESS    listen on HOST:PORT for a cluster's managers, which hand keys to this host\n"
     "  --takeover         replace the service that runs in DIR, without losing a job or moving a key\n"
     "  --foreground       accepted, and the default\n"
-    "  --help\n\n"
-    "Ends on SIGTERM or SIGINT. Exit status: 0 ended when told to or taken over, 1 could not start, 2 "
-    "usage.\n";
+    "  --help             this help\n\n"
+    "Ends on SIGTERM or SIGINT.\n\n"
+    "exit codes: 0 ended when told to or taken over, 1 could not start, 2 usage\n"
+    "example: reseald --runtime-dir ~/reseal\n";
 
 static int wrong(const char *why)
 {

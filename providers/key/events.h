@@ -29,20 +29,19 @@
 #define RS_EVENT_VM_LOCKED_TA    "com.vmware.vc.vm.Crypto.VMLocked.TAKeyMissingOnHost"
 #define RS_EVENT_VM_LOCKED_TA_DOWN                                                                           \
     "com.vmware.vc.vm.Crypto.VMLocked.TAKMSClusterUnavaliable" /* so they spell it */
-#define RS_EVENT_VM_UNLOCKED    "com.vmware.vc.vm.Crypto.VMUnlocked"
-#define RS_EVENT_REKEY_FAIL     "com.vmware.vc.vm.crypto.RekeyFail"
-#define RS_EVENT_NO_DISK_SPACE  "com.vmware.vc.vm.crypto.NoDiskSpace"
-#define RS_EVENT_MIXED_KEYS     "com.vmware.vc.vm.crypto.DiskchainUsingMixedKeys"
-#define RS_EVENT_OPERATION      "com.vmware.vc.crypto.Operation"
-#define RS_EVENT_INTEGRITY_FAIL "com.vmware.vc.crypto.IntegrityCheckFailed"
-#define RS_EVENT_TA_DOWN        "com.vmware.vc.kms.crypto.TrustAuthority.ClusterNotAvailable"
-#define RS_EVENT_TA_UNHEALTHY   "com.vmware.vc.kms.crypto.TrustAuthority.KmsUnhealthy"
-#define RS_EVENT_ATTEST_PASS    "com.vmware.vc.TaHostAttestPassEvent"
-#define RS_EVENT_ATTEST_FAIL    "com.vmware.vc.TaHostAttestFailEvent"
-#define RS_EVENT_HOST_ENABLED   "com.vmware.vc.host.Crypto.Enabled"
-#define RS_EVENT_HOST_KEY       "com.vmware.vc.crypto.HostKeyUpdatedEvent"
-#define RS_EVENT_LINES_LOST     "reseal.journal.LinesLost"
-#define RS_EVENT_CORE_DUMPED    "esx.problem.application.core.dumped.encrypted"
+#define RS_EVENT_VM_UNLOCKED   "com.vmware.vc.vm.Crypto.VMUnlocked"
+#define RS_EVENT_REKEY_FAIL    "com.vmware.vc.vm.crypto.RekeyFail"
+#define RS_EVENT_NO_DISK_SPACE "com.vmware.vc.vm.crypto.NoDiskSpace"
+#define RS_EVENT_MIXED_KEYS    "com.vmware.vc.vm.crypto.DiskchainUsingMixedKeys"
+#define RS_EVENT_OPERATION     "com.vmware.vc.crypto.Operation"
+#define RS_EVENT_TA_DOWN       "com.vmware.vc.kms.crypto.TrustAuthority.ClusterNotAvailable"
+#define RS_EVENT_TA_UNHEALTHY  "com.vmware.vc.kms.crypto.TrustAuthority.KmsUnhealthy"
+#define RS_EVENT_ATTEST_PASS   "com.vmware.vc.TaHostAttestPassEvent"
+#define RS_EVENT_ATTEST_FAIL   "com.vmware.vc.TaHostAttestFailEvent"
+#define RS_EVENT_HOST_ENABLED  "com.vmware.vc.host.Crypto.Enabled"
+#define RS_EVENT_HOST_KEY      "com.vmware.vc.crypto.HostKeyUpdatedEvent"
+#define RS_EVENT_LINES_LOST    "reseal.journal.LinesLost"
+#define RS_EVENT_CORE_DUMPED   "esx.problem.application.core.dumped.encrypted"
 
 /*
  * Raises an event of a tenant ("": the service's own). Takes `details`, an object of texts and numbers or

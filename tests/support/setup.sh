@@ -12,7 +12,7 @@ reseal_build_packages=(
 )
 # Needed besides by the tests: the second compiler with its sanitizers and fuzzer, the model checker.
 # shellcheck disable=SC2034  # used by tests/run
-reseal_test_packages=(clang-14 libclang-rt-14-dev spin gdb procps iproute2 openssl curl nginx-light stunnel4 tinyproxy-bin valgrind python3-cryptography python3-cryptography-vectors python3-pykmip libmongocrypt-dev openjdk-17-jre-headless swtpm swtpm-tools tpm2-tools jose python3-jwt libnbd-bin fio qemu-system-x86)
+reseal_test_packages=(clang-14 libclang-rt-14-dev spin gdb procps iproute2 openssl curl groff-base nginx-light stunnel4 tinyproxy-bin valgrind python3-cryptography python3-cryptography-vectors python3-pykmip libmongocrypt-dev openjdk-17-jre-headless swtpm swtpm-tools tpm2-tools jose python3-jwt libnbd-bin fio qemu-system-x86)
 
 case $(uname -m) in
 x86_64)

@@ -17,14 +17,16 @@
 #define TOKEN_S   600
 #define TOKEN_MAX 3600
 
-static const char help[] = "usage: " PROGRAM " --config FILE [--publish]\n"
-                           "Attests hosts by their TPM and gives them tokens for a key provider service.\n"
-                           "\n"
-                           "  --config FILE  what it trusts and allows, as JSON: see " PROGRAM "(8)\n"
-                           "  --publish      print what key provider services and hosts need to know of it\n"
-                           "  --help, --version\n"
-                           "\n"
-                           "example: " PROGRAM " --config /etc/reseal/attestd.json\n";
+static const char help[] =
+    "usage: " PROGRAM " --config FILE [--publish]\n"
+    "Attests hosts by their TPM and gives them tokens for a key provider service.\n"
+    "\n"
+    "  --config FILE  what it trusts and allows, as JSON: see " PROGRAM "(8)\n"
+    "  --publish      print what key provider services and hosts need to know of it\n"
+    "  --help, --version\n"
+    "\n"
+    "exit codes: 0 stopped by a signal, 1 the configuration or state folder is wrong, 2 usage\n"
+    "example: " PROGRAM " --config /etc/reseal/attestd.json\n";
 
 static EVP_PKEY *key_of(const char *pem)
 {

@@ -18,6 +18,7 @@ static const char help[] =
     "  --publish      print what hosts need, for 'reseal provider add NAME --trusted FILE'\n"
     "  --help, --version\n"
     "\n"
+    "exit codes: 0 stopped by a signal, 1 the configuration or state folder is wrong, 2 usage\n"
     "example: " PROGRAM " --config /etc/reseal/keyproviderd.json\n";
 
 /* What an attestation service has published: here, or in a file. */
