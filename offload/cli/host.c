@@ -46,6 +46,19 @@ static const char *standing(const json_t *h)
     return json_is_true(json_object_get(h, "connected")) ? "gets keys" : "away";
 }
 
+/* What keeps it from having all. */
+static void print_reason(const json_t *h)
+{
+    const char *error = rs_ask_text(h, "error");
+    json_int_t missing = json_integer_value(json_object_get(h, "missing"));
+    if (*error != '\0')
+        printf(": %s", error);
+    else if (missing != 0 && json_is_true(json_object_get(h, "connected")))
+        printf(": %lld key%s missing: the key provider does not give %s", (long long)missing,
+               missing == 1 ? " is" : "s are", missing == 1 ? "it" : "them");
+    (void)putchar('\n');
+}
+
 static int list(struct wants *w)
 {
     json_t *answer = NULL, *h;
@@ -58,10 +71,9 @@ static int list(struct wants *w)
         printf("%-16s %-12s %-24s %-10s %s\n", "HOST", "CLUSTER", "ADDRESS", "STATE", "KEYS");
         json_array_foreach(json_object_get(answer, "hosts"), i, h)
         {
-            const char *error = rs_ask_text(h, "error");
-            printf("%-16s %-12s %-24s %-10s %s%s%s\n", rs_ask_text(h, "name"), rs_ask_text(h, "cluster"),
-                   rs_ask_text(h, "address"), rs_ask_text(h, "state"), standing(h),
-                   *error != '\0' ? ": " : "", error);
+            printf("%-16s %-12s %-24s %-10s %s", rs_ask_text(h, "name"), rs_ask_text(h, "cluster"),
+                   rs_ask_text(h, "address"), rs_ask_text(h, "state"), standing(h));
+            print_reason(h);
         }
     }
     json_decref(answer);

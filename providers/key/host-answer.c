@@ -22,7 +22,7 @@ void rs_host_told(const json_t *answer, const json_t *keys, struct rs_host_told 
     const char *state = json_string_value(json_object_get(answer, "state"));
     const json_t *one;
     size_t i;
-    *out = (struct rs_host_told){.state = "unknown", .refused = json_array()};
+    *out = (struct rs_host_told){.state = "unknown", .refused = json_array(), .kdks_refused = json_array()};
     if (instance != NULL && strlen(instance) == RS_HOST_INSTANCE &&
         strspn(instance, "0123456789abcdef") == RS_HOST_INSTANCE)
         memcpy(out->instance, instance, RS_HOST_INSTANCE);
@@ -34,5 +34,11 @@ void rs_host_told(const json_t *answer, const json_t *keys, struct rs_host_told 
         if (i == RS_AGENT_KEYS) break;
         if (is_one_of(keys, entry) && json_is_string(why))
             (void)json_array_append_new(out->refused, json_pack("[O, O]", entry, why));
+    }
+    json_array_foreach(json_object_get(answer, "kdks_refused"), i, one)
+    {
+        bool ok = i < RS_PROVIDERS_MAX && json_array_size(one) == 3;
+        for (size_t k = 0; ok && k < 3; k++) ok = json_is_string(json_array_get(one, k));
+        if (ok) (void)json_array_append(out->kdks_refused, (json_t *)(uintptr_t)one);
     }
 }

@@ -30,7 +30,8 @@ void rs_agent_request(const uint8_t caller[32], const struct rs_wire_message *re
 struct rs_host_told {
     char instance[RS_HOST_INSTANCE + 1]; /* "": not said */
     char state[16];                      /* "incapable", "prepared", "safe"; "unknown" otherwise */
-    json_t *refused;                     /* [[entry, line]] with entries of `keys` only; the caller's */
+    json_t *refused;                     /* [[entry, line]] with entries of `keys` only; the caller's, */
+    json_t *kdks_refused;                /* and [[tenant, provider, line]] */
 };
 
 /* `keys`: [[tenant, provider, key]] that it was given, NULL: none. */

@@ -5,8 +5,8 @@
  *   {"op": "show", "address"} -> {"fingerprint", "certificate"}: what it presents, unverified
  *   {"op": "give", "address", "pin", "instance", "keys": [[tenant, provider, key]], "kdks": [[tenant, name]],
  *    "remove": [[tenant, name]], "prepare"}, secrets "cert", "key", "keks": 32 bytes for each key, "kdks":
- *    48 for each KDK -> {"instance", "state", "refused": [[entry, why]]}; with another instance than it was
- *    told nothing was given: the host began anew, and wants all.
+ *    48 for each KDK -> {"instance", "state", "refused": [[entry, why]], "kdks_refused": [[tenant, name,
+ * why]]}; with another instance than it was told nothing was given: the host began anew, and wants all.
  */
 #include "providers/key/hosts.h"
 
@@ -71,12 +71,18 @@ static int give_kdks(struct rs_task *t, struct rs_wire_link *link)
     json_t *list = json_object_get(t->args, "kdks"), *entry;
     size_t i;
     if (json_array_size(list) * RS_AGENT_SECRET != (kdks != NULL ? kdks->len : 0)) return RESEAL_EINVAL;
+    json_t *refused = json_array();
+    (void)json_object_set_new(t->result, "kdks_refused", refused);
     json_array_foreach(list, i, entry)
     {
         json_t *request = json_pack("{s:s, s:O, s:O}", "method", "kdk", "tenant", json_array_get(entry, 0),
                                     "provider", json_array_get(entry, 1));
         int r = tell(t, link, request, kdks->bytes + i * RS_AGENT_SECRET, RS_AGENT_SECRET);
-        if (r != 0) return r;
+        if (r != RESEAL_EBUSY && r != 0) return r;
+        /* It has one of its own under that name: no reason to keep anything else from it. */
+        if (r == RESEAL_EBUSY)
+            (void)json_array_append_new(
+                refused, json_pack("[O, O, s]", json_array_get(entry, 0), json_array_get(entry, 1), t->why));
     }
     return 0;
 }

@@ -17,7 +17,11 @@
 #define SECOND_NS    UINT64_C(1000000000)
 #define HEARTBEAT_NS (5 * SECOND_NS)
 #define PAUSE_MAX    30u
-#define UID_OF_HOSTS 0xf2000000u /* children of hosts are counted apart from those of users */
+/* Children of hosts are counted apart from those of users, and of hosts that are away from those of others.
+ */
+#define UID_OF_HOSTS 0xf2000000u
+#define UID_OF_AWAY  0xf2000001u
+#define REFUSED_NS   HEARTBEAT_NS /* until a native provider that was refused is given again */
 
 /* ---- what a host is to have ----------------------------------------------------------------- */
 
@@ -38,7 +42,7 @@ static bool takes(const struct rs_keyd *d, const struct rs_host *h, const char *
 static bool lacks(const struct rs_keyd *d, const struct rs_host *h)
 {
     return h->instance[0] == '\0' || h->prepare || h->given != d->hosts->generation ||
-           json_array_size(h->removals) != 0 || h->at < json_array_size(d->hosts->keys);
+           json_array_size(h->removals) != 0 || h->at < json_array_size(d->hosts->keys) || h->ready != 0;
 }
 
 static void batch_free(struct rs_host *h)
@@ -51,7 +55,7 @@ static void batch_free(struct rs_host *h)
 
 void rs_host_stop(struct rs_keyd *d, struct rs_host *h)
 {
-    rs_kek_cancel(d, h);
+    rs_late_clear(d, h);
     rs_task_cancel(d, h);
     batch_free(h);
     h->running = false;
@@ -69,7 +73,7 @@ static void tell_failure(struct rs_keyd *d, struct rs_host *h, const char *why)
     (void)snprintf(line, sizeof(line), "keys could not be added to host %s: %s", h->name, why);
     rs_event(d, "", RS_EVENT_HOST_KEY_ERROR, line,
              json_pack("{s:s, s:s, s:s, s:I}", "host", h->name, "cluster", h->cluster, "address", h->address,
-                       "missing", (json_int_t)(keys - h->at)));
+                       "missing", (json_int_t)(keys - h->at + rs_late_missing(h))));
 }
 
 static void tell_refused(struct rs_keyd *d, const struct rs_host *h, const json_t *refused)
@@ -93,6 +97,7 @@ static void tell_refused(struct rs_keyd *d, const struct rs_host *h, const json_
 static void failed(struct rs_keyd *d, struct rs_host *h, const char *why)
 {
     unsigned pause = RS_MIN(1u << RS_MIN(h->failures, 6u), PAUSE_MAX);
+    rs_late_kept(d, h);
     tell_failure(d, h, why);
     h->down = true;
     h->failures++;
@@ -108,14 +113,39 @@ static void begin_anew(struct rs_keyd *d, struct rs_host *h, const char *instanc
         rs_event(d, "", "reseal.host.Restarted", line, json_pack("{s:s}", "host", h->name));
     }
     (void)snprintf(h->instance, sizeof(h->instance), "%s", instance);
+    rs_late_clear(d, h);
     h->at = 0;
     h->given = 0;
+    h->kdks_again_ns = 0;
+}
+
+/* The host has providers of its own under those names: nothing else waits for them. */
+static void tell_kdks(struct rs_keyd *d, struct rs_host *h, const json_t *refused)
+{
+    json_t *one;
+    size_t i;
+    h->kdks_again_ns = json_array_size(refused) != 0 ? rs_now_ns() + REFUSED_NS : 0;
+    json_array_foreach(refused, i, one)
+    {
+        const char *tenant = json_string_value(json_array_get(one, 0));
+        char line[500];
+        (void)snprintf(h->why, sizeof(h->why), "%s", json_string_value(json_array_get(one, 2)));
+        (void)snprintf(line, sizeof(line), "a native key provider could not be added to host %s: %s", h->name,
+                       h->why);
+        if (h->kdks_told != h->giving)
+            rs_event(d, tenant, RS_EVENT_HOST_KEY_ERROR, line,
+                     json_pack("{s:s, s:s, s:O}", "host", h->name, "cluster", h->cluster, "provider",
+                               json_array_get(one, 1)));
+    }
+    if (json_array_size(refused) != 0) h->kdks_told = h->giving;
 }
 
 /* What was given is there. */
 static void settle(struct rs_keyd *d, struct rs_host *h, const struct rs_host_told *told)
 {
     h->at = RS_MAX(h->at, h->end);
+    rs_late_given(d, h);
+    if (h->given != h->giving) tell_kdks(d, h, told->kdks_refused);
     h->given = h->giving;
     h->prepare = false;
     bool removed = h->removing != 0;
@@ -136,7 +166,7 @@ static void went_well(struct rs_keyd *d, struct rs_host *h, const struct rs_host
     }
     h->down = false;
     h->failures = 0;
-    h->why[0] = '\0';
+    if (h->kdks_again_ns == 0) h->why[0] = '\0';
     h->again_ns = rs_now_ns() + HEARTBEAT_NS;
     if (strcmp(told->instance, h->instance) != 0)
         begin_anew(d, h, told->instance);
@@ -156,6 +186,7 @@ static void talked(struct rs_keyd *d, void *arg, struct rs_task_answer *answer)
     else
         failed(d, h, answer->status != 0 ? answer->why : "it did not say who it is");
     json_decref(told.refused);
+    json_decref(told.kdks_refused);
     batch_free(h);
     if (well) rs_host_wake(d, h);
 }
@@ -191,48 +222,49 @@ static void start(struct rs_keyd *d, struct rs_host *h)
     h->removing = json_array_size(h->removals);
     if (r == 0 && h->given != h->giving) r = add_kdks(d, h, args, &secrets);
     if (r == 0 && n != 0) r = rs_secrets_put(&secrets, "keks", h->keks, n * RS_KEK_LEN);
-    if (r == 0) r = rs_task_start(d, &rs_task_host, UID_OF_HOSTS, args, &secrets, NULL, 0, talked, h);
+    if (r == 0)
+        r = rs_task_start(d, &rs_task_host, h->down ? UID_OF_AWAY : UID_OF_HOSTS, args, &secrets, NULL, 0,
+                          talked, h);
     json_decref(args);
     rs_secrets_free(&secrets);
     if (r == 0) return;
     h->running = false;
+    rs_late_kept(d, h);
     batch_free(h);
     h->again_ns = rs_now_ns() + SECOND_NS;
 }
 
-static void gather(struct rs_keyd *d, struct rs_host *h);
-
-/* A key that its provider does not give now is left out: those who need it will be told, and so were we. */
 static void got_key(struct rs_keyd *d, void *arg, int status, const struct rs_kek *kek, const char *why)
 {
     struct rs_host *h = arg;
     (void)why;
-    if (status == 0 && kek->bytes != NULL) {
-        memcpy(h->keks + json_array_size(h->batch) * RS_KEK_LEN, kek->bytes, RS_KEK_LEN);
-        (void)json_array_append(h->batch, json_array_get(d->hosts->keys, h->end));
+    if (status != 0 || kek->bytes == NULL) {
+        rs_late_add(h, h->end);
+        return;
     }
-    h->end++;
-    gather(d, h);
+    memcpy(h->keks + json_array_size(h->batch) * RS_KEK_LEN, kek->bytes, RS_KEK_LEN);
+    (void)json_array_append(h->batch, json_array_get(d->hosts->keys, h->end));
 }
 
-/* Collects the next keys that the host lacks, then talks to it. */
+/* Collects the next keys that the host lacks and that are in memory; for others it need not wait. */
 static void gather(struct rs_keyd *d, struct rs_host *h)
 {
     struct rs_who who = {.uid = geteuid(), .gid = getegid(), .pid = (uint32_t)getpid()};
-    while (h->end < json_array_size(d->hosts->keys) && json_array_size(h->batch) < RS_AGENT_KEYS) {
+    (void)rs_late_take(d, h, h->batch, h->keks);
+    for (; h->end < json_array_size(d->hosts->keys) && json_array_size(h->batch) < RS_AGENT_KEYS; h->end++) {
         const json_t *entry = json_array_get(d->hosts->keys, h->end);
         const char *tenant = json_string_value(json_array_get(entry, 0));
         const char *provider = json_string_value(json_array_get(entry, 1));
         const char *key = json_string_value(json_array_get(entry, 2));
-        /* What was removed with its provider is nobody's any more. */
-        if (takes(d, h, provider) && rs_providers_of(d, tenant, provider) != NULL) {
-            (void)snprintf(who.tenant, sizeof(who.tenant), "%s", tenant);
-            rs_kek_get(d, &who, provider, key, NULL, got_key, h);
-            return;
+        /* What was removed with its provider is nobody's any more, until one of that name is back. */
+        if (!takes(d, h, provider) || rs_providers_of(d, tenant, provider) == NULL) continue;
+        if (!rs_kek_cached(d, tenant, provider, key)) {
+            rs_late_add(h, h->end);
+            continue;
         }
-        h->end++;
+        (void)snprintf(who.tenant, sizeof(who.tenant), "%s", tenant);
+        rs_kek_get(d, &who, provider, key, NULL, got_key, h);
     }
-    start(d, h);
 }
 
 void rs_host_wake(struct rs_keyd *d, struct rs_host *h)
@@ -251,11 +283,10 @@ void rs_host_wake(struct rs_keyd *d, struct rs_host *h)
     h->running = true;
     h->again_ns = 0;
     h->end = h->at;
-    /* Before it is known who it is, and while it was away, nothing is fetched for it. */
-    if (h->instance[0] == '\0' || h->down)
-        start(d, h);
-    else
-        gather(d, h);
+    if (h->kdks_again_ns != 0 && now >= h->kdks_again_ns) h->given = 0;
+    /* Before it is known who it is, and while it was away, nothing is prepared for it. */
+    if (h->instance[0] != '\0' && !h->down) gather(d, h);
+    start(d, h);
 }
 
 void rs_hosts_wake(struct rs_keyd *d)
@@ -270,9 +301,13 @@ int rs_hosts_tick(struct rs_keyd *d)
 {
     uint64_t least = UINT64_MAX, now = rs_now_ns();
     if (d->hosts == NULL || d->hosts->first == NULL) return -1;
+    for (struct rs_host *h = d->hosts->first; h != NULL; h = h->next)
+        if (h->instance[0] != '\0' && !h->down) rs_late_fetch(d, h);
     rs_hosts_wake(d);
-    for (const struct rs_host *h = d->hosts->first; h != NULL; h = h->next)
+    for (const struct rs_host *h = d->hosts->first; h != NULL; h = h->next) {
         if (!h->running && h->again_ns != 0) least = RS_MIN(least, h->again_ns);
+        if (h->late != NULL && h->instance[0] != '\0' && !h->down) least = RS_MIN(least, h->late_ns);
+    }
     if (least == UINT64_MAX) return -1;
     return least <= now ? 0 : (int)((least - now) / 1000000u) + 1;
 }

@@ -175,15 +175,12 @@ void rs_hosts_close(struct rs_keyd *d)
 
 /* ---- keys in use --------------------------------------------------------------------------- */
 
-static bool is_listed(const json_t *keys, const json_t *entry)
+/* As many as there are: not listed. */
+static size_t index_of(const json_t *keys, const json_t *entry)
 {
-    json_t *have;
-    size_t i;
-    json_array_foreach(keys, i, have)
-    {
-        if (json_equal(have, entry)) return true;
-    }
-    return false;
+    size_t i = 0;
+    while (i < json_array_size(keys) && !json_equal(json_array_get(keys, i), entry)) i++;
+    return i;
 }
 
 void rs_hosts_key_used(struct rs_keyd *d, const char *tenant, const char *provider, const char *key)
@@ -193,8 +190,9 @@ void rs_hosts_key_used(struct rs_keyd *d, const char *tenant, const char *provid
     /* With a native provider's primary key a host makes its keys itself. */
     if (p != NULL && strcmp(p->kind->name, "native") == 0) return;
     json_t *entry = json_pack("[s, s, s]", tenant, provider, key);
-    if (entry == NULL || is_listed(d->hosts->keys, entry) ||
-        json_array_size(d->hosts->keys) >= RS_HOST_KEYS_MAX) {
+    size_t index = index_of(d->hosts->keys, entry), n = json_array_size(d->hosts->keys);
+    if (entry != NULL && index < n) rs_late_found(d, index);
+    if (entry == NULL || index < n || n >= RS_HOST_KEYS_MAX) {
         json_decref(entry);
         return;
     }
@@ -212,6 +210,22 @@ void rs_hosts_providers_changed(struct rs_keyd *d)
     if (d->hosts == NULL) return;
     d->hosts->generation++;
     rs_hosts_wake(d);
+}
+
+void rs_hosts_provider_back(struct rs_keyd *d, struct rs_provider *p)
+{
+    json_t *entry;
+    size_t i;
+    p->late_ns = 0;
+    p->late_failures = 0;
+    if (d->hosts == NULL || d->hosts->first == NULL) return;
+    json_array_foreach(d->hosts->keys, i, entry)
+    {
+        if (strcmp(json_string_value(json_array_get(entry, 0)), p->tenant) != 0 ||
+            strcmp(json_string_value(json_array_get(entry, 1)), p->name) != 0)
+            continue;
+        for (struct rs_host *h = d->hosts->first; h != NULL; h = h->next) rs_late_again(h, i);
+    }
 }
 
 void rs_hosts_provider_removed(struct rs_keyd *d, const char *tenant, const char *name)
@@ -406,10 +420,25 @@ static void cluster(struct rs_rpc *call)
     }
     (void)json_object_set(call->d->hosts->clusters, name, list);
     int r = rs_hosts_save(call->d);
-    for (struct rs_host *h = call->d->hosts->first; h != NULL; h = h->next)
+    for (struct rs_host *h = call->d->hosts->first; h != NULL; h = h->next) {
+        rs_late_clear(call->d, h);
         h->at = 0; /* it may want what it did not */
+    }
     rs_hosts_providers_changed(call->d);
     ended(call, name, r);
+}
+
+static json_t *shown(const struct rs_keyd *d, const struct rs_host *h)
+{
+    unsigned missing = rs_late_missing(h);
+    bool connected = !h->down && h->instance[0] != '\0';
+    bool complete = connected && missing == 0 && h->at == json_array_size(d->hosts->keys) &&
+                    h->given == d->hosts->generation && h->kdks_again_ns == 0 &&
+                    json_array_size(h->removals) == 0 && !h->prepare;
+    return json_pack("{s:s, s:s, s:s, s:s, s:s, s:b, s:b, s:i, s:s, s:s}", "name", h->name, "address",
+                     h->address, "cluster", h->cluster, "fingerprint", h->pin, "state", h->state, "connected",
+                     connected, "complete", complete, "missing", (int)missing, "instance", h->instance,
+                     "error", h->why);
 }
 
 static void list(struct rs_rpc *call)
@@ -417,15 +446,7 @@ static void list(struct rs_rpc *call)
     if (!rs_rpc_args(call, "")) return;
     json_t *hosts = json_array();
     for (const struct rs_host *h = call->d->hosts->first; h != NULL; h = h->next)
-        (void)json_array_append_new(hosts, json_pack("{s:s, s:s, s:s, s:s, s:s, s:b, s:b, s:s, s:s}", "name",
-                                                     h->name, "address", h->address, "cluster", h->cluster,
-                                                     "fingerprint", h->pin, "state", h->state, "connected",
-                                                     !h->down && h->instance[0] != '\0', "complete",
-                                                     !h->down && h->instance[0] != '\0' &&
-                                                         h->at == json_array_size(call->d->hosts->keys) &&
-                                                         h->given == call->d->hosts->generation &&
-                                                         json_array_size(h->removals) == 0 && !h->prepare,
-                                                     "instance", h->instance, "error", h->why));
+        (void)json_array_append_new(hosts, shown(call->d, h));
     rs_rpc_answer(call,
                   json_pack("{s:o, s:O, s:I}", "hosts", hosts, "clusters", call->d->hosts->clusters, "keys",
                             (json_int_t)json_array_size(call->d->hosts->keys)),

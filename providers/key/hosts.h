@@ -35,6 +35,12 @@ struct rs_host {
     size_t told;       /* keys that there were when a failure was told last */
     uint32_t given;    /* generation of native providers that it has */
 
+    struct rs_late_key *late; /* hosts-late.c: keys that were not in memory when it wanted them */
+    unsigned ready;           /* of those: came, and wait for the next conversation */
+    uint64_t late_ns;         /* when they are looked at again; UINT64_MAX: when something happens */
+    uint64_t kdks_again_ns;   /* it refused a native provider: when that is given again; 0: it did not */
+    uint32_t kdks_told;       /* generation for which that was an event */
+
     /* The conversation that is prepared or under way: */
     json_t *batch;   /* entries of hosts->keys */
     uint8_t *keks;   /* key memory */
@@ -67,6 +73,8 @@ RS_MUST_CHECK int rs_hosts_save(struct rs_keyd *d);
 void rs_hosts_key_used(struct rs_keyd *d, const char *tenant, const char *provider, const char *key);
 /* Native providers were added or changed. */
 void rs_hosts_providers_changed(struct rs_keyd *d);
+/* A provider is there that was not, or another way: hosts get its keys that they lack. */
+void rs_hosts_provider_back(struct rs_keyd *d, struct rs_provider *p);
 /* Hosts forget its keys, and a native one itself. */
 void rs_hosts_provider_removed(struct rs_keyd *d, const char *tenant, const char *name);
 
@@ -78,6 +86,25 @@ void rs_hosts_wake(struct rs_keyd *d);
 int rs_hosts_tick(struct rs_keyd *d);
 /* Ends what is under way with it. */
 void rs_host_stop(struct rs_keyd *d, struct rs_host *h);
+
+/* ---- hosts-late.c ---- */
+
+/* The host wants the key of that index, which it does not wait for yet; the second asks whether it does. */
+void rs_late_add(struct rs_host *h, size_t index);
+void rs_late_again(struct rs_host *h, size_t index);
+/* It waits for nothing any more. */
+void rs_late_clear(struct rs_keyd *d, struct rs_host *h);
+/* A key that its provider did not have is there after all. */
+void rs_late_found(struct rs_keyd *d, size_t index);
+void rs_late_look_again(struct rs_keyd *d);
+/* How many its providers do not give at present. */
+unsigned rs_late_missing(const struct rs_host *h);
+/* Asks providers, when it is time. */
+void rs_late_fetch(struct rs_keyd *d, struct rs_host *h);
+/* Puts those that came into a conversation, at most RS_AGENT_KEYS; how many. It went well, or not. */
+size_t rs_late_take(struct rs_keyd *d, struct rs_host *h, json_t *batch, uint8_t *keks);
+void rs_late_given(struct rs_keyd *d, struct rs_host *h);
+void rs_late_kept(struct rs_keyd *d, struct rs_host *h);
 
 /* ---- hosts-agent.c ---- */
 

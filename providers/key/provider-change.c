@@ -5,6 +5,7 @@
  */
 #include "providers/key/providers.h"
 
+#include "providers/key/hosts.h"
 #include "providers/key/source.h"
 
 #include <stdio.h>
@@ -89,6 +90,7 @@ static int take_changed(struct rs_keyd *d, struct change *c, struct rs_provider 
     json_decref(p->state); /* servers that failed may do better now */
     p->state = NULL;
     p->told_client = p->told_server = 0;
+    rs_hosts_provider_back(d, p);
     return 0;
 }
 

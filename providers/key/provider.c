@@ -228,6 +228,7 @@ int rs_providers_add(struct rs_keyd *d, const struct rs_provider_new *n, struct 
     }
     link_in(d, p);
     if (p->kind == &rs_provider_native) rs_hosts_providers_changed(d);
+    rs_hosts_provider_back(d, p);
     *out = p;
     return 0;
 }

@@ -69,6 +69,10 @@ struct rs_provider {
     json_t *state;   /* what its tasks keep between them, or NULL */
     unsigned running;
     int64_t told_client, told_server; /* seconds: when the end of a certificate was an event */
+    /* Keys that hosts wait for, hosts-late.c: one is asked for; until when none is, after how many failures. */
+    bool late_asking;
+    uint64_t late_ns;
+    unsigned late_failures;
 };
 
 struct rs_asked;

@@ -42,6 +42,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
     rs_host_told(answer.json, keys, &told);
     check(&told, keys);
     json_decref(told.refused);
+    json_decref(told.kdks_refused);
     rs_wire_message_free(&answer);
     return 0;
 }
