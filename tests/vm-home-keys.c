@@ -191,6 +191,82 @@ static void a_published_key_safe_opens_by_its_phrase(void **state)
     free(text);
 }
 
+/* The lines with a disk at that node, locked again; `phrase` NULL: by a key. */
+static char *change_disk(const char *safe, const char *bundle, const char *data, const char *phrase,
+                         const char *node, const char *file)
+{
+    RS_CLOSE int in = text_fd(data, strlen(data)),
+                 by = text_fd(phrase != NULL ? phrase : "", phrase != NULL ? strlen(phrase) : 0), out = -1;
+    const int fds[2] = {in, by};
+    json_t *args = texts(safe, bundle);
+    json_object_set_new(args, "node", json_string(node));
+    if (file != NULL) json_object_set_new(args, "file", json_string(file));
+    json_decref(call_works(c.r, "home.disk", args, fds, phrase != NULL ? 2 : 1, &out));
+    return text_of(out);
+}
+
+static void refuse_disk(const struct home *h, const char *node, const char *file, int status,
+                        const char *line)
+{
+    RS_CLOSE int in = text_fd(h->data, strlen(h->data));
+    json_t *args = texts(h->safe, h->bundle);
+    json_object_set_new(args, "node", json_string(node));
+    if (file != NULL) json_object_set_new(args, "file", json_string(file));
+    call_refused(c.r, "home.disk", args, &in, 1, status, line);
+}
+
+/* Its lines do not come out, and its keys stay. */
+static void a_disk_is_added_and_taken_out(void **state)
+{
+    (void)state;
+    static const char disk[] = "scsi0:2.present = \"TRUE\"\nscsi0:2.fileName = \"a|22b.img\"\n";
+    struct home h = seal(json_pack("{s:s}", "provider", "one"), LINES "scsi0.present = \"TRUE\"\n");
+    char *more = change_disk(h.safe, h.bundle, h.data, NULL, "scsi0:2", "a\"b.img");
+    assert_null(strstr(more, "scsi0"));
+    RS_CLOSE int in = text_fd(more, strlen(more)), out = -1;
+    json_decref(call_works(c.r, "home.open", texts(h.safe, h.bundle), &in, 1, &out));
+    char *lines = text_of(out);
+    assert_memory_equal(lines, LINES, strlen(LINES));
+    assert_non_null(strstr(lines, disk));
+    char *less = change_disk(h.safe, h.bundle, more, NULL, "scsi0:2", NULL);
+    RS_CLOSE int again = text_fd(less, strlen(less)), back = -1;
+    json_decref(call_works(c.r, "home.open", texts(h.safe, h.bundle), &again, 1, &back));
+    char *before = text_of(back);
+    assert_string_equal(before, LINES "scsi0.present = \"TRUE\"\n");
+    free(before);
+    free(less);
+    free(lines);
+
+    refuse_disk(&h, "scsi0:7", "a.img", RESEAL_EINVAL, "no disk can be there");
+    refuse_disk(&h, "scsi0:1\n", "a.img", RESEAL_EINVAL, "");
+    refuse_disk(&h, "scsi0:1", "a\nb = \"c\"", RESEAL_EINVAL, "");
+    refuse_disk(&h, "scsi0:2", NULL, RESEAL_EINVAL, "no disk scsi0:2");
+    free(h.data);
+    h.data = more;
+    refuse_disk(&h, "scsi0:2", "other.img", RESEAL_EBUSY, "is taken already");
+    h.data[40] = h.data[40] == 'A' ? 'B' : 'A';
+    refuse_disk(&h, "scsi0:3", "other.img", RESEAL_EAUTH, "does not authenticate");
+    drop(&h);
+}
+
+/* One that another product locked, with the MAC of its time. */
+static void a_disk_is_added_under_a_published_key_safe(void **state)
+{
+    (void)state;
+    char *text = data_for_published();
+    char *more = change_disk(PUBLISHED_SAFE, "", text, PUBLISHED_PHRASE, "nvme0:0", "new.img");
+    RS_CLOSE int data = text_fd(more, strlen(more)),
+                 phrase = text_fd(PUBLISHED_PHRASE, strlen(PUBLISHED_PHRASE)), out = -1;
+    int fds[2] = {data, phrase};
+    json_decref(call_works(c.r, "home.phrase", json_pack("{s:s}", "keySafe", PUBLISHED_SAFE), fds, 2, &out));
+    char *lines = text_of(out);
+    assert_memory_equal(lines, LINES, strlen(LINES));
+    assert_non_null(strstr(lines, "nvme0:0.fileName = \"new.img\"\n"));
+    free(lines);
+    free(more);
+    free(text);
+}
+
 /* A pass phrase locks a home as a key does; who leaves a key for it, leaves the bundle too. */
 static void a_pass_phrase_locks_a_home(void **state)
 {
@@ -310,6 +386,8 @@ int main(void)
         cmocka_unit_test(another_kek_takes_over),
         cmocka_unit_test(a_home_that_changes_keeps_its_bundle),
         cmocka_unit_test(a_published_key_safe_opens_by_its_phrase),
+        cmocka_unit_test(a_disk_is_added_and_taken_out),
+        cmocka_unit_test(a_disk_is_added_under_a_published_key_safe),
         cmocka_unit_test(a_pass_phrase_locks_a_home),
         cmocka_unit_test(from_a_key_to_a_pass_phrase),
         cmocka_unit_test(changed_texts_are_refused),

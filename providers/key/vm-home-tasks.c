@@ -2,6 +2,7 @@
 #include "providers/key/vm-home-tasks.h"
 
 #include "offload/base/keymem.h"
+#include "offload/vm/nodes.h"
 #include "providers/key/source.h"
 #include "providers/key/vm-home.h"
 
@@ -131,7 +132,66 @@ static int decode(struct rs_task *t, struct rs_secret_text *data, uint8_t **blob
     return r == 0 ? 0 : rs_task_fail(t, r, "memory is out");
 }
 
-/* Opens encryption.data with the config key, and gives the lines out. */
+/* Locked with the config key, as the text of encryption.data. */
+static int lock_lines(struct rs_task *t, const struct rs_locked_key *config, enum rs_locked_mac mac,
+                      const uint8_t *lines, size_t len)
+{
+    size_t room = len + RS_LOCKED_OVERHEAD, n = 0, text_room = (room + 2) / 3 * 4 + 1;
+    uint8_t *blob = malloc(room);
+    char *text = malloc(text_room);
+    int r = blob != NULL && text != NULL ? 0 : RESEAL_ENOMEM;
+    if (r == 0) r = rs_locked_seal(config, mac, lines, len, blob, &n);
+    if (r == 0) r = rs_base64_encode(blob, n, text, text_room);
+    r = r == 0 ? hand_out(t, (const uint8_t *)text, strlen(text))
+               : rs_task_fail(t, r, "the text cannot be locked: %s", reseal_strerror(r));
+    free(text);
+    free(blob);
+    return r;
+}
+
+/* A disk into the lines, or out of them. */
+static int change_node(struct rs_task *t, struct rs_vmx *v)
+{
+    const char *node = text_of(t, "node"), *file = text_of(t, "file");
+    if (*file == '\0')
+        return rs_vm_node_drop(v, node)
+                   ? 0
+                   : rs_task_fail(t, RESEAL_EINVAL, "there is no disk %s that could be taken out", node);
+    int r = rs_vm_node_put(v, node, file);
+    if (r == RESEAL_EBUSY) return rs_task_fail(t, r, "%s is taken already: name another node", node);
+    return r == 0 ? 0 : rs_task_fail(t, r, "%s: %s", node, reseal_strerror(r));
+}
+
+/* The same lines with another set of disks, under the key that they have. */
+static int change_disk(struct rs_task *t, const struct rs_locked_key *config, enum rs_locked_mac mac,
+                       const uint8_t *lines, size_t len)
+{
+    char why[160];
+    struct rs_vmx *v = NULL;
+    size_t n = 0;
+    int r = rs_vmx_parse((const char *)lines, len, &v, why, sizeof(why));
+    if (r != 0) return rs_task_fail(t, r, "what is locked is no .vmx: %s", why);
+    r = change_node(t, v);
+    char *text = r == 0 ? rs_vmx_text(v, &n) : NULL;
+    rs_vmx_free(v);
+    if (r != 0) return r;
+    if (text == NULL) return rs_task_fail(t, RESEAL_ENOMEM, "memory is out");
+    r = lock_lines(t, config, mac, (const uint8_t *)text, n);
+    rs_wipe(text, n);
+    free(text);
+    return r;
+}
+
+/* What the lines are wanted for. */
+static int give_lines(struct rs_task *t, const struct rs_locked_key *config, enum rs_locked_mac mac,
+                      const uint8_t *lines, size_t len)
+{
+    if (json_is_true(json_object_get(t->args, "check"))) return 0;
+    return json_object_get(t->args, "node") != NULL ? change_disk(t, config, mac, lines, len)
+                                                    : hand_out(t, lines, len);
+}
+
+/* Opens encryption.data with the config key. */
 static int open_data(struct rs_task *t, const struct rs_locked_key *config, enum rs_locked_mac mac)
 {
     struct rs_secret_text data;
@@ -150,7 +210,7 @@ static int open_data(struct rs_task *t, const struct rs_locked_key *config, enum
                 "encryption.data does not authenticate: it was changed, or is of another VM than "
                 "encryption.keySafe");
     }
-    if (r == 0 && !json_is_true(json_object_get(t->args, "check"))) r = hand_out(t, lines, n);
+    if (r == 0) r = give_lines(t, config, mac, lines, n);
     rs_scratch_unmap(lines, room);
     free(blob);
     rs_secret_free(&data);
@@ -262,22 +322,12 @@ static int give_texts(struct rs_task *t, const uint8_t *kek, const struct keys *
     return r == 0 && bundle ? give(t, "bundle", json_string(bundle_text)) : r;
 }
 
-/* The lines, locked with the config key. */
 static int seal_data(struct rs_task *t, const struct keys *k)
 {
     struct rs_secret_text lines;
     int r = read_text(t, 0, RS_LOCKED_TEXT_MAX, "the text to lock", &lines);
     if (r != 0) return r;
-    size_t room = lines.len + RS_LOCKED_OVERHEAD, n = 0, text_room = (room + 2) / 3 * 4 + 1;
-    uint8_t *blob = malloc(room);
-    char *text = malloc(text_room);
-    r = blob != NULL && text != NULL ? 0 : RESEAL_ENOMEM;
-    if (r == 0) r = rs_locked_seal(&k->config, RS_LOCKED_HMAC_SHA256, lines.bytes, lines.len, blob, &n);
-    if (r == 0) r = rs_base64_encode(blob, n, text, text_room);
-    r = r == 0 ? hand_out(t, (const uint8_t *)text, strlen(text))
-               : rs_task_fail(t, r, "the text cannot be locked: %s", reseal_strerror(r));
-    free(text);
-    free(blob);
+    r = lock_lines(t, &k->config, RS_LOCKED_HMAC_SHA256, lines.bytes, lines.len);
     rs_secret_free(&lines);
     return r;
 }

@@ -11,6 +11,9 @@
  *   open     LOCKS, "check": true: nothing is given out; secret "kek"; descriptor 0: encryption.data
  *            -> out_fd: the lines
  *   phrase   LOCKS; descriptors encryption.data, pass phrase      -> out_fd: the lines
+ *            both with "node" and "file" (empty: none any more): the lines are not given out, but get that
+ *            disk (offload/vm/nodes.h) and are locked again under the key that they have
+ *                                                               -> out_fd: encryption.data
  *   seal     {"provider", "key", "bundle": lock of one to keep}, secrets "kek", and "old" for the bundle;
  *            descriptor 0: the lines -> "keySafe", "bundle", out_fd: encryption.data
  *            with "to_phrase": true descriptor 1 is the pass phrase, and there is no bundle and no secret

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* VM homes: encryption.keySafe, encryption.data and encryption.bundle of a .vmx, locked with a KEK. */
 #include "offload/base/keymem.h"
+#include "offload/vm/nodes.h"
 #include "providers/key/providers.h"
 #include "providers/key/vm-call.h"
 #include "providers/key/vm-home-tasks.h"
@@ -108,7 +109,8 @@ static bool take_locks(struct home *s, const struct rs_task_answer *a)
     }
     (void)snprintf(s->provider, sizeof(s->provider), "%s", provider != NULL ? provider : "");
     if (key != NULL && strlen(key) < sizeof(s->key)) (void)snprintf(s->key, sizeof(s->key), "%s", key);
-    (void)json_object_update(s->args, (json_t *)(uintptr_t)a->result);
+    /* Who reads foreign text may not say what is done with it. */
+    (void)json_object_update_missing(s->args, (json_t *)(uintptr_t)a->result);
     if (s->key[0] != '\0' && provider != NULL && strlen(provider) < sizeof(s->provider)) {
         name_object(s);
         return true;
@@ -164,7 +166,7 @@ static void phrase_read(struct rs_keyd *d, void *arg, struct rs_task_answer *a)
         rs_vm_fail_as(&s->v, a);
         return;
     }
-    (void)json_object_update(s->args, (json_t *)(uintptr_t)a->result);
+    (void)json_object_update_missing(s->args, (json_t *)(uintptr_t)a->result);
     work(s);
 }
 
@@ -179,6 +181,33 @@ static void home_phrase(struct rs_rpc *call)
     if (s == NULL) return;
     name_phrase(s);
     read_texts(s, true, true, phrase_read);
+}
+
+/* ---- home.disk ------------------------------------------------------------------------------------ */
+
+/* Which disk, and where. False: the call has ended. */
+static bool take_node(struct home *s)
+{
+    const char *node = rs_rpc_need(s->v.rpc, "node", RS_DISK_NODE_MAX);
+    const char *file = node != NULL ? rs_rpc_text(s->v.rpc, "file", PATH_MAX) : NULL;
+    if (file == NULL) return false;
+    if (!rs_vm_node_ok(node)) {
+        rs_vm_fail(&s->v, RESEAL_EINVAL, "%s: no disk can be there; one like scsi0:1 is", node);
+        return false;
+    }
+    set(s, "node", json_string(node));
+    set(s, "file", json_string(file));
+    return true;
+}
+
+static void home_disk(struct rs_rpc *call)
+{
+    bool phrase = call->nfds == 2;
+    struct home *s =
+        begin(call, "keySafe bundle node file details", phrase ? &rs_task_home_phrase : &rs_task_home_open);
+    if (s == NULL || !take_node(s)) return;
+    if (phrase) name_phrase(s);
+    read_texts(s, true, phrase, phrase ? phrase_read : texts_read);
 }
 
 /* ---- home.rewrap, home.seal: a KEK that is given by id, or a new one ------------------------------ */
@@ -332,6 +361,7 @@ const struct rs_rpc_method rs_rpc_homes[] = {
     {"home.seal", 1, 2, RS_NO_PRIVILEGE, home_seal},
     {"home.open", 1, 1, RS_PRIV_REGISTER_VM, home_open},
     {"home.check", 1, 1, RS_NO_PRIVILEGE, home_check},
+    {"home.disk", 1, 2, RS_PRIV_ADD_DISK, home_disk},
     {"home.rewrap", 0, 1, RS_PRIV_RECRYPT, home_rewrap},
     {"home.phrase", 2, 2, RS_PRIV_REGISTER_VM, home_phrase},
     {NULL, 0, 0, 0, NULL},
