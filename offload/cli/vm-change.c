@@ -110,7 +110,7 @@ static int check_ide(struct rs_vmc *c)
     return 0;
 }
 
-int rs_vmc_rules(struct rs_vmc_change *ch, bool online)
+int rs_vmc_may_change(struct rs_vmc_change *ch, bool online)
 {
     struct rs_vmc *c = ch->c;
     struct rs_vm_snapshots s;
@@ -130,8 +130,13 @@ int rs_vmc_rules(struct rs_vmc_change *ch, bool online)
             "%s has a tree of snapshots (%s): only a single chain can change its key; remove branches "
             "first",
             c->vm->name, s.shown_by);
-    int code = online ? check_ide(c) : 0;
-    return code == 0 ? check_disks(c) : code;
+    return online ? check_ide(c) : 0;
+}
+
+int rs_vmc_rules(struct rs_vmc_change *ch, bool online)
+{
+    int code = rs_vmc_may_change(ch, online);
+    return code == 0 ? check_disks(ch->c) : code;
 }
 
 /* ---- the plan ----------------------------------------------------------------------- */
@@ -171,7 +176,7 @@ const char *rs_vmc_get_disk(const struct rs_vmc_change *ch, const struct rs_disk
     return rs_vmc_get(ch, name);
 }
 
-static bool same_file(const char *a, const char *b)
+bool rs_vmc_same_file(const char *a, const char *b)
 {
     struct stat one, two;
     if (strcmp(a, b) == 0) return true;
@@ -186,7 +191,7 @@ static int check_once(struct rs_vmc_change *ch, const char *to)
     json_array_foreach(json_object_get(ch->intent.root, "actions"), i, action)
     {
         const char *other = json_string_value(json_object_get(action, "to"));
-        if (other != NULL && same_file(other, to))
+        if (other != NULL && rs_vmc_same_file(other, to))
             return rs_failure_set(&ch->c->f, RS_EXIT_REFUSED,
                                   "two parts of %s are one file, %s: give each a file of its own",
                                   ch->c->vm->name, to);
@@ -276,7 +281,8 @@ static int plan_home(struct rs_vmc_change *ch)
     if (files) code = plan_file(ch, vm->nvram);
     if (code == 0 && files && !drop) code = plan_file(ch, vm->vtpm);
     if (code == 0 && drop && vm->vtpm[0] != '\0') code = add(ch, RS_INTENT_REMOVE, "", vm->vtpm);
-    return code == 0 && (files || vm->sealed) ? replace(ch, vm->vmx_path) : code;
+    bool disk = strcmp(home, "disk") == 0;
+    return code == 0 && (files || disk || vm->sealed) ? replace(ch, vm->vmx_path) : code;
 }
 
 /* ---- room --------------------------------------------------------------------------- */
@@ -389,7 +395,9 @@ int rs_vmc_finish(struct rs_vmc_change *ch)
     err = rs_intent_end(&ch->intent, why, sizeof(why));
     if (err != 0) return rs_vmc_refuse(c, err, why);
     if (code != 0) return no_copy(ch, code);
-    (void)snprintf(why, sizeof(why), "%s: %s is done", c->vm->name, rs_intent_operation(&ch->intent));
+    const char *more = rs_vmc_get(ch, "told");
+    (void)snprintf(why, sizeof(why), "%s: %s is done%s%s", c->vm->name, rs_intent_operation(&ch->intent),
+                   *more != '\0' ? ": " : "", more);
     rs_vmc_event(c, EVENT_OPERATION, why);
     if (!c->o.quiet && !c->o.json) printf("%s\n", why);
     return 0;

@@ -6,15 +6,19 @@
  * A change of a VM: what it is to become stands in the intent (offload/vm/intent.h), so that a
  * rerun goes on with the same; then new files are staged, then names change. In the intent's "with":
  *
- *   home       "keep", "seal", "open" (decrypted), "rewrap"
+ *   home       "keep", "seal", "open" (decrypted), "rewrap", "disk" (another disk, or one less)
  *   disk.NODE  the format that the disk is to have; "rewrap": another key, the same data
  *   provider   that was asked for, "" for the default
  *   kek.provider, kek.id   the key, once there is one
  *   unit, key-bits, policy, vtpm ("add", "remove")
+ *   add.node, add.file, add.size   a disk that the lines get, its name in the .vmx, its bytes if it is to be
+ * made remove.node   one that they lose asked      what the command line said of it; told: what the event
+ * says more
  */
 
 #include "offload/cli/vm-home.h"
 #include "offload/vm/intent.h"
+#include "offload/vm/policy.h"
 #include "offload/vm/state.h"
 
 struct rs_vmc_change {
@@ -35,6 +39,9 @@ RS_MUST_CHECK int rs_vmc_begin(struct rs_vmc *c, const char *operation, enum rs_
                                struct rs_vmc_change *out);
 
 /* The rules for a new change: power, snapshots; with `online` only that they are no tree. */
+RS_MUST_CHECK int rs_vmc_may_change(struct rs_vmc_change *ch, bool online);
+
+/* The same, and that its disks can be read. */
 RS_MUST_CHECK int rs_vmc_rules(struct rs_vmc_change *ch, bool online);
 
 /* Plans. */
@@ -42,6 +49,24 @@ RS_MUST_CHECK int rs_vmc_set(struct rs_vmc_change *ch, const char *name, const c
 RS_MUST_CHECK int rs_vmc_set_disk(struct rs_vmc_change *ch, const struct rs_disk *disk, const char *format);
 const char *rs_vmc_get(const struct rs_vmc_change *ch, const char *name); /* "" when there is none */
 const char *rs_vmc_get_disk(const struct rs_vmc_change *ch, const struct rs_disk *disk);
+
+/* ---- vm-encrypt.c ---- */
+
+/* The policy that was named, or `otherwise`; what of it goes into the plan. */
+RS_MUST_CHECK int rs_vmc_find_policy(struct rs_vmc *c, const char *otherwise, struct rs_vm_policy *p);
+RS_MUST_CHECK int rs_vmc_set_policy(struct rs_vmc_change *ch, const struct rs_vm_policy *p);
+
+/* What a disk becomes when it is encrypted: it stays in a file of its kind. */
+RS_MUST_CHECK int rs_vmc_encrypted_format(struct rs_vmc *c, const struct rs_disk *d, const char *asked,
+                                          const char **out);
+
+/* Refuses an image that is not converted or served. */
+RS_MUST_CHECK int rs_vmc_barred(struct rs_vmc *c, const struct rs_disk *d);
+
+/* ---- vm-change.c again ---- */
+
+/* True when both names lead to one file. */
+bool rs_vmc_same_file(const char *a, const char *b);
 
 /* Adds the actions of the plan, looks for room, writes the intent. */
 RS_MUST_CHECK int rs_vmc_plan(struct rs_vmc_change *ch);

@@ -15,8 +15,6 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define SIZE_MAX_DISK (1ull << 50)
-
 struct create {
     struct rs_vmc *c;
     struct rs_vm_policy policy;
@@ -203,9 +201,8 @@ static int new_disk(struct create *k, unsigned i)
     struct rs_vmc *c = k->c;
     char file[NAME_MAX + 1], path[PATH_MAX], node[RS_DISK_NODE_MAX], name[RS_DISK_NODE_MAX + 8];
     uint64_t size;
-    if (rs_cli_bytes(c->o.disks[i], SIZE_MAX_DISK, &size) != 0 || size == 0 || size % 512 != 0)
-        return rs_failure_set(&c->f, RS_EXIT_USAGE, "--disk %s: a size like 10G, in whole sectors",
-                              c->o.disks[i]);
+    int code = rs_vmc_take_size("disk", c->o.disks[i], &size, &c->f);
+    if (code != 0) return code;
     disk_file(k, i, file);
     if (!rs_vm_resolve(k->fresh, file, path))
         return rs_failure_set(&c->f, RS_EXIT_USAGE, "the name %s is too long", file);
@@ -213,7 +210,7 @@ static int new_disk(struct create *k, unsigned i)
     if (!k->policy.encrypts)
         return rs_disk_name_in_qcow2(k->format) ? new_qcow2(c, path, size, -1, 0)
                                                 : new_file(c, path, size, -1, 0);
-    int code = new_encrypted(k, i, path, size, node);
+    code = new_encrypted(k, i, path, size, node);
     if (code != 0 || !rs_disk_name_is_luks1(k->format)) return code;
     RS_FREE char *locator = rs_disk_locator(k->key.provider, k->key.key);
     (void)snprintf(name, sizeof(name), "%s.keyId", node);

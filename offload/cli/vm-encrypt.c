@@ -9,8 +9,7 @@
 
 /* ---- the storage policy ------------------------------------------------------------- */
 
-/* The policy that was named, or `otherwise`. */
-static int find_policy(struct rs_vmc *c, const char *otherwise, struct rs_vm_policy *p)
+int rs_vmc_find_policy(struct rs_vmc *c, const char *otherwise, struct rs_vm_policy *p)
 {
     char why[RS_VM_WHY];
     const char *name = c->o.policy != NULL ? c->o.policy : otherwise;
@@ -19,7 +18,7 @@ static int find_policy(struct rs_vmc *c, const char *otherwise, struct rs_vm_pol
     return rs_failure_set(&c->f, err == RESEAL_ENOKEY ? RS_EXIT_REFUSED : rs_exit_of(err), "%s", why);
 }
 
-static int set_policy(struct rs_vmc_change *ch, const struct rs_vm_policy *p)
+int rs_vmc_set_policy(struct rs_vmc_change *ch, const struct rs_vm_policy *p)
 {
     char unit[16], bits[16];
     const char *provider = ch->c->o.provider != NULL ? ch->c->o.provider : p->provider;
@@ -54,17 +53,16 @@ static int check_names(struct rs_vmc *c)
     return 0;
 }
 
-static int barred(struct rs_vmc *c, const struct rs_disk *d)
+int rs_vmc_barred(struct rs_vmc *c, const struct rs_disk *d)
 {
     if (d->bar == NULL) return 0;
     return rs_failure_set(&c->f, RS_EXIT_FORMAT, "%s (%s): %s", d->node, d->path, d->bar);
 }
 
-/* What a disk becomes: it stays in a file of its kind. */
-static int encrypted_format(struct rs_vmc *c, const struct rs_disk *d, const char *asked, const char **out)
+int rs_vmc_encrypted_format(struct rs_vmc *c, const struct rs_disk *d, const char *asked, const char **out)
 {
     *out = is_vmdk(d) ? "vmdk-xts" : asked;
-    int code = barred(c, d);
+    int code = rs_vmc_barred(c, d);
     if (code != 0 || is_vmdk(d) || rs_disk_in_qcow2(d->format) == rs_disk_name_in_qcow2(asked)) return code;
     if (d->format != RS_DISK_QCOW2)
         return rs_failure_set(&c->f, RS_EXIT_REFUSED,
@@ -94,7 +92,7 @@ static int plan_encrypt_disks(struct rs_vmc_change *ch, const struct rs_vm_polic
         const struct rs_vm_disk *d = &c->vm->disks[i];
         if (!chosen(c, d) || d->disk.encrypted || d->problem != 0) continue;
         const char *becomes;
-        code = encrypted_format(c, &d->disk, format, &becomes);
+        code = rs_vmc_encrypted_format(c, &d->disk, format, &becomes);
         if (code == 0) code = rs_vmc_set_disk(ch, &d->disk, becomes);
         (*n)++;
     }
@@ -123,7 +121,7 @@ static int plan_encrypt(struct rs_vmc_change *ch)
     struct rs_vmc *c = ch->c;
     struct rs_vm_policy p;
     unsigned disks = 0;
-    int code = find_policy(c, RS_VM_POLICY_SAMPLE, &p);
+    int code = rs_vmc_find_policy(c, RS_VM_POLICY_SAMPLE, &p);
     if (code == 0) code = check_phrase(c);
     if (code != 0) return code;
     bool phrase = c->vm->by_phrase || (!c->vm->sealed && c->o.pass != NULL);
@@ -133,7 +131,7 @@ static int plan_encrypt(struct rs_vmc_change *ch)
     bool home = !c->vm->sealed && (all || c->o.home || c->o.vtpm);
     bool with_disks = !phrase || c->o.ndisks != 0 || c->o.provider != NULL;
     if (p.encrypts && with_disks) code = plan_encrypt_disks(ch, &p, &disks);
-    if (code == 0) code = set_policy(ch, &p);
+    if (code == 0) code = rs_vmc_set_policy(ch, &p);
     if (code == 0 && with_disks) code = rs_vmc_set(ch, "policy", p.name);
     if (code == 0 && phrase && (home || c->o.vtpm)) code = rs_vmc_set(ch, "lock", "phrase");
     if (code != 0) return code;
@@ -168,7 +166,7 @@ static int plan_decrypt(struct rs_vmc_change *ch)
         bool take = all || (c->o.ndisks != 0 && chosen(c, d));
         left += !take;
         if (!take) continue;
-        code = barred(c, &d->disk);
+        code = rs_vmc_barred(c, &d->disk);
         if (code == 0) code = rs_vmc_set_disk(ch, &d->disk, plain_format(&d->disk));
         disks++;
     }
@@ -196,13 +194,13 @@ static int plan_deep(struct rs_vmc_change *ch)
     struct rs_vm_policy p;
     if (!c->vm->sealed) return rs_failure_set(&c->f, RS_EXIT_REFUSED, "%s is not encrypted", c->vm->name);
     const char *policy = rs_vmx_get(c->vm->lines, "reseal.policy");
-    int code = find_policy(c, policy != NULL ? policy : RS_VM_POLICY_SAMPLE, &p);
-    if (code == 0) code = set_policy(ch, &p);
+    int code = rs_vmc_find_policy(c, policy != NULL ? policy : RS_VM_POLICY_SAMPLE, &p);
+    if (code == 0) code = rs_vmc_set_policy(ch, &p);
     if (code == 0 && c->o.provider == NULL) code = rs_vmc_set(ch, "provider", ch->old.key.provider);
     for (unsigned i = 0; code == 0 && i < c->vm->ndisks; i++) {
         const struct rs_disk *d = &c->vm->disks[i].disk;
         if (!d->encrypted) continue;
-        code = barred(c, d);
+        code = rs_vmc_barred(c, d);
         if (code == 0) code = rs_vmc_set_disk(ch, d, rs_disk_format_name(d->format));
     }
     if (code == 0 && c->vm->by_phrase && c->o.provider == NULL) code = rs_vmc_set(ch, "lock", "phrase");

@@ -255,6 +255,26 @@ int rs_vmc_home_seal(struct rs_vmc *c, const struct rs_vmc_key *key, const char 
     return ok ? 0 : broken(c, "home.seal");
 }
 
+int rs_vmc_home_disk(struct rs_vmc *c, const char *node, const char *file, char **data)
+{
+    const char *locked = rs_vmx_get(c->vm->outer, "encryption.data");
+    RS_CLOSE int fd = text_fd(locked, strlen(locked)), phrase = -1, got = -1;
+    if (fd < 0) return rs_failure_errno(&c->f, fd, "hand over the lines of", c->vm->vmx_path);
+    int code = c->vm->by_phrase ? rs_vmc_phrase_fd(c, RS_VMC_PHRASE_NOW, &phrase) : 0;
+    if (code != 0) return code;
+    json_t *args = home_args(c->vm->outer);
+    json_object_set_new(args, "node", json_string(node));
+    if (*file != '\0') json_object_set_new(args, "file", json_string(file));
+    json_object_set_new(args, "details", details(c));
+    const int fds[2] = {fd, phrase};
+    code = call(c, "home.disk", args, fds, c->vm->by_phrase ? 2 : 1, NULL, &got,
+                "cannot change the disks of the VM");
+    if (code != 0) return code;
+    size_t len = 0;
+    *data = got < 0 ? NULL : fd_text(got, &len);
+    return *data != NULL && len != 0 ? 0 : broken(c, "home.disk");
+}
+
 int rs_vmc_home_rewrap(struct rs_vmc *c, const struct rs_vmc_key *key, struct rs_vmc_seal *out)
 {
     *out = (struct rs_vmc_seal){.by_phrase = key == NULL};

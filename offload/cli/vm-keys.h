@@ -41,6 +41,10 @@ RS_MUST_CHECK int rs_vmc_home_open(struct rs_vmc *c);
 RS_MUST_CHECK int rs_vmc_home_seal(struct rs_vmc *c, const struct rs_vmc_key *key, const char *bundle,
                                    bool fresh, const char *text, size_t len, struct rs_vmc_seal *out);
 
+/* The VM's locked lines with a disk at this node, under the key safe that it has; `file` "": without the one
+ * that is there. Nobody sees the lines. */
+RS_MUST_CHECK int rs_vmc_home_disk(struct rs_vmc *c, const char *node, const char *file, char **data);
+
 /* The key safe and bundle of the VM under another key; NULL: the key safe under the new pass phrase. `data`
  * of the result stays NULL. */
 RS_MUST_CHECK int rs_vmc_home_rewrap(struct rs_vmc *c, const struct rs_vmc_key *key, struct rs_vmc_seal *out);

@@ -4,6 +4,8 @@
 #include <getopt.h>
 #include <stdlib.h>
 
+#define DISK_SIZE_MAX (1ull << 50)
+
 enum { OPT_RUNTIME = 256, OPT_TENANT, OPT_JSON, OPT_POLICY_DIR, OPT_FIRST };
 
 static const struct row {
@@ -33,6 +35,10 @@ static const struct row {
     {"safe-dir", RS_VMC_SAFE, OPT_FIRST + 12, true},
     {"passphrase-file", RS_VMC_PASS, OPT_FIRST + 13, true},
     {"new-passphrase-file", RS_VMC_NEW_PASS, OPT_FIRST + 14, true},
+    {"size", RS_VMC_SIZE, OPT_FIRST + 15, true},
+    {"image", RS_VMC_IMAGE, OPT_FIRST + 16, true},
+    {"node", RS_VMC_NODE, OPT_FIRST + 17, true},
+    {"plain", RS_VMC_PLAIN, OPT_FIRST + 18, false},
 };
 
 static const struct row *find(int id)
@@ -48,6 +54,12 @@ static int take_disk(struct rs_vmc_options *o, const char *text, struct rs_failu
         return rs_failure_set(f, RS_EXIT_USAGE, "more than %u disks", RS_VM_DISKS_MAX);
     o->disks[o->ndisks++] = text;
     return 0;
+}
+
+int rs_vmc_take_size(const char *option, const char *text, uint64_t *size, struct rs_failure *f)
+{
+    if (rs_cli_bytes(text, DISK_SIZE_MAX, size) == 0 && *size != 0 && *size % 512 == 0) return 0;
+    return rs_failure_set(f, RS_EXIT_USAGE, "--%s %s: a size like 10G, in whole sectors", option, text);
 }
 
 static int take_version(struct rs_vmc_options *o, const char *text, struct rs_failure *f)
@@ -103,12 +115,22 @@ static int take(struct rs_vmc_options *o, int id, const char *text, struct rs_fa
     case RS_VMC_NEW_PASS:
         o->new_pass = text;
         return 0;
+    case RS_VMC_SIZE:
+        o->size = text;
+        return 0;
+    case RS_VMC_IMAGE:
+        o->image = text;
+        return 0;
+    case RS_VMC_NODE:
+        o->node = text;
+        return 0;
     default:
         break;
     }
-    bool *flags[] = {&o->home, &o->vtpm, &o->remove_vtpm, &o->shallow, &o->deep, &o->list, &o->abandon};
+    bool *flags[] = {&o->home, &o->vtpm, &o->remove_vtpm, &o->shallow,
+                     &o->deep, &o->list, &o->abandon,     &o->plain};
     static const unsigned bits[] = {RS_VMC_HOME, RS_VMC_VTPM, RS_VMC_REMOVE_VTPM, RS_VMC_SHALLOW,
-                                    RS_VMC_DEEP, RS_VMC_LIST, RS_VMC_ABANDON};
+                                    RS_VMC_DEEP, RS_VMC_LIST, RS_VMC_ABANDON,     RS_VMC_PLAIN};
     for (unsigned i = 0; i < RS_ARRAY_LEN(bits); i++)
         if (find(id)->bit == bits[i]) *flags[i] = true;
     return 0;

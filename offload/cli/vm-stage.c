@@ -2,6 +2,7 @@
 #include "offload/cli/side.h"
 #include "offload/cli/vm-change.h"
 #include "offload/cli/vm-copy.h"
+#include "offload/vm/nodes.h"
 #include "offload/vm/qcow2-served.h"
 #include "offload/vm/vmdk.h"
 
@@ -200,6 +201,54 @@ static int open_lines(struct rs_vmc_change *ch)
     return code == 0 ? 0 : rs_failure_errno(&ch->c->f, code, "write", path);
 }
 
+/* The disk that comes, or goes. */
+static const char *changed_node(const struct rs_vmc_change *ch)
+{
+    const char *node = rs_vmc_get(ch, "add.node");
+    return *node != '\0' ? node : rs_vmc_get(ch, "remove.node");
+}
+
+/* The locked lines are changed by the key service, and stay under the key that they have. */
+static int change_locked_disk(struct rs_vmc_change *ch, const char *path)
+{
+    struct rs_vmc *c = ch->c;
+    const char *provider = rs_vmc_get(ch, "provider");
+    if (has(ch, "home", NULL)) return take_sealed(ch, path);
+    int code = rs_vmc_seal_of(c, c->vm->outer, &ch->seal);
+    if (code != 0) return code;
+    free(ch->seal.data);
+    ch->seal.data = NULL;
+    code = rs_vmc_home_disk(c, changed_node(ch), rs_vmc_get(ch, "add.file"), &ch->seal.data);
+    if (code == 0) code = rs_vmc_write_sealed(c, &ch->seal, NULL, path);
+    /* A disk of another provider gets a key of its own. */
+    bool own = *provider != '\0' && strcmp(provider, ch->seal.key.provider) != 0;
+    if (code == 0 && !ch->seal.by_phrase && !own) code = set_key(ch, &ch->seal.key);
+    return code == 0 ? did(ch, "home", NULL) : code;
+}
+
+static int change_plain_disk(struct rs_vmc_change *ch, const char *path)
+{
+    struct rs_vmx *v = ch->c->vm->lines;
+    const char *file = rs_vmc_get(ch, "add.file");
+    size_t len = 0;
+    if (*file == '\0')
+        (void)rs_vm_node_drop(v, changed_node(ch));
+    else if (rs_vm_node_put(v, changed_node(ch), file) != 0)
+        return no_memory(ch);
+    RS_FREE char *text = rs_vmx_text(v, &len);
+    if (text == NULL) return no_memory(ch);
+    int code = rs_vm_write_file(path, text, len);
+    return code == 0 ? did(ch, "home", NULL) : rs_failure_errno(&ch->c->f, code, "write", path);
+}
+
+static int change_disk(struct rs_vmc_change *ch)
+{
+    char path[PATH_MAX];
+    int code = new_vmx(ch, path);
+    if (code != 0) return code;
+    return ch->c->vm->sealed ? change_locked_disk(ch, path) : change_plain_disk(ch, path);
+}
+
 static int stage_file(struct rs_vmc_change *ch, const char *path, const char *step)
 {
     char fresh[PATH_MAX];
@@ -218,11 +267,12 @@ static int stage_home(struct rs_vmc_change *ch)
     bool files = home_is(ch, "seal") || home_is(ch, "open") || (home_is(ch, "rewrap") && to_phrase(ch));
     /* A rerun must not draw another one. */
     (void)snprintf(ch->c->vm->uuid, sizeof(ch->c->vm->uuid), "%s", rs_vmc_get(ch, "uuid"));
-    if (!home_is(ch, "open") && rs_vmx_set(ch->c->vm->lines, "reseal.vm", ch->c->vm->uuid) != 0)
-        return no_memory(ch);
+    bool plain = home_is(ch, "open") || (home_is(ch, "disk") && !ch->c->vm->sealed);
+    if (!plain && rs_vmx_set(ch->c->vm->lines, "reseal.vm", ch->c->vm->uuid) != 0) return no_memory(ch);
     int code = home_is(ch, "seal")     ? seal_lines(ch)
                : home_is(ch, "rewrap") ? rewrap_lines(ch)
                : home_is(ch, "open")   ? open_lines(ch)
+               : home_is(ch, "disk")   ? change_disk(ch)
                                        : keep_lines(ch);
     if (code == 0 && files) code = stage_file(ch, ch->c->vm->nvram, "nvram");
     if (code == 0 && files && strcmp(rs_vmc_get(ch, "vtpm"), "remove") != 0)
@@ -239,7 +289,9 @@ static int disk_lines(struct rs_vmc_change *ch, struct rs_vmx *v)
         const char *format = rs_vmc_get_disk(ch, d);
         struct rs_vmc_key key;
         char name[RS_DISK_NODE_MAX + 8];
-        bool was = rs_disk_is_luks1(d->format), kept = *format == '\0' && was;
+        bool was = rs_disk_is_luks1(d->format);
+        /* One that cannot be read now has the line that it had. */
+        bool kept = *format == '\0' && (was || (vm->disks[i].problem != 0 && d->key[0] != '\0'));
         bool fresh = rs_disk_name_is_luks1(format) || (strcmp(format, "rewrap") == 0 && was);
         if (!kept && !fresh) continue;
         get_key(ch, &key);
@@ -309,6 +361,12 @@ static int write_header_file(struct rs_vmc_change *ch, int fd, const char *path)
     return code == 0 ? write_bytes(ch, bytes, used(bytes, len), len, path) : code;
 }
 
+/* There is no data of it yet. */
+static bool is_new(const struct rs_vmc_change *ch, const struct rs_disk *d)
+{
+    return *rs_vmc_get(ch, "add.size") != '\0' && strcmp(rs_vmc_get(ch, "add.node"), d->node) == 0;
+}
+
 static int make_header(struct rs_vmc_change *ch, const struct rs_disk *d, const char *format,
                        const char *path)
 {
@@ -322,7 +380,7 @@ static int make_header(struct rs_vmc_change *ch, const struct rs_disk *d, const 
                               .detached = rs_disk_name_has_side_header(format),
                               .start = strcmp(format, "vmdk-xts") == 0 ? d->data_offset : 0,
                               .label = label,
-                              .existing = true};
+                              .existing = !is_new(ch, d)};
     if (f.version == 1 || d->size % f.unit != 0) f.unit = 512;
     if (d->size % f.unit != 0)
         return rs_failure_set(&ch->c->f, RS_EXIT_FORMAT, "%s (%s) is no whole number of sectors of 512 bytes",
@@ -429,6 +487,26 @@ static int new_descriptor(struct rs_vmc_change *ch, const struct rs_disk *d, boo
     return err == 0 ? 0 : rs_failure_errno(&ch->c->f, err, "write", fresh);
 }
 
+/* A new disk: a hole, of which nothing was ever written. */
+static int make_empty(struct rs_vmc_change *ch, const struct rs_vmc_side *side, uint64_t size)
+{
+    struct rs_file file;
+    if (unlink(side->path) != 0 && errno != ENOENT)
+        return rs_failure_errno(&ch->c->f, errno, "replace", side->path);
+    if (side->qcow2) {
+        int code = rs_file_open_qcow2(&file, side->path, RS_FILE_WRITE | RS_FILE_CREATE, side->offset + size,
+                                      &ch->c->f);
+        if (code != 0) return code;
+        int err = rs_file_flush(&file);
+        rs_file_close(&file);
+        return err == 0 ? 0 : rs_failure_errno(&ch->c->f, err, "write", side->path);
+    }
+    RS_CLOSE int fd = open(side->path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+    if (fd < 0) return rs_failure_errno(&ch->c->f, errno, "create", side->path);
+    bool made = ftruncate(fd, (off_t)(side->offset + size)) == 0 && fsync(fd) == 0;
+    return made ? 0 : rs_failure_errno(&ch->c->f, errno, "write", side->path);
+}
+
 static int stage_copy(struct rs_vmc_change *ch, const struct rs_disk *d, const char *format)
 {
     char header[PATH_MAX];
@@ -440,7 +518,7 @@ static int stage_copy(struct rs_vmc_change *ch, const struct rs_disk *d, const c
     if (code == 0) code = new_side(ch, d, format, header, &to);
     if (code != 0) return code;
     rs_vmc_side_of(d, &from);
-    code = rs_vmc_copy(ch->c, &from, &to, d->size);
+    code = is_new(ch, d) ? make_empty(ch, &to, d->size) : rs_vmc_copy(ch->c, &from, &to, d->size);
     rs_intent_step("copied");
     if (code == 0 && strncmp(format, "luks", 4) == 0) code = put_header(ch, &to);
     if (code == 0 && strncmp(format, "vmdk", 4) == 0) code = rs_vmc_copy_around(ch->c, &from, &to, d->size);

@@ -22,6 +22,28 @@ const struct rs_vmc_command rs_vmc_commands[] = {
          "example: reseal vm create /vms/web --disk 10G --vtpm\n",
      .options = RS_VMC_DISK | RS_VMC_VTPM | RS_VMC_POLICY | RS_VMC_PROVIDER | RS_VMC_FORMAT | RS_VMC_SAFE,
      .run = rs_vmc_create},
+    {.name = "add-disk",
+     .summary = "a new disk for a VM that is there, or an image that becomes one",
+     .help = "usage: reseal vm add-disk --size SIZE|--image FILE [OPTIONS] VM\n"
+             "  --size SIZE             a new disk\n"
+             "  --image FILE            this image, encrypted first if it is not\n"
+             "  --node NODE             where it is attached, as scsi0:2 (the next free one of scsi0)\n"
+             "  --plain                 a disk in the clear\n"
+             "  --policy NAME           storage policy of the disk (that of the VM)\n"
+             "  --policy-dir PATH, --provider NAME, --format FORMAT   as with create\n"
+             "  --passphrase-file FILE  pass phrase of a VM that is locked by one\n"
+             "example: reseal vm add-disk --size 20G /vms/web\n",
+     .options = RS_VMC_SIZE | RS_VMC_IMAGE | RS_VMC_NODE | RS_VMC_PLAIN | RS_VMC_POLICY | RS_VMC_PROVIDER |
+                RS_VMC_FORMAT | RS_VMC_SAFE | RS_VMC_PASS,
+     .run = rs_vmc_add_disk},
+    {.name = "remove-disk",
+     .summary = "take a disk out of a VM; its image stays",
+     .help = "usage: reseal vm remove-disk --disk DISK [OPTIONS] VM\n"
+             "  --disk DISK             scsi0:2, or its file\n"
+             "  --passphrase-file FILE  pass phrase of a VM that is locked by one\n"
+             "example: reseal vm remove-disk --disk scsi0:2 /vms/web\n",
+     .options = RS_VMC_DISK | RS_VMC_SAFE | RS_VMC_PASS,
+     .run = rs_vmc_remove_disk},
     {.name = "encrypt",
      .summary = "encrypt a VM, or a part of it",
      .help =
@@ -117,7 +139,7 @@ static void print_help(const struct rs_vmc_command *only)
             "usage: reseal vm COMMAND [OPTIONS] VM\n\nThe life of an encrypted VM: its home, its disks, its "
             "keys.\n\n");
     for (unsigned i = 0; only == NULL && i < rs_vmc_ncommands; i++)
-        printf("  %-10s %s\n", rs_vmc_commands[i].name, rs_vmc_commands[i].summary);
+        printf("  %-12s %s\n", rs_vmc_commands[i].name, rs_vmc_commands[i].summary);
     for (unsigned i = 0; i < rs_vmc_ncommands; i++) {
         const struct rs_vmc_command *c = &rs_vmc_commands[i];
         if (only != NULL && only != c) continue;

@@ -13,6 +13,7 @@
  *   vm-show.c      show
  *   vm-unlock.c    unlock
  *   vm-create.c    create
+ *   vm-add-disk.c  add-disk, remove-disk
  *   vm-encrypt.c   encrypt, decrypt, recrypt --deep: what is to be done
  *   vm-recrypt.c   recrypt --shallow: new headers
  *   vm-change.c    rules, room, the intent, its end
@@ -45,17 +46,22 @@ enum rs_vmc_option {
     RS_VMC_SAFE = 1 << 12,
     RS_VMC_PASS = 1 << 13,
     RS_VMC_NEW_PASS = 1 << 14,
+    RS_VMC_SIZE = 1 << 15,
+    RS_VMC_IMAGE = 1 << 16,
+    RS_VMC_NODE = 1 << 17,
+    RS_VMC_PLAIN = 1 << 18,
 };
 
 struct rs_vmc_options {
     const char *vm; /* folder or .vmx */
     const char *provider, *policy, *policy_dir, *safe_dir, *runtime_dir, *tenant;
-    const char *pass, *new_pass; /* files with the pass phrase of the VM, and with the one it shall get */
-    const char *format;          /* of new encrypted disks: luks2, luks1, xts; NULL: by the disk */
+    const char *pass, *new_pass;     /* files with the pass phrase of the VM, and with the one it shall get */
+    const char *format;              /* of new encrypted disks: luks2, luks1, xts; NULL: by the disk */
+    const char *size, *image, *node; /* of a disk to add */
     const char *disks[RS_VM_DISKS_MAX];
     unsigned ndisks;
     uint64_t version; /* of a safe copy; 0: the newest */
-    bool home, vtpm, remove_vtpm, shallow, deep, list, abandon, json, quiet, help;
+    bool home, vtpm, remove_vtpm, shallow, deep, list, abandon, plain, json, quiet, help;
 };
 
 #define RS_VMC_PHRASE_MAX 4096u /* bytes; what the key service takes, and a pipe holds */
@@ -93,6 +99,10 @@ extern const unsigned rs_vmc_ncommands;
 RS_MUST_CHECK int rs_vmc_parse(const struct rs_vmc_command *command, struct rs_vmc_options *o, int argc,
                                char **argv, struct rs_failure *f);
 
+/* The size of a new disk, in bytes: whole sectors. 0 or RS_EXIT_USAGE. */
+RS_MUST_CHECK int rs_vmc_take_size(const char *option, const char *text, uint64_t *size,
+                                   struct rs_failure *f);
+
 /* ---- vm-run.c ---- */
 
 /* Connects to the service. 0 or an exit code. */
@@ -127,6 +137,8 @@ RS_MUST_CHECK int rs_vmc_unlock(struct rs_vmc *c);
 /* ---- the others ---- */
 
 RS_MUST_CHECK int rs_vmc_create(struct rs_vmc *c);
+RS_MUST_CHECK int rs_vmc_add_disk(struct rs_vmc *c);
+RS_MUST_CHECK int rs_vmc_remove_disk(struct rs_vmc *c);
 RS_MUST_CHECK int rs_vmc_encrypt(struct rs_vmc *c);
 RS_MUST_CHECK int rs_vmc_decrypt(struct rs_vmc *c);
 RS_MUST_CHECK int rs_vmc_recrypt(struct rs_vmc *c);

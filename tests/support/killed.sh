@@ -8,6 +8,7 @@
 #   killed_at_each_step STATE CHECK COMMAND...     the command dies at each of its steps
 #   killed_at_changes POINTS STATE CHECK COMMAND... the same before so many of its changes of names and flushes; all: 0
 #   killed_service_at POINTS DAEMON STATE CHECK COMMAND...  a process of the service dies while the command is at a step
+#   killed_over=PATTERN                   what a command says too that was killed when all was done
 #   killed_plain, killed_sealed          CHECKs: what the VM must be in the end; the data is compared
 #
 # Preload: tests/support/preload/strike.c. What must hold after each death: vm show still works and tells of the interrupted
@@ -67,7 +68,7 @@ killed_goes_on() {
     fi
     vm "$@" web 2>err >out || code=$?
     # One that was killed when all was done finds nothing to do.
-    [ $code = 0 ] || grep -q 'nothing to do\|is not encrypted\|is sound' err || fail "$what: run again: exit code $code: $(cat err)"
+    [ $code = 0 ] || grep -q "nothing to do\|is not encrypted\|is sound${killed_over:+\|$killed_over}" err || fail "$what: run again: exit code $code: $(cat err)"
     vm_no_leftovers web
     $check
 }
