@@ -8,6 +8,16 @@ set -eu
 trusted_tpm
 trusted_services
 
+# What is to be published is known before the first start; without "address" it is where the service listens.
+sed "s|\"state\": \"[^\"]*\"|\"state\": \"$site/new\"|" "$site/attestd.json" >"$site/new.json"
+"$RESEAL_BUILD/bin/reseal-attestd" --config "$site/new.json" --publish >"$site/new.pub" || fail "not before the first start"
+grep -q '"address": "127.0.0.1:[0-9]*"' "$site/new.pub" || fail "another address: $(cat "$site/new.pub")"
+sed "s|127.0.0.1|0.0.0.0|; s|$site/new|$site/newer|" "$site/new.json" >"$site/newer.json"
+if "$RESEAL_BUILD/bin/reseal-attestd" --config "$site/newer.json" --publish >"$site/new.pub" 2>"$work/err"; then
+    fail "published without an address: $(cat "$site/new.pub")"
+fi
+grep -q '"address" must say' "$work/err" || fail "the refusal: $(cat "$work/err")"
+
 # The host: its host key is sealed by the TPM; no key server is configured on it.
 export RESEAL_TPM=$TPM2TOOLS_TCTI
 service_start --state-dir "$work/state"

@@ -71,7 +71,7 @@ int rs_provider_import(struct rs_provider_run *p)
         r = rs_provider_call(p, "provider.import", args, fds, 2, &p->result, NULL);
     }
     if (r == 0 && !p->o.json)
-        printf("native provider %s is here, with the keys of %s\n", p->o.name,
+        printf("native provider %s was imported; its keys are those of %s\n", p->o.name,
                rs_provider_member(json_object_get(p->result, "config"), "id"));
     close(fds[0]);
     rs_cleanup_close(&fds[1]);

@@ -224,7 +224,11 @@ void rs_daemon_listen(struct rs_daemon *d)
 
 void rs_daemon_publish(struct rs_daemon *d, json_t *published)
 {
-    const char *address = rs_daemon_text(d, "address", d->address[0] != '\0' ? d->address : NULL);
+    const char *listen = d->address[0] != '\0' ? d->address : rs_daemon_text(d, "listen", NULL);
+    const char *address = rs_daemon_text(d, "address", listen);
+    if (strncmp(address, "0.0.0.0:", 8) == 0 || strncmp(address, "[::]:", 5) == 0)
+        rs_daemon_die(
+            d, "configuration: \"address\" must say where others reach it: \"listen\" names no address");
     if (published == NULL || json_object_set_new(published, "kind", json_string(d->name)) != 0 ||
         json_object_set_new(published, "version", json_integer(1)) != 0 ||
         json_object_set_new(published, "address", json_string(address)) != 0 ||
