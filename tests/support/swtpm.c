@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "tests/support/swtpm.h"
 
+#include "offload/base/bytes.h"
 #include "tests/support/cmocka.h"
 
 #include <openssl/sha.h>
@@ -14,13 +15,19 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-/* The control channel takes connections: the other one takes only one at a time, and ends with it. */
-static int answers(const struct swtpm *t)
+/* The control channel takes connections, and answers once the TPM is there: the other one takes only one at a
+ * time, and ends with it. */
+static bool answers(const struct swtpm *t)
 {
+    static const uint8_t get_capability[] = {0, 0, 0, 1};
+    uint8_t answer[8]; /* a result, 0, before what was asked for */
     struct sockaddr_un a = {.sun_family = AF_UNIX};
     int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
     (void)snprintf(a.sun_path, sizeof(a.sun_path), "%s/%s.sock.ctrl", t->folder, t->name);
-    int ok = connect(fd, (struct sockaddr *)&a, sizeof(a)) == 0;
+    bool ok =
+        connect(fd, (struct sockaddr *)&a, sizeof(a)) == 0 &&
+        send(fd, get_capability, sizeof(get_capability), MSG_NOSIGNAL) == (ssize_t)sizeof(get_capability) &&
+        recv(fd, answer, sizeof(answer), 0) >= 4 && rs_load_be32(answer) == 0;
     close(fd);
     return ok;
 }
@@ -40,7 +47,9 @@ void swtpm_start(struct swtpm *t, const char *folder, const char *name, const ch
     }
     while (!answers(t)) {
         int status;
-        assert_int_equal(waitpid(t->pid, &status, WNOHANG), 0);
+        if (waitpid(t->pid, &status, WNOHANG) != 0)
+            fail_msg("swtpm ended with %#x before it answered; its words are in %s/%s.log", (unsigned)status,
+                     folder, name);
         poll(NULL, 0, 20);
     }
 }

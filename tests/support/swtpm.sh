@@ -27,6 +27,8 @@ C
     cat "$dir/$ca/issuercert.pem" "$dir/$ca/swtpm-localca-rootca-cert.pem" >"$dir/$ca.pem"
     touch "$dir/$name/ready"
 fi
+# What made its state may hold the lock on it for a moment longer; swtpm would listen, and then give up.
+while pgrep -f "^[^ ]*swtpm socket .*$dir/$name( |\$)" >/dev/null; do sleep 0.02; done
 rm -f "$dir/$name.sock" "$dir/$name.sock.ctrl"
 exec swtpm socket --tpm2 --tpmstate "dir=$dir/$name" \
     --server "type=unixio,path=$dir/$name.sock,mode=0600" --ctrl "type=unixio,path=$dir/$name.sock.ctrl,mode=0600" \

@@ -31,8 +31,8 @@ wait_for() {
 trusted_tpm() {
     bash "$RESEAL_SOURCE/tests/support/swtpm.sh" "$site" host >/dev/null 2>"$site/swtpm.err" </dev/null &
     pids+=($!)
-    until [ -S "$site/host.sock.ctrl" ]; do
-        kill -0 "${pids[0]}" || { cat "$site/swtpm.err"; fail "no swtpm"; }
+    until swtpm_ioctl --unix "$site/host.sock.ctrl" -c >/dev/null 2>&1; do
+        kill -0 "${pids[-1]}" || { cat "$site/swtpm.err" "$site/host.log"; fail "no swtpm"; }
         sleep 0.05
     done
     export TPM2TOOLS_TCTI="swtpm:path=$site/host.sock"
