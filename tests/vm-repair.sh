@@ -66,3 +66,9 @@ vm_expect 1 'that can be used' vm repair --version 77 web
 mkdir web/safe
 vm_expect 3 "VM's own folder" reseal vm unlock -q --safe-dir web/safe web
 cmp "$place/10.vmx" web/web.vmx || fail "not version 10"
+
+# After decrypt the .vmx is in the clear and sound: no copy of before takes its place, unless it is named.
+vm decrypt shop
+cp shop/shop.vmx plain
+vm_expect 3 'is not encrypted, and neither is a disk of it' vm repair shop
+cmp shop/shop.vmx plain || fail "a .vmx in the clear was replaced"

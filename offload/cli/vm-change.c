@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
+#include <unistd.h>
 
 #define EVENT_OPERATION "com.vmware.vc.crypto.Operation"
 #define EVENT_NO_SPACE  "com.vmware.vc.vm.crypto.NoDiskSpace"
@@ -65,6 +66,11 @@ int rs_vmc_begin(struct rs_vmc *c, const char *operation, enum rs_vm_lock kind, 
     if (c->vm->by_phrase || c->o.new_pass != NULL) kind = RS_VM_OFFLINE;
     int err = rs_vm_lock(c->vm, kind, &c->lock, why, sizeof(why));
     if (err != 0) return rs_vmc_refuse(c, err, why);
+    /* Read again: before the lock another command could have been at it. */
+    rs_vm_close(c->vm);
+    c->vm = NULL;
+    code = rs_vmc_open(c, false);
+    if (code != 0) return code;
     code = find_intent(ch, operation);
     if (code == 0) code = rs_vmc_connect(c);
     if (code != 0 || (ch->resumed && rs_intent_is_commit(&ch->intent))) return code;
@@ -73,8 +79,44 @@ int rs_vmc_begin(struct rs_vmc *c, const char *operation, enum rs_vm_lock kind, 
     return code == 0 && c->vm->sealed ? rs_vmc_seal_of(c, c->vm->outer, &ch->old) : code;
 }
 
+/* The VM may have run since, or an editor was at its .vmx: what was made of that is not used. */
+int rs_vmc_renew(struct rs_vmc_change *ch)
+{
+    struct rs_vmc *c = ch->c;
+    char why[RS_VM_WHY], operation[64];
+    const char *path = ch->resumed ? rs_intent_changed(&ch->intent) : NULL;
+    if (path == NULL) return 0;
+    (void)snprintf(operation, sizeof(operation), "%s", rs_intent_operation(&ch->intent));
+    fprintf(stderr, "reseal: warning: %s was changed since '%s' was interrupted: it begins anew\n", path,
+            operation);
+    int err = rs_intent_abandon(&ch->intent, why, sizeof(why));
+    if (err != 0) return rs_vmc_refuse(c, err, why);
+    rs_intent_free(&ch->intent);
+    ch->resumed = false;
+    err = rs_intent_new(c->vm, operation, &ch->intent);
+    return err == 0 ? 0 : rs_failure_code(&c->f, err, c->vm->name);
+}
+
+int rs_vmc_bar(struct rs_vmc_change *ch)
+{
+    const struct rs_vm *vm = ch->c->vm;
+    for (unsigned i = 0; i < vm->ndisks; i++) {
+        const struct rs_disk *d = &vm->disks[i].disk;
+        const char *format = rs_vmc_get_disk(ch, d);
+        if (*format == '\0' || strcmp(format, "rewrap") == 0) continue;
+        if (rs_vm_image_bar(d->data_path, &ch->bars[ch->nbars]) != 0)
+            return rs_failure_set(&ch->c->f, RS_EXIT_REFUSED,
+                                  "%s is powered on (%s is in use by another program): shut it down first",
+                                  vm->name, d->node);
+        ch->nbars++;
+    }
+    return 0;
+}
+
 void rs_vmc_change_free(struct rs_vmc_change *ch)
 {
+    for (unsigned i = 0; i < ch->nbars; i++)
+        if (ch->bars[i] >= 0) close(ch->bars[i]);
     rs_intent_free(&ch->intent);
     rs_vmc_seal_free(&ch->old);
     rs_vmc_seal_free(&ch->seal);
@@ -346,6 +388,7 @@ int rs_vmc_plan(struct rs_vmc_change *ch)
         code = strcmp(format, "rewrap") == 0 ? plan_rewrap(ch, d) : plan_copy(ch, d, format);
     }
     if (code == 0) code = plan_home(ch);
+    if (code == 0 && rs_intent_watch(&ch->intent) != 0) code = no_memory(ch);
     if (code == 0 && rs_intent_save(&ch->intent) != 0)
         code = rs_failure_errno(&ch->c->f, errno, "write", ch->intent.path);
     rs_intent_step("plan");
@@ -389,6 +432,12 @@ int rs_vmc_finish(struct rs_vmc_change *ch)
     struct rs_vmc *c = ch->c;
     char why[RS_VM_WHY];
     int err = rs_intent_commit(&ch->intent, why, sizeof(why));
+    if (ch->intent.kept[0] != '\0')
+        fprintf(stderr,
+                "reseal: warning: %s is what was written after '%s' had copied it: see what of it is needed, "
+                "then "
+                "remove it\n",
+                ch->intent.kept, rs_intent_operation(&ch->intent));
     if (err != 0) return rs_vmc_refuse(c, err, why);
     int code = keep_safe(c);
     rs_intent_step("safe");

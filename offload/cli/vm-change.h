@@ -25,8 +25,10 @@ struct rs_vmc_change {
     struct rs_vmc *c;
     struct rs_intent intent;
     bool resumed;
-    struct rs_vmc_seal old;  /* of a sealed VM, as it was */
-    struct rs_vmc_seal seal; /* as it will be */
+    struct rs_vmc_seal old;    /* of a sealed VM, as it was */
+    struct rs_vmc_seal seal;   /* as it will be */
+    int bars[RS_VM_DISKS_MAX]; /* keep others from writing what is copied */
+    unsigned nbars;
 };
 
 /* ---- vm-change.c: 0 or an exit code ---- */
@@ -70,6 +72,12 @@ bool rs_vmc_same_file(const char *a, const char *b);
 
 /* Adds the actions of the plan, looks for room, writes the intent. */
 RS_MUST_CHECK int rs_vmc_plan(struct rs_vmc_change *ch);
+
+/* Of one that is gone on with: begins anew when a file was changed since by another program. */
+RS_MUST_CHECK int rs_vmc_renew(struct rs_vmc_change *ch);
+
+/* Keeps others from writing the disks that will be copied, until the change is freed. */
+RS_MUST_CHECK int rs_vmc_bar(struct rs_vmc_change *ch);
 
 /* After staging failed: what could not have begun (a key that is missing, a right) leaves no intent behind;
  * work that was done stays to go on from. Returns the code. */

@@ -214,12 +214,14 @@ static int change(struct rs_vmc *c, const char *operation, int (*plan)(struct rs
     struct rs_vmc_change ch;
     int code = rs_vmc_begin(c, operation, RS_VM_OFFLINE, &ch);
     bool over = code == 0 && ch.resumed && rs_intent_is_commit(&ch.intent);
+    if (code == 0 && !over) code = rs_vmc_rules(&ch, false);
+    if (code == 0 && !over) code = rs_vmc_renew(&ch);
     if (code == 0 && !over && !ch.resumed) {
-        code = rs_vmc_rules(&ch, false);
-        if (code == 0) code = check_names(c);
+        code = check_names(c);
         if (code == 0) code = plan(&ch);
         if (code == 0) code = rs_vmc_plan(&ch);
     }
+    if (code == 0 && !over) code = rs_vmc_bar(&ch);
     if (code == 0 && !over) code = rs_vmc_give_up(&ch, rs_vmc_stage(&ch));
     if (code == 0) code = rs_vmc_finish(&ch);
     rs_vmc_change_free(&ch);

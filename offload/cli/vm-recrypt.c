@@ -55,6 +55,7 @@ int rs_vmc_shallow(struct rs_vmc *c)
     bool over = code == 0 && ch.resumed && rs_intent_is_commit(&ch.intent);
     bool online = code == 0 && !c->vm->by_phrase && c->o.new_pass == NULL;
     if (code == 0 && !over) code = rs_vmc_rules(&ch, online);
+    if (code == 0 && !over) code = rs_vmc_renew(&ch);
     if (code == 0 && !over) code = load_chains(c);
     if (code == 0 && !ch.resumed) code = plan(&ch);
     if (code == 0 && !over) code = rs_vmc_give_up(&ch, rs_vmc_stage(&ch));

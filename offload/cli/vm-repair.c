@@ -114,12 +114,22 @@ static int put_back(struct repair *r, const char *text, size_t len, uint64_t ver
     int code = keep_aside(c->vm->vmx_path, aside);
     if (code != 0) return rs_failure_errno(&c->f, code, "move aside", c->vm->vmx_path);
     code = rs_vm_replace_file(c->vm->vmx_path, text, len);
+    if (code == 0 && access(aside, F_OK) == 0) code = rs_vm_take_after(c->vm->vmx_path, aside);
     if (code != 0) return rs_failure_errno(&c->f, code, "write", c->vm->vmx_path);
     c->result = json_pack("{s:I, s:s}", "version", (json_int_t)version, "vmx", c->vm->vmx_path);
     if (!c->o.quiet && !c->o.json)
         printf("%s is back from safe copy %llu; what was there is %s\n", c->vm->vmx_path,
                (unsigned long long)version, aside);
     return 0;
+}
+
+/* A .vmx in the clear is what decrypt left, unless it has an encrypted disk. */
+static bool is_decrypted(const struct rs_vm *vm)
+{
+    if (vm->outer == NULL || vm->sealed) return false;
+    for (unsigned i = 0; i < vm->ndisks; i++)
+        if (vm->disks[i].disk.encrypted || vm->disks[i].problem != 0) return false;
+    return true;
 }
 
 /* True when the .vmx that is there is sound: then there is nothing to repair. */
@@ -157,6 +167,12 @@ static int restore(struct rs_vmc *c)
     if (c->o.version == 0 && c->vm->outer != NULL && !c->vm->sealed && r.n == 0)
         return rs_failure_set(&c->f, RS_EXIT_REFUSED, "%s is not encrypted and has no safe copy",
                               c->vm->name);
+    if (c->o.version == 0 && is_decrypted(c->vm))
+        return rs_failure_set(
+            &c->f, RS_EXIT_REFUSED,
+            "%s is not encrypted, and neither is a disk of it: its safe copies are of before "
+            "that; name a --version if one is meant",
+            c->vm->name);
     if (c->o.version == 0 && is_sound(c))
         return rs_failure_set(&c->f, RS_EXIT_REFUSED,
                               "%s is sound: name a --version to put another one in its place",

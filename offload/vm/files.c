@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <strings.h>
 #include <sys/stat.h>
+#include <sys/xattr.h>
 #include <unistd.h>
 
 int rs_vm_refuse(int code, char *why, size_t why_len, const char *format, ...)
@@ -63,6 +64,35 @@ int rs_vm_write_file(const char *path, const void *bytes, size_t len)
     if (fd < 0) return -errno;
     int code = rs_write_full(fd, bytes, len);
     return code != 0 ? code : fsync(fd) == 0 ? 0 : -errno;
+}
+
+/* What the system keeps to itself cannot be copied, and a file system may know none. */
+static void copy_attributes(int to, int from)
+{
+    char names[4096], value[4096];
+    ssize_t len = flistxattr(from, names, sizeof(names));
+    for (const char *name = names; len > 0 && name < names + len; name += strlen(name) + 1) {
+        ssize_t n =
+            strcmp(name, "security.capability") == 0 ? -1 : fgetxattr(from, name, value, sizeof(value));
+        if (n >= 0) (void)!fsetxattr(to, name, value, (size_t)n, 0);
+    }
+}
+
+int rs_vm_take_after(const char *path, const char *model)
+{
+    struct stat st, own;
+    RS_CLOSE int from = open(model, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOFOLLOW);
+    if (from < 0) return errno == EACCES || errno == ELOOP ? 0 : -errno;
+    RS_CLOSE int to = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOFOLLOW);
+    if (to < 0 || fstat(from, &st) != 0 || fstat(to, &own) != 0) return -errno;
+    if (!S_ISREG(st.st_mode) || !S_ISREG(own.st_mode)) return 0;
+    copy_attributes(to, from);
+    bool same = st.st_uid == own.st_uid && st.st_gid == own.st_gid;
+    if (!same) same = fchown(to, st.st_uid, st.st_gid) == 0;
+    /* Rights of a group that is not the file's would be another's. */
+    mode_t mode = st.st_mode & (same || fchown(to, (uid_t)-1, st.st_gid) == 0 ? 0777 : 0707);
+    if (fchmod(to, mode) != 0 && errno != EPERM) return -errno;
+    return fsync(to) == 0 ? 0 : -errno;
 }
 
 int rs_vm_sync_folder(const char *folder)

@@ -29,6 +29,13 @@ RS_MUST_CHECK int rs_vm_read_file(const char *path, size_t max, char **out, size
 /* Writes a file (mode 0600) and flushes it; one that is there is removed first. 0 or -errno. */
 RS_MUST_CHECK int rs_vm_write_file(const char *path, const void *bytes, size_t len);
 
+/*
+ * Gives a file of ours the owner, the mode and the extended attributes (access control lists among them) of
+ * another one: as far as this process may, since who may not chown runs what is its own. Flushes it. 0 or
+ * -errno.
+ */
+RS_MUST_CHECK int rs_vm_take_after(const char *path, const char *model);
+
 /* Makes what was renamed, made or removed in a folder durable. 0 or -errno. */
 RS_MUST_CHECK int rs_vm_sync_folder(const char *folder);
 

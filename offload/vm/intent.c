@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "offload/vm/intent.h"
 
+#include "offload/vm/disk.h"
 #include "offload/vm/qcow2-served.h"
+#include "offload/vm/state.h"
 
 #include "reseal/reseal.h"
 
@@ -40,6 +42,7 @@ void rs_intent_free(struct rs_intent *i)
 
 int rs_intent_new(const struct rs_vm *vm, const char *operation, struct rs_intent *out)
 {
+    out->kept[0] = '\0';
     out->root = json_pack("{s:i, s:s, s:s, s:{}, s:{}, s:[]}", "version", 1, "operation", operation, "state",
                           "staging", "with", "done", "actions");
     if (out->root == NULL) return RESEAL_ENOMEM;
@@ -75,6 +78,7 @@ int rs_intent_load(const struct rs_vm *vm, struct rs_intent *out, char *why, siz
     RS_FREE char *text = NULL;
     size_t len = 0;
     out->root = NULL;
+    out->kept[0] = '\0';
     if (!rs_vm_path(vm, SUFFIX, out->path)) return RESEAL_ENOKEY;
     int code = rs_vm_read_file(out->path, INTENT_MAX, &text, &len);
     if (code == RESEAL_EIO && errno == ENOENT) return RESEAL_ENOKEY;
@@ -156,6 +160,60 @@ int rs_intent_add(struct rs_intent *i, enum rs_intent_kind kind, const char *fro
     return json_array_append_new(json_object_get(i->root, "actions"), a) == 0 ? 0 : RESEAL_ENOMEM;
 }
 
+/* ---- what others do meanwhile ------------------------------------------------------- */
+
+#define STAMP_MAX 96
+
+/* Tells a file that was written to from one that was not; empty: there is none. */
+static void stamp_of(const char *path, char out[STAMP_MAX])
+{
+    struct stat st;
+    out[0] = '\0';
+    if (lstat(path, &st) != 0) return;
+    (void)snprintf(out, STAMP_MAX, "%ju %jd %jd.%09ld %jd.%09ld", (uintmax_t)st.st_ino, (intmax_t)st.st_size,
+                   (intmax_t)st.st_mtim.tv_sec, st.st_mtim.tv_nsec, (intmax_t)st.st_ctim.tv_sec,
+                   st.st_ctim.tv_nsec);
+}
+
+static bool is_kind(const json_t *a, enum rs_intent_kind kind)
+{
+    return strcmp(json_string_value(json_object_get(a, "kind")), kinds[kind]) == 0;
+}
+
+int rs_intent_watch(struct rs_intent *i)
+{
+    size_t k;
+    json_t *a;
+    json_array_foreach(json_object_get(i->root, "actions"), k, a)
+    {
+        char now[STAMP_MAX];
+        if (!is_kind(a, RS_INTENT_RENAME)) continue;
+        stamp_of(json_string_value(json_object_get(a, "to")), now);
+        if (json_object_set_new(a, "was", json_string(now)) != 0) return RESEAL_ENOMEM;
+    }
+    return 0;
+}
+
+static bool was_changed(const json_t *a)
+{
+    const char *was = json_string_value(json_object_get(a, "was"));
+    char now[STAMP_MAX];
+    if (was == NULL) return false;
+    stamp_of(json_string_value(json_object_get(a, "to")), now);
+    return strcmp(was, now) != 0;
+}
+
+const char *rs_intent_changed(const struct rs_intent *i)
+{
+    size_t k;
+    json_t *a;
+    json_array_foreach(json_object_get(i->root, "actions"), k, a)
+    {
+        if (was_changed(a)) return json_string_value(json_object_get(a, "to"));
+    }
+    return NULL;
+}
+
 /* ---- carrying it out ---------------------------------------------------------------- */
 
 static int sync_folder_of(const char *path)
@@ -212,14 +270,67 @@ static int do_header_in_qcow2(const char *from, const char *to)
 
 static int act(const json_t *a)
 {
-    const char *kind = json_string_value(json_object_get(a, "kind"));
     const char *from = json_string_value(json_object_get(a, "from"));
     const char *to = json_string_value(json_object_get(a, "to"));
-    if (strcmp(kind, kinds[RS_INTENT_RENAME]) == 0) return do_rename(from, to);
-    if (strcmp(kind, kinds[RS_INTENT_HEADER]) == 0) return do_header(from, to);
-    if (strcmp(kind, kinds[RS_INTENT_REMOVE]) == 0) return do_remove(to);
-    if (strcmp(kind, kinds[RS_INTENT_HEADER_QCOW2]) == 0) return do_header_in_qcow2(from, to);
+    if (is_kind(a, RS_INTENT_RENAME)) return do_rename(from, to);
+    if (is_kind(a, RS_INTENT_HEADER)) return do_header(from, to);
+    if (is_kind(a, RS_INTENT_REMOVE)) return do_remove(to);
+    if (is_kind(a, RS_INTENT_HEADER_QCOW2)) return do_header_in_qcow2(from, to);
     return -EINVAL;
+}
+
+#define KEPT ".reseal-kept"
+
+static bool same_file(const char *a, const char *b)
+{
+    struct stat one, two;
+    return lstat(a, &one) == 0 && lstat(b, &two) == 0 && one.st_dev == two.st_dev && one.st_ino == two.st_ino;
+}
+
+/* In the last step too, a file that goes would take along what was written after the copy was made of it: it
+ * stays, under another name. */
+static int keep_old(struct rs_intent *i, const json_t *a, char *why, size_t why_len)
+{
+    const char *from = json_string_value(json_object_get(a, "from"));
+    const char *to = json_string_value(json_object_get(a, "to"));
+    if (!is_kind(a, RS_INTENT_RENAME) || access(from, F_OK) != 0 || access(to, F_OK) != 0) return 0;
+    if (rs_vm_image_is_written(to))
+        return rs_vm_refuse(
+            RESEAL_EBUSY, why, why_len,
+            "%s is in use by another program: shut that down, then run the same command again", to);
+    if (!was_changed(a)) return 0;
+    int n = snprintf(i->kept, sizeof(i->kept), "%s" KEPT, to);
+    int code = n <= 0 || (size_t)n >= sizeof(i->kept)                              ? -ENAMETOOLONG
+               : link(to, i->kept) == 0 || same_file(to, i->kept)                  ? 0
+               : errno == EEXIST                                                   ? -EEXIST
+               : renameat2(AT_FDCWD, to, AT_FDCWD, i->kept, RENAME_NOREPLACE) == 0 ? 0
+                                                                                   : -errno;
+    return code == 0 ? 0
+                     : rs_vm_refuse(RESEAL_EIO, why, why_len,
+                                    "%s was written to after it was copied, and cannot be kept as %s: %s", to,
+                                    i->kept, strerror(-code));
+}
+
+/* The file that a new one takes after: what it replaces, or, of a header beside it, the disk. */
+static bool model_of(const char *to, char out[PATH_MAX])
+{
+    (void)snprintf(out, PATH_MAX, "%s", to);
+    if (access(out, F_OK) != 0 && rs_vm_has_suffix(out, RS_DISK_HEADER))
+        out[strlen(out) - strlen(RS_DISK_HEADER)] = '\0';
+    return access(out, F_OK) == 0;
+}
+
+static int take_after(const json_t *list)
+{
+    for (size_t k = 0; k < json_array_size(list); k++) {
+        const json_t *a = json_array_get(list, k);
+        char model[PATH_MAX];
+        if (!is_kind(a, RS_INTENT_RENAME) || !model_of(json_string_value(json_object_get(a, "to")), model))
+            continue;
+        int code = rs_vm_take_after(json_string_value(json_object_get(a, "from")), model);
+        if (code != 0) return code;
+    }
+    return 0;
 }
 
 static int commit_failed(const char *path, int error, char *why, size_t why_len)
@@ -234,30 +345,46 @@ static const char *missing(const json_t *list)
     for (size_t k = 0; k < json_array_size(list); k++) {
         const json_t *a = json_array_get(list, k);
         const char *from = json_string_value(json_object_get(a, "from"));
-        if (strcmp(json_string_value(json_object_get(a, "kind")), kinds[RS_INTENT_REMOVE]) == 0) continue;
+        if (is_kind(a, RS_INTENT_REMOVE)) continue;
         if (access(from, F_OK) != 0) return from;
     }
     return NULL;
 }
 
+/* The point of return. */
+static int begin_commit(struct rs_intent *i, char *why, size_t why_len)
+{
+    const json_t *list = json_object_get(i->root, "actions");
+    const char *path = missing(list);
+    if (path != NULL)
+        return rs_vm_refuse(RESEAL_EIO, why, why_len,
+                            "%s, which was made for this change, is gone: start over after reseal vm repair "
+                            "--abandon",
+                            path);
+    int code = take_after(list);
+    if (code != 0) return commit_failed(i->path, code, why, why_len);
+    path = rs_intent_changed(i);
+    if (path != NULL)
+        return rs_vm_refuse(
+            RESEAL_EBUSY, why, why_len,
+            "%s was written to by another program while it was copied: shut that down, then run "
+            "the same command again, which begins anew",
+            path);
+    json_object_set_new(i->root, "state", json_string("commit"));
+    return rs_intent_save(i) == 0 ? 0 : commit_failed(i->path, -errno, why, why_len);
+}
+
 int rs_intent_commit(struct rs_intent *i, char *why, size_t why_len)
 {
     const json_t *list = json_object_get(i->root, "actions");
-    if (!rs_intent_is_commit(i)) {
-        const char *path = missing(list);
-        if (path != NULL)
-            return rs_vm_refuse(
-                RESEAL_EIO, why, why_len,
-                "%s, which was made for this change, is gone: start over after reseal vm repair "
-                "--abandon",
-                path);
-        json_object_set_new(i->root, "state", json_string("commit"));
-        if (rs_intent_save(i) != 0) return commit_failed(i->path, -errno, why, why_len);
-    }
+    int code = rs_intent_is_commit(i) ? 0 : begin_commit(i, why, why_len);
+    if (code != 0) return code;
     rs_intent_step("commit");
     for (size_t k = 0; k < json_array_size(list); k++) {
         const json_t *a = json_array_get(list, k);
-        int code = act(a);
+        code = keep_old(i, a, why, why_len);
+        if (code != 0) return code;
+        code = act(a);
         if (code != 0) return commit_failed(json_string_value(json_object_get(a, "to")), code, why, why_len);
         rs_intent_step(json_string_value(json_object_get(a, "kind")));
     }

@@ -25,7 +25,8 @@
 
 struct rs_intent {
     char path[PATH_MAX];
-    json_t *root; /* {"version", "operation", "state", "with": {}, "done": {}, "actions": []} */
+    char kept[PATH_MAX]; /* where rs_intent_commit() left a file that was written to after it was copied */
+    json_t *root;        /* {"version", "operation", "state", "with": {}, "done": {}, "actions": []} */
 };
 
 /* The intent of the VM. RESEAL_ENOKEY: there is none; RESEAL_EFORMAT, RESEAL_EPERM, RESEAL_EIO with a line.
@@ -63,8 +64,19 @@ enum rs_intent_kind {
 RS_MUST_CHECK int rs_intent_add(struct rs_intent *intent, enum rs_intent_kind kind, const char *from,
                                 const char *to);
 
-/* From staging to commit, durably; then, or when it was there already, all actions. 0 or RESEAL_EIO with one
- * line in `why`: run again. */
+/* Notes what the files are now that renames will replace: copies are made of these. RESEAL_ENOMEM. */
+RS_MUST_CHECK int rs_intent_watch(struct rs_intent *intent);
+
+/* The first of them that is not what it was then, as another program wrote to it: what was made of it is
+ * worth nothing. NULL: none. */
+const char *rs_intent_changed(const struct rs_intent *intent);
+
+/*
+ * From staging to commit, durably; then, or when it was there already, all actions. What takes a file's place
+ * gets its owner, mode and extended attributes. 0, RESEAL_EIO: run again; RESEAL_EBUSY: a
+ * file was written to meanwhile, or is being written. With one line in `why`. A file that was written to
+ * between an interrupted commit and this one is not lost: `kept`.
+ */
 RS_MUST_CHECK int rs_intent_commit(struct rs_intent *intent, char *why, size_t why_len);
 
 /* The change is done: the intent goes. RESEAL_EIO with a line. */

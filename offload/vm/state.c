@@ -9,6 +9,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <strings.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 /* ---- locks -------------------------------------------------------------------------- */
@@ -22,13 +24,41 @@ static bool lock_byte(int fd, short type, off_t byte)
     return fcntl(fd, F_OFD_SETLK, &l) == 0;
 }
 
+/* Of whoever the .vmx is: a command of root must not keep a VM's owner from running it. */
+static int make_lock(const struct rs_vm *vm, const char *path)
+{
+    struct stat st;
+    int fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
+    if (fd < 0 || stat(vm->vmx_path, &st) != 0) return fd;
+    bool same = fchown(fd, st.st_uid, st.st_gid) == 0;
+    (void)!fchmod(fd, 0600 | (same ? st.st_mode & 0060 : 0));
+    return fd;
+}
+
+/* Who runs a VM can do so where nothing can be written, from where nobody else changes it either. */
+static int open_lock(const struct rs_vm *vm, const char *path, bool to_run)
+{
+    int fd = make_lock(vm, path);
+    if (fd < 0 && errno != EROFS) fd = open(path, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+    if (fd < 0 && to_run && (errno == EROFS || errno == EACCES))
+        fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+    return fd;
+}
+
+static bool is_read_only(const char *folder)
+{
+    struct statvfs fs;
+    return statvfs(folder, &fs) == 0 && (fs.f_flag & ST_RDONLY) != 0;
+}
+
 int rs_vm_lock(const struct rs_vm *vm, enum rs_vm_lock kind, int *out, char *why, size_t why_len)
 {
     char path[PATH_MAX];
     *out = -1;
     if (!rs_vm_path(vm, LOCK_SUFFIX, path))
         return rs_vm_refuse(RESEAL_EIO, why, why_len, "the name of %s is too long", vm->vmx_path);
-    int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+    int fd = open_lock(vm, path, kind == RS_VM_RUN);
+    if (fd < 0 && kind == RS_VM_RUN && errno == ENOENT && is_read_only(vm->folder)) return 0;
     if (fd < 0) return rs_vm_refuse(RESEAL_EIO, why, why_len, "cannot open %s: %s", path, strerror(errno));
     bool changing = kind != RS_VM_RUN;
     if (!lock_byte(fd, changing ? F_WRLCK : F_RDLCK, BYTE_CHANGE)) {
@@ -88,6 +118,24 @@ bool rs_vm_image_in_use(const char *path)
     return byte_is_locked(path, QEMU_WRITES) || byte_is_locked(path, QEMU_BARS);
 }
 
+bool rs_vm_image_is_written(const char *path)
+{
+    return byte_is_locked(path, QEMU_WRITES);
+}
+
+int rs_vm_image_bar(const char *path, int *out)
+{
+    struct flock bar = {.l_type = F_RDLCK, .l_whence = SEEK_SET, .l_start = QEMU_BARS, .l_len = 1};
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    bool barred = fd >= 0 && fcntl(fd, F_OFD_SETLK, &bar) == 0;
+    bool busy = fd >= 0 && !barred && (errno == EAGAIN || errno == EACCES);
+    /* First the bar, then the look: who comes later sees it. */
+    busy = busy || (barred && byte_is_taken(fd, QEMU_WRITES));
+    *out = barred && !busy ? fd : -1;
+    if (fd >= 0 && *out < 0) close(fd);
+    return busy ? RESEAL_EBUSY : 0;
+}
+
 int rs_vm_powered_off(const struct rs_vm *vm, char *why, size_t why_len)
 {
     char file[NAME_MAX + 1];
@@ -96,7 +144,7 @@ int rs_vm_powered_off(const struct rs_vm *vm, char *why, size_t why_len)
                             "%s is powered on (%s is there): shut it down first; if its host died, remove %s",
                             vm->name, file, file);
     for (unsigned i = 0; i < vm->ndisks; i++)
-        if (byte_is_locked(vm->disks[i].disk.data_path, QEMU_WRITES))
+        if (rs_vm_image_is_written(vm->disks[i].disk.data_path))
             return rs_vm_refuse(RESEAL_EBUSY, why, why_len,
                                 "%s is powered on (%s is in use by another program): shut it down first",
                                 vm->name, vm->disks[i].disk.node);

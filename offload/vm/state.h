@@ -20,7 +20,8 @@ enum rs_vm_lock {
     RS_VM_OFFLINE /* changes it, it must not run */
 };
 
-/* A descriptor that holds the lock until it is closed. RESEAL_EBUSY, RESEAL_EIO, with one line in `why`. */
+/* A descriptor that holds the lock until it is closed; -1 where a VM is run from a read-only file system that
+ * has no lock file. RESEAL_EBUSY, RESEAL_EIO, with one line in `why`. */
 RS_MUST_CHECK int rs_vm_lock(const struct rs_vm *vm, enum rs_vm_lock kind, int *fd, char *why,
                              size_t why_len);
 
@@ -33,6 +34,15 @@ RS_MUST_CHECK int rs_vm_powered_off(const struct rs_vm *vm, char *why, size_t wh
 
 /* True when another program writes the image, or keeps others from it, as QEMU's programs do. */
 bool rs_vm_image_in_use(const char *path);
+
+/* True when another program has the image open to write it, as QEMU's programs show. */
+bool rs_vm_image_is_written(const char *path);
+
+/*
+ * Keeps programs that heed QEMU's locks from writing the image, until the descriptor in *fd is closed (-1
+ * where the file system has no locks, or the file cannot be read). RESEAL_EBUSY: one writes it.
+ */
+RS_MUST_CHECK int rs_vm_image_bar(const char *path, int *fd);
 
 /* True when a process holds RS_VM_RUN or RS_VM_OFFLINE: for those who only look. */
 bool rs_vm_is_run(const struct rs_vm *vm);
