@@ -72,9 +72,10 @@ cp "$sealed" "$work/kept"
 printf 'x' | dd of="$sealed" bs=1 seek=60 conv=notrunc status=none
 cp "$sealed" "$work/changed"
 service_start </dev/null >"$work/reseald.log" 2>&1
-reseal provider list | grep -q '^there is none yet' || fail "a provider whose secrets were changed is used"
+reseal provider list | grep -q '^there .*cannot be used: its secrets cannot be opened' || fail "a provider whose secrets were changed is used, or not told"
 grep -q 'was left out' "$work/run/state/events.jsonl" || fail "no event"
-refused 4 "add it again under that name" reseal key status "$key" --provider there
+refused 4 'put it back from a backup' reseal key status "$key" --provider there
+refused 1 'give it up with' reseal provider add there --native
 cmp -s "$sealed" "$work/changed" || fail "what could not be opened was changed"
 service_stop
 cp "$work/kept" "$sealed"

@@ -24,11 +24,15 @@ int rs_provider_list(struct rs_provider_run *p)
     size_t i;
     int r = rs_provider_call(p, "provider.list", NULL, NULL, 0, &p->result, NULL);
     if (r != 0 || p->o.json) return r;
-    const json_t *all = json_object_get(p->result, "providers");
-    if (json_array_size(all) == 0)
+    const json_t *all = json_object_get(p->result, "providers"),
+                 *left_out = json_object_get(p->result, "left_out");
+    if (json_array_size(all) == 0 && json_array_size(left_out) == 0)
         printf(
             "there is none yet: reseal provider add NAME --native, or --server HOST for a KMIP key server\n");
     json_array_foreach(all, i, provider) print_provider(provider);
+    json_array_foreach(left_out, i, provider)
+        printf("%-24s cannot be used: %s (%s)\n", rs_provider_member(provider, "name"),
+               rs_provider_member(provider, "reason"), rs_provider_member(provider, "object"));
     return 0;
 }
 

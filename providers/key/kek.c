@@ -290,12 +290,20 @@ static void refuse(struct rs_keyd *d, const struct rs_who *who, struct rs_kek *k
 static void refuse_unknown(struct rs_keyd *d, const struct rs_who *who, const char *provider, const char *key,
                            bool make, rs_kek_done *done, void *arg)
 {
-    char why[200];
+    char why[400];
     struct rs_kek kek = {.event = make ? RS_EVENT_KEY_GENERATE : RS_EVENT_KMS_ERROR,
                          .reason = "KeyStateClusterInvalid"};
     (void)snprintf(kek.provider, sizeof(kek.provider), "%s", provider);
     (void)snprintf(kek.key, sizeof(kek.key), "%s", key);
-    if (*provider == '\0')
+    const char *left_out = rs_providers_left_out(d, who->tenant, provider);
+    if (left_out == NULL) left_out = rs_providers_left_out(d, "", provider);
+    if (left_out != NULL)
+        (void)snprintf(
+            why, sizeof(why),
+            "key provider %s cannot be used: %s: put it back from a backup of the state folder or of the "
+            "provider",
+            kek.provider, left_out);
+    else if (*provider == '\0')
         (void)snprintf(why, sizeof(why), "there is no default key provider: 'reseal provider add' makes one");
     else
         (void)snprintf(why, sizeof(why),

@@ -250,6 +250,8 @@ static void open_tenants(struct rs_keyd *d)
 {
     char why[256];
     int r = rs_tenants_open(d);
+    if (r == RESEAL_EFORMAT)
+        die("tenants.json of the state folder", "is damaged: put it back from a backup of the folder");
     if (r != 0) die("tenants.json of the state folder", reseal_strerror(r));
     if (d->policy_path != NULL && rs_tenants_load_policy(d, why, sizeof(why)) != 0) die("policy", why);
 }
@@ -262,6 +264,10 @@ static void open_hosts(struct rs_keyd *d, const struct options *o, int agent)
         die("hosts of the state folder",
             "they do not open with its host key (host.key), which is not the one that sealed them, or they "
             "were changed: put both back from one backup of the folder");
+    if (r == RESEAL_EFORMAT)
+        die("hosts of the state folder", "hosts.json or host-identity.sealed is damaged: put both back from "
+                                         "one backup of the folder; without "
+                                         "one, remove both, then 'reseal host add' and 'host trust' again");
     if (r != 0) die("hosts of the state folder", reseal_strerror(r));
     if (agent >= 0 && rs_hosts_agent(d, o->agent, agent, why, sizeof(why)) != 0) die("--agent", why);
 }

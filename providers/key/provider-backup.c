@@ -134,6 +134,7 @@ static int take(struct rs_keyd *d, const struct backup *b, const struct rs_secre
                                           .secrets = &secrets,
                                           .usable = true};
         r = rs_providers_add(d, &n, p);
+        if (r == 0) rs_providers_restored(d, *p);
     }
     json_decref(config);
     rs_secrets_free(&secrets);

@@ -16,6 +16,7 @@ struct change {
     struct rs_rpc *call;
     const struct rs_provider_kind *kind;
     uint32_t serial; /* of the provider that changes; 0: a new one */
+    uint32_t sealed; /* its number when the change began: another is another's change */
     bool wants_default;
     char name[RS_PROVIDER_NAME_MAX];
     const char *tenant;
@@ -124,6 +125,12 @@ static void take(struct rs_rpc *call)
     memcpy(name, c->name, sizeof(name));
     if (c->serial != 0 && p == NULL) {
         rs_rpc_refuse(call, name, RESEAL_ENOKEY, "key provider %s was removed meanwhile", name);
+        return;
+    }
+    if (c->serial != 0 && p->sealed != c->sealed) {
+        rs_rpc_refuse(call, name, RESEAL_EBUSY,
+                      "key provider %s was changed by somebody else meanwhile: look at it and try again",
+                      name);
         return;
     }
     int r = c->serial != 0 ? take_changed(d, c, p) : take_new(d, c, &p);
@@ -244,6 +251,7 @@ static bool begin_update(struct rs_rpc *call, const struct rs_provider *p, json_
     struct change *c = new_change(call, p->name, p->tenant, p->kind);
     if (c == NULL) return false;
     c->serial = p->serial;
+    c->sealed = p->sealed;
     c->config = merged(p->config, more);
     int r = rs_secrets_copy(&c->secrets, &p->secrets);
     if (c->config != NULL && r == 0) return true;
@@ -283,6 +291,15 @@ void rs_provider_add(struct rs_rpc *call)
     if (rs_providers_of(call->d, tenant, name) != NULL) {
         rs_rpc_refuse(call, name, RESEAL_EBUSY,
                       "there is a key provider %s already: choose another name, or change it", name);
+        return;
+    }
+    const char *left_out = rs_providers_left_out(call->d, tenant, name);
+    if (left_out != NULL) {
+        rs_rpc_refuse(
+            call, name, RESEAL_EBUSY,
+            "there is a key provider %s that cannot be used: %s: put it back from a backup of the state "
+            "folder or of the provider, or give it up with 'reseal provider remove %s --force'",
+            name, left_out, name);
         return;
     }
     struct change *c = new_change(call, name, tenant, kind);

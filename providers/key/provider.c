@@ -82,6 +82,59 @@ static void sealed_name(const struct rs_provider *p, uint32_t number, char out[R
     (void)snprintf(out, RS_STORE_NAME_MAX, "providers/%s@%s.%u.sealed", p->name, tenant, number);
 }
 
+/* ---- what could not be read ----------------------------------------------------------- */
+
+static void object_of(const char *tenant, const char *name, char out[RS_STORE_NAME_MAX])
+{
+    struct rs_provider p = {.name = ""};
+    (void)snprintf(p.name, sizeof(p.name), "%s", name);
+    (void)snprintf(p.tenant, sizeof(p.tenant), "%s", tenant);
+    object_name(&p, out);
+}
+
+const char *rs_providers_left_out(const struct rs_keyd *d, const char *tenant, const char *name)
+{
+    char object[RS_STORE_NAME_MAX];
+    if (!rs_provider_name_ok(name)) return NULL;
+    object_of(tenant, name, object);
+    return json_string_value(json_object_get(d->providers.left_out, object));
+}
+
+void rs_providers_list_left_out(const struct rs_keyd *d, const char *tenant, json_t *list)
+{
+    const char *object, *at;
+    json_t *why;
+    json_object_foreach(d->providers.left_out, object, why)
+    {
+        char name[RS_PROVIDER_NAME_MAX], expected[RS_STORE_NAME_MAX];
+        const char *begin = object + strlen("providers/");
+        at = strchr(begin, '@');
+        if (at == NULL || (size_t)(at - begin) >= sizeof(name)) continue;
+        (void)snprintf(name, sizeof(name), "%.*s", (int)(at - begin), begin);
+        object_of(tenant, name, expected);
+        if (strcmp(object, expected) == 0)
+            (void)json_array_append_new(
+                list, json_pack("{s:s, s:s, s:O}", "name", name, "object", object, "reason", why));
+    }
+}
+
+void rs_providers_restored(struct rs_keyd *d, const struct rs_provider *p)
+{
+    char object[RS_STORE_NAME_MAX];
+    object_name(p, object);
+    (void)json_object_del(d->providers.left_out, object);
+}
+
+int rs_providers_drop_left_out(struct rs_keyd *d, const char *tenant, const char *name)
+{
+    char object[RS_STORE_NAME_MAX];
+    if (rs_providers_left_out(d, tenant, name) == NULL) return RESEAL_ENOKEY;
+    object_of(tenant, name, object);
+    int r = rs_store_remove(d->store, object);
+    if (r == 0) (void)json_object_del(d->providers.left_out, object);
+    return r;
+}
+
 /* ---- saving ------------------------------------------------------------------------ */
 
 static int put_config(struct rs_keyd *d, const struct rs_provider *p, uint32_t sealed)
@@ -104,7 +157,8 @@ int rs_providers_save(struct rs_keyd *d, struct rs_provider *p)
     if (d->store == NULL) return RESEAL_ENOSUPPORT;
     sealed_name(p, number, fresh);
     sealed_name(p, p->sealed, old);
-    int r = rs_store_put_secrets(d->store, fresh, &p->secrets);
+    int r = number != 0 ? 0 : RESEAL_ELIMIT;
+    if (r == 0) r = rs_store_put_secrets(d->store, fresh, &p->secrets);
     if (r == 0) r = put_config(d, p, number);
     if (r != 0) {
         (void)!rs_store_remove(d->store, fresh);
@@ -262,8 +316,10 @@ static struct rs_provider *read_one(struct rs_keyd *d, const char *object, const
     int usable, format;
     json_int_t number;
     json_t *json, *config;
-    *why = "it cannot be read";
+    *why = "the file is damaged";
     if (rs_store_get_json(d->store, object, &json) != 0) return NULL;
+    if (json_integer_value(json_object_get(json, "format")) > 1)
+        *why = "it was written by a newer version of the service";
     struct rs_provider *p = calloc(1, sizeof(*p));
     bool ok =
         p != NULL &&
@@ -280,7 +336,7 @@ static struct rs_provider *read_one(struct rs_keyd *d, const char *object, const
         p->kind = rs_provider_kind_of(kind);
         object_name(p, expected);
         sealed_name(p, p->sealed, sealed);
-        *why = "its kind is not known to this version";
+        *why = "its kind is not known to this version of the service";
         ok = p->kind != NULL && strcmp(expected, object) == 0;
     }
     if (ok) {
@@ -305,6 +361,8 @@ static int load_one(const char *object, void *arg)
         return 0;
     }
     (void)fprintf(stderr, "reseal-keyd: key provider %s was left out: %s\n", object, why);
+    if (d->providers.left_out == NULL) d->providers.left_out = json_object();
+    (void)json_object_set_new(d->providers.left_out, object, json_string(why));
     rs_event(d, "", RS_EVENT_KMS_ERROR, "a key provider was left out",
              json_pack("{s:s, s:s}", "object", object, "reason", why));
     return 0;
@@ -329,10 +387,20 @@ static int drop_orphan(const char *object, void *arg)
     return 0;
 }
 
+static void tell_no_defaults(struct rs_keyd *d)
+{
+    static const char line[] =
+        DEFAULTS " of the state folder is damaged: there is no default key provider until 'reseal provider "
+                 "default' names one";
+    (void)fprintf(stderr, "reseal-keyd: %s\n", line);
+    rs_event(d, "", RS_EVENT_KMS_ERROR, line, json_pack("{s:s}", "object", DEFAULTS));
+}
+
 int rs_providers_load(struct rs_keyd *d)
 {
-    if (d->store == NULL || rs_store_get_json(d->store, DEFAULTS, &d->providers.defaults) != 0 ||
-        !json_is_object(d->providers.defaults)) {
+    int r = d->store != NULL ? rs_store_get_json(d->store, DEFAULTS, &d->providers.defaults) : RESEAL_ENOKEY;
+    if (r != 0 || !json_is_object(d->providers.defaults)) {
+        if (r != RESEAL_ENOKEY) tell_no_defaults(d);
         json_decref(d->providers.defaults);
         d->providers.defaults = json_object();
     }
@@ -351,5 +419,6 @@ void rs_providers_free(struct rs_providers *p)
         p->first = next;
     }
     json_decref(p->defaults);
-    p->defaults = NULL;
+    json_decref(p->left_out);
+    p->defaults = p->left_out = NULL;
 }

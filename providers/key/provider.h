@@ -69,7 +69,8 @@ struct rs_provider {
     json_t *state;   /* what its tasks keep between them, or NULL */
     unsigned running;
     int64_t told_client, told_server; /* seconds: when the end of a certificate was an event */
-    /* Keys that hosts wait for, hosts-late.c: one is asked for; until when none is, after how many failures. */
+    /* Keys that hosts wait for, hosts-late.c: one is asked for; until when none is, after how many failures.
+     */
     bool late_asking;
     uint64_t late_ns;
     unsigned late_failures;
@@ -80,6 +81,7 @@ struct rs_asked;
 struct rs_providers {
     struct rs_provider *first;
     json_t *defaults; /* tenant -> name; "" for none */
+    json_t *left_out; /* name of an object of the store -> why it cannot be used */
     struct rs_asked *asked;
     uint32_t next_serial;
 };
@@ -93,6 +95,16 @@ void rs_providers_free(struct rs_providers *p);
 /* The provider of that name that the tenant sees: its own, else one without a tenant. "" asks for the
  * default. NULL: none. */
 struct rs_provider *rs_providers_find(struct rs_keyd *d, const char *tenant, const char *name);
+
+/* Why a provider of the store was left out, where one of that name was. NULL: none was. */
+const char *rs_providers_left_out(const struct rs_keyd *d, const char *tenant, const char *name);
+/* Those of a tenant: adds {"name", "object", "reason"} to `list`. */
+void rs_providers_list_left_out(const struct rs_keyd *d, const char *tenant, json_t *list);
+/* Gives up one that was left out; RESEAL_ENOKEY: none of that name was. */
+RS_MUST_CHECK int rs_providers_drop_left_out(struct rs_keyd *d, const char *tenant, const char *name);
+
+/* Its backup took the place of what was left out. */
+void rs_providers_restored(struct rs_keyd *d, const struct rs_provider *p);
 
 /* Writes a provider to the store, new or changed: all of it, or nothing. RESEAL_ENOSUPPORT: there is no state
  * folder. */

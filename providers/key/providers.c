@@ -53,8 +53,16 @@ struct rs_provider *rs_rpc_provider(struct rs_rpc *call)
     if (name == NULL) return NULL;
     struct rs_provider *p = rs_providers_find(call->d, call->client->tenant, name);
     if (p != NULL) return p;
+    const char *left_out = rs_providers_left_out(call->d, call->client->tenant, name);
+    if (left_out == NULL) left_out = rs_providers_left_out(call->d, "", name);
     if (*name == '\0')
         rs_rpc_fail(call, RESEAL_ENOKEY, "there is no default key provider: 'reseal provider add' makes one");
+    else if (left_out != NULL)
+        rs_rpc_fail(
+            call, RESEAL_ENOKEY,
+            "key provider %s cannot be used: %s: put it back from a backup of the state folder or of the "
+            "provider",
+            name, left_out);
     else
         rs_rpc_fail(call, RESEAL_ENOKEY,
                     "there is no key provider '%s': 'reseal provider list' shows those there are", name);
@@ -114,7 +122,10 @@ static void list(struct rs_rpc *call)
     for (const struct rs_provider *p = call->d->providers.first; p != NULL; p = p->next)
         if (sees(call->d, call->client->tenant, p))
             (void)json_array_append_new(all, rs_provider_shown(call->d, call->client->tenant, p));
-    rs_rpc_answer(call, json_pack("{s:o}", "providers", all), -1);
+    json_t *left_out = json_array();
+    rs_providers_list_left_out(call->d, call->client->tenant, left_out);
+    if (call->client->tenant[0] != '\0') rs_providers_list_left_out(call->d, "", left_out);
+    rs_rpc_answer(call, json_pack("{s:o, s:o}", "providers", all, "left_out", left_out), -1);
 }
 
 static void show(struct rs_rpc *call)
@@ -149,11 +160,30 @@ static void count_key(void *arg, const char *provider, const char *key, uint64_t
     count->n += strcmp(count->name, provider) == 0;
 }
 
+/* One that could not be read: what is left of it goes. True: it was one, and the call is over. */
+static bool give_up(struct rs_rpc *call, const char *name)
+{
+    const char *tenant = call->client->tenant;
+    if (rs_providers_of(call->d, tenant, name) != NULL) return false;
+    if (rs_providers_left_out(call->d, tenant, name) == NULL && rs_events_all_visible(call->client->uid))
+        tenant = "";
+    if (rs_providers_of(call->d, tenant, name) != NULL) return false;
+    int r = rs_providers_drop_left_out(call->d, tenant, name);
+    if (r == RESEAL_ENOKEY) return false;
+    if (r != 0)
+        rs_rpc_refuse(call, name, r,
+                      "the state folder of the service cannot be written: look at its space and its mode");
+    else
+        rs_rpc_done(call, name, NULL, -1);
+    return true;
+}
+
 static void remove_it(struct rs_rpc *call)
 {
     if (!rs_rpc_args(call, "provider force")) return;
     int force = rs_rpc_flag(call, "force");
     const char *name = force < 0 ? NULL : rs_rpc_need(call, "provider", RS_PROVIDER_NAME_MAX);
+    if (name != NULL && force && give_up(call, name)) return;
     struct rs_provider *p = name != NULL ? rs_rpc_own_provider(call) : NULL;
     if (p == NULL) return;
     struct {
