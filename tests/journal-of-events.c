@@ -9,7 +9,7 @@
 
 #include <cmocka.h>
 
-static struct rs_journal j = {.name = "events.jsonl"};
+static struct rs_journal j = {.name = "events.jsonl", .fd = -1};
 
 static int setup(void **state)
 {

@@ -49,6 +49,7 @@ static void random_keys_reach_a_session_and_nobody_else(void **state)
     assert_string_equal(keys.tenant, "private");
     assert_memory_not_equal(keys.src, keys.dst, 64);
     assert_int_equal(keyd_session(&k, &q, &again), 0);
+    again.use = keys.use; /* each session has its number */
     assert_memory_equal(&keys, &again, sizeof(keys));
     q.pid++; /* another process */
     assert_int_equal(keyd_session(&k, &q, &keys), RESEAL_ENOKEY);

@@ -39,6 +39,7 @@ static const struct {
     {RESEAL_EFORK, "the handle was opened before a fork: open a new one in the child"},
     {RESEAL_ENOSUPPORT, "not supported by this service"},
     {RESEAL_EBUSY, "in use: wait for the other operation, or close the outstanding jobs"},
+    {RESEAL_EAUDIT, "the service cannot write its audit, so it uses no key: make room in its state folder"},
     {RESEAL_ESUSPENDED, "the tenant is suspended: its administrator lets it in again by 'reseal tenant resume'"},
 };
 

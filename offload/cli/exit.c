@@ -37,6 +37,7 @@ int rs_exit_of(int reseal_error)
     case RESEAL_EUNIT:
         return RS_EXIT_FORMAT;
     case RESEAL_EIO:
+    case RESEAL_EAUDIT:
         return RS_EXIT_IO;
     case RESEAL_ENOSERVICE:
     case RESEAL_ETIMEDOUT: /* it, or a key server that hangs */

@@ -125,8 +125,8 @@ static int give_client(const struct rs_client *c, int fd)
     int e = rs_msg_send(fd, RS_MSG_CLIENT, 0, &state, sizeof(state), &c->fd, 1, 0);
     for (unsigned i = 0; e == 0 && i < RS_SESSIONS_MAX; i++) {
         if (c->sessions[i] == NULL || c->sessions[i]->ending) continue;
-        struct rs_msg_session_state session = {.handle = c->sessions[i]->handle,
-                                               .asked = c->sessions[i]->asked};
+        struct rs_msg_session_state session = {
+            .handle = c->sessions[i]->handle, .use = c->sessions[i]->use, .asked = c->sessions[i]->asked};
         e = rs_msg_send(fd, RS_MSG_SESSION, 0, &session, sizeof(session), NULL, 0, 0);
     }
     for (unsigned i = 0; e == 0 && i < RS_QUEUES_MAX; i++)
@@ -179,7 +179,7 @@ static int take_session(struct rs_server *s, const struct rs_msg *msg, struct rs
 {
     const struct rs_msg_session_state *m = (const void *)msg->body;
     if (msg->header.length != sizeof(*m) || c == NULL) return RESEAL_EPROTO;
-    int e = rs_session_restore(s, c, m->handle, &m->asked);
+    int e = rs_session_restore(s, c, m->handle, m->use, &m->asked);
     /* A key that went away meanwhile ends its session, not the take-over; its jobs will say so. */
     return e == RESEAL_EPROTO || e == RESEAL_ENOMEM || e == RESEAL_ENOSERVICE ? e : 0;
 }

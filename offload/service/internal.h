@@ -64,7 +64,7 @@ struct rs_msg_client {
 
 struct rs_msg_session_state {
     uint32_t handle;
-    uint32_t reserved;
+    uint32_t use; /* by which reseal-keyd knows it; 0: not at all */
     struct rs_msg_transform asked;
 };
 

@@ -25,6 +25,8 @@ void rs_keylink_replace(struct rs_keylink *link, int fd)
 {
     rs_cleanup_close(&link->fd);
     link->fd = fd;
+    link->nended = 0; /* of sessions that another one, or our last pair, knew */
+    link->telling = false;
 }
 
 void rs_keylink_close(struct rs_keylink *link)
@@ -35,11 +37,49 @@ void rs_keylink_close(struct rs_keylink *link)
     free(link->revoked);
     link->revoked = NULL;
     link->nrevoked = link->room = 0;
+    free(link->ended);
+    link->ended = NULL;
+    link->ended_room = 0;
 }
 
-/* What is not a reply: a revocation. Anything else breaks the protocol. */
-static int take_revoked(struct rs_keylink *link)
+/* ---- ends of sessions -------------------------------------------------------- */
+
+void rs_keylink_ended(struct rs_keylink *link, const struct rs_msg_session_ended *m)
 {
+    if (link->fd < 0) return;
+    if (link->nended == link->ended_room) {
+        unsigned room = link->ended_room != 0 ? 2 * link->ended_room : 64;
+        struct rs_msg_session_ended *more =
+            room <= RS_KEYLINK_ENDED ? reallocarray(link->ended, room, sizeof(*more)) : NULL;
+        if (more == NULL) return;
+        link->ended = more;
+        link->ended_room = room;
+    }
+    link->ended[link->nended++] = *m;
+}
+
+void rs_keylink_tell(struct rs_keylink *link, bool wait)
+{
+    unsigned n = RS_MIN(link->nended, (unsigned)RS_ENDED_MAX);
+    if (n == 0 || link->fd < 0 || (wait && link->telling)) return;
+    if (rs_msg_send(link->fd, RS_MSG_SESSION_ENDED, 0, link->ended, n * sizeof(*link->ended), NULL, 0,
+                    MSG_DONTWAIT) != 0)
+        return;
+    link->telling = true;
+    link->nended -= n;
+    memmove(link->ended, link->ended + n, link->nended * sizeof(*link->ended));
+}
+
+/* ---- what comes ---------------------------------------------------------------- */
+
+/* What was not asked for: a revocation, or that ends of sessions were noted. Anything else breaks the
+ * protocol. */
+static int take_unasked(struct rs_keylink *link)
+{
+    if (link->msg->header.type == (RS_MSG_SESSION_ENDED | RS_MSG_REPLY) && link->telling) {
+        link->telling = false;
+        return 0;
+    }
     if (link->msg->header.type != RS_MSG_KEY_REVOKED || link->msg->header.length != sizeof(struct rs_msg_key))
         return RESEAL_EPROTO;
     if (link->nrevoked == link->room) {
@@ -67,7 +107,7 @@ int rs_keylink_read(struct rs_keylink *link)
 {
     if (link->fd < 0) return RESEAL_ENOSERVICE;
     int e = receive(link, MSG_DONTWAIT);
-    if (e == 0) e = take_revoked(link);
+    if (e == 0) e = take_unasked(link);
     rs_keylink_wipe(link);
     if (e == 0 || e == RESEAL_EAGAIN) return e;
     rs_keylink_replace(link, -1);
@@ -89,15 +129,17 @@ static int await(struct rs_keylink *link, uint16_t type)
         if (e == RESEAL_EAGAIN) continue;
         if (e != 0) return e;
         if (link->msg->header.type == (type | RS_MSG_REPLY)) return 0;
-        e = take_revoked(link);
+        e = take_unasked(link);
         if (e != 0) return e;
     }
 }
 
-static bool reply_ok(const struct rs_msg_session_keys *k)
+/* A reseal-keyd from before a take-over does not say by which number it knows the session; that is 0 then. */
+static bool reply_ok(const struct rs_msg_header *h, const struct rs_msg_session_keys *k)
 {
-    return k->src_len <= RS_RAW_KEY_MAX && k->dst_len <= RS_RAW_KEY_MAX && k->weight >= 1 &&
-           k->weight <= 1000 && memchr(k->tenant, 0, sizeof(k->tenant)) != NULL;
+    return (h->length == sizeof(*k) || h->length == RS_SESSION_KEYS_LEAST) && k->src_len <= RS_RAW_KEY_MAX &&
+           k->dst_len <= RS_RAW_KEY_MAX && k->weight >= 1 && k->weight <= 1000 &&
+           memchr(k->tenant, 0, sizeof(k->tenant)) != NULL;
 }
 
 int rs_keylink_ask(struct rs_keylink *link, const struct rs_msg_session_request *request,
@@ -108,7 +150,7 @@ int rs_keylink_ask(struct rs_keylink *link, const struct rs_msg_session_request 
     if (e == 0) e = await(link, RS_MSG_SESSION_KEYS);
     int status = e == 0 ? link->msg->header.status : 0;
     const struct rs_msg_session_keys *k = (const void *)link->msg->body;
-    if (e == 0 && status == 0 && (link->msg->header.length != sizeof(*k) || !reply_ok(k))) e = RESEAL_EPROTO;
+    if (e == 0 && status == 0 && !reply_ok(&link->msg->header, k)) e = RESEAL_EPROTO;
     if (e != 0) {
         rs_keylink_replace(link, -1);
         rs_keylink_wipe(link);

@@ -53,7 +53,7 @@ static void note_back(struct rs_server *s, struct rs_note *note)
         return;
     }
     if (note->kind == RS_NOTE_SCRATCH) rs_scratch_unmap(note->base, note->len);
-    if (note->kind == RS_NOTE_SESSION_END) rs_session_unbound(c, note);
+    if (note->kind == RS_NOTE_SESSION_END) rs_session_unbound(s, c, note);
     if (note->kind == RS_NOTE_PAUSE) s->paused++;
     if (c == NULL) return;
     c->notes--;
@@ -143,7 +143,7 @@ static void accept_client(struct rs_server *s)
 static void client_bury(struct rs_server *s, struct rs_client *c)
 {
     for (unsigned i = 0; i < RS_SESSIONS_MAX; i++)
-        if (c->sessions[i] != NULL) rs_session_free(c, c->sessions[i]);
+        if (c->sessions[i] != NULL) rs_session_free(s, c, c->sessions[i]);
     for (unsigned i = 0; i < RS_QUEUES_MAX; i++)
         if (c->queues[i] != NULL) rs_queue_drop(s, c, c->queues[i]);
     for (unsigned w = 0; w < s->nworkers; w++) {
@@ -267,6 +267,7 @@ int rs_server_step(struct rs_server *s, int timeout_ms)
     take_notes(s);
     for (int i = 0; i < n; i++) one_event(s, &events[i]);
     revocations(s);
+    rs_keylink_tell(&s->keys, true);
     if (s->need_keyd && s->ask_keyd != NULL) s->ask_keyd(s);
     s->need_keyd = false;
     while (s->graves != NULL) {
@@ -289,6 +290,7 @@ int rs_server_watch(struct rs_server *s, int fd, enum rs_source_kind *kind)
 void rs_server_keyd(struct rs_server *s, int fd)
 {
     rs_keylink_replace(&s->keys, fd);
+    rs_session_unknown(s);
     if (rs_server_watch(s, fd, &s->keyd_kind) != 0) rs_keylink_replace(&s->keys, -1);
 }
 
@@ -359,6 +361,10 @@ void rs_server_close(struct rs_server *s)
     free(s->workers);
     s->nworkers = 0;
     take_notes(s);
+    for (unsigned left = s->keys.nended + 1; s->keys.nended != 0 && s->keys.nended < left;) {
+        left = s->keys.nended;
+        rs_keylink_tell(&s->keys, false);
+    }
     rs_keylink_close(&s->keys);
     while (s->tenants != NULL) {
         struct rs_tenant *t = s->tenants;

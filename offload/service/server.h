@@ -45,6 +45,8 @@ struct rs_session {
     struct rs_transform_config config;
     struct rs_msg_transform asked;
     bool ending;
+    uint32_t use;                                /* by which reseal-keyd knows it; 0: not at all */
+    struct rs_msg_session_ended done;            /* by bindings that are no more */
     unsigned bound;                              /* bindings that workers hold */
     struct rs_binding *bindings[RS_WORKERS_MAX]; /* by worker; NULL: none there */
 };
@@ -189,8 +191,9 @@ RS_MUST_CHECK int rs_session_open(struct rs_server *s, struct rs_client *c,
 void rs_session_end(struct rs_server *s, struct rs_client *c, struct rs_session *session, int status,
                     bool op);
 
-/* Take-over: a session that the client knows by `handle`. The operation waits for it. 0 or why it is not. */
-RS_MUST_CHECK int rs_session_restore(struct rs_server *s, struct rs_client *c, uint32_t handle,
+/* Take-over: a session that the client knows by `handle`, reseal-keyd by `use`. The operation waits for it. 0
+ * or why it is not. */
+RS_MUST_CHECK int rs_session_restore(struct rs_server *s, struct rs_client *c, uint32_t handle, uint32_t use,
                                      const struct rs_msg_transform *asked);
 
 /* By handle; NULL: no such session. */
@@ -200,10 +203,13 @@ struct rs_session *rs_session_find(struct rs_client *c, uint32_t handle);
 RS_MUST_CHECK int rs_session_seat(struct rs_server *s, struct rs_client *c, unsigned w);
 
 /* A SESSION_END note is back. */
-void rs_session_unbound(struct rs_client *c, const struct rs_note *note);
+void rs_session_unbound(struct rs_server *s, struct rs_client *c, const struct rs_note *note);
 
-/* Frees one that no worker holds. */
-void rs_session_free(struct rs_client *c, struct rs_session *session);
+/* Frees one that no worker holds; reseal-keyd will be told what it did. */
+void rs_session_free(struct rs_server *s, struct rs_client *c, struct rs_session *session);
+
+/* There is another reseal-keyd, or another pair to it: it knows none of the sessions. */
+void rs_session_unknown(struct rs_server *s);
 
 /* Ends every session that uses a key. */
 void rs_session_revoke(struct rs_server *s, const reseal_key *key);

@@ -75,6 +75,7 @@ static int bind(struct rs_server *s, struct rs_client *c, struct rs_session *ses
     const struct rs_msg_session_keys *keys;
     struct rs_msg_session_request request = {
         .uid = c->uid, .gid = c->gid, .pid = c->pid, .transform = session->asked};
+    request.use = session->use;
     memcpy(request.tenant, c->tenant_asked, sizeof(request.tenant));
     int e = rs_keylink_ask(&s->keys, &request, &keys);
     if (e != 0) {
@@ -82,6 +83,7 @@ static int bind(struct rs_server *s, struct rs_client *c, struct rs_session *ses
         s->need_keyd |= s->keys.fd < 0;
         return e;
     }
+    session->use = keys->use;
     session->config = config_of(&session->asked, keys);
     e = rs_transform_check(&session->config);
     if (e == 0) e = check_keys(&session->config, keys);
@@ -191,9 +193,23 @@ static struct rs_session *session_make(struct rs_client *c, const struct rs_msg_
     return NULL;
 }
 
-void rs_session_free(struct rs_client *c, struct rs_session *session)
+/* What it did counts for its session. */
+static void binding_drop(struct rs_session *session, unsigned w)
 {
-    for (unsigned w = 0; w < RS_WORKERS_MAX; w++) rs_binding_free(session->bindings[w]);
+    struct rs_binding *b = session->bindings[w];
+    if (b == NULL) return;
+    session->done.jobs += atomic_load_explicit(&b->jobs, memory_order_relaxed);
+    session->done.bytes += atomic_load_explicit(&b->bytes, memory_order_relaxed);
+    session->done.failures += atomic_load_explicit(&b->failures, memory_order_relaxed);
+    rs_binding_free(b);
+    session->bindings[w] = NULL;
+}
+
+void rs_session_free(struct rs_server *s, struct rs_client *c, struct rs_session *session)
+{
+    for (unsigned w = 0; w < RS_WORKERS_MAX; w++) binding_drop(session, w);
+    session->done.use = session->use;
+    if (session->use != 0) rs_keylink_ended(&s->keys, &session->done);
     c->sessions[session->handle & 0xffff] = NULL;
     free(session);
 }
@@ -208,7 +224,7 @@ static int session_bind(struct rs_server *s, struct rs_client *c, struct rs_sess
     if (session->bound != 0)
         rs_session_end(s, c, session, RESEAL_ECANCELED, true);
     else
-        rs_session_free(c, session);
+        rs_session_free(s, c, session);
     return e;
 }
 
@@ -238,7 +254,7 @@ int rs_session_open(struct rs_server *s, struct rs_client *c, const struct rs_ms
     return e;
 }
 
-int rs_session_restore(struct rs_server *s, struct rs_client *c, uint32_t handle,
+int rs_session_restore(struct rs_server *s, struct rs_client *c, uint32_t handle, uint32_t use,
                        const struct rs_msg_transform *asked)
 {
     uint32_t slot = handle & 0xffff;
@@ -246,6 +262,7 @@ int rs_session_restore(struct rs_server *s, struct rs_client *c, uint32_t handle
     struct rs_session *session = calloc(1, sizeof(*session));
     if (session == NULL) return RESEAL_ENOMEM;
     session->handle = handle;
+    session->use = use;
     session->asked = *asked;
     c->generations[slot] = (uint16_t)(handle >> 16);
     c->sessions[slot] = session;
@@ -271,12 +288,18 @@ void rs_session_end(struct rs_server *s, struct rs_client *c, struct rs_session 
     }
 }
 
-void rs_session_unbound(struct rs_client *c, const struct rs_note *note)
+void rs_session_unbound(struct rs_server *s, struct rs_client *c, const struct rs_note *note)
 {
     struct rs_session *session = note->session;
-    rs_binding_free(session->bindings[note->worker]);
-    session->bindings[note->worker] = NULL;
-    if (--session->bound == 0) rs_session_free(c, session);
+    binding_drop(session, note->worker);
+    if (--session->bound == 0) rs_session_free(s, c, session);
+}
+
+void rs_session_unknown(struct rs_server *s)
+{
+    for (unsigned i = 0; i < RS_CLIENTS_MAX; i++)
+        for (unsigned n = 0; s->clients[i] != NULL && n < RS_SESSIONS_MAX; n++)
+            if (s->clients[i]->sessions[n] != NULL) s->clients[i]->sessions[n]->use = 0;
 }
 
 static bool uses(const struct rs_msg_side *side, const reseal_key *key)

@@ -15,6 +15,7 @@ int rs_events_open(struct rs_keyd *d, struct rs_store *store)
     struct rs_events *e = calloc(1, sizeof(*e));
     if (e == NULL) return RESEAL_ENOMEM;
     e->store = store;
+    e->events.fd = e->audit.fd = -1;
     e->events.name = "events.jsonl";
     e->audit.name = "audit.jsonl";
     rs_journal_empty(&e->events, 0);
@@ -30,8 +31,8 @@ void rs_events_close(struct rs_keyd *d)
     if (d->events == NULL) return;
     rs_followers_end(d);
     rs_webhooks_close(d);
-    rs_journal_empty(&d->events->events, 0);
-    rs_journal_empty(&d->events->audit, 0);
+    rs_journal_close(&d->events->events);
+    rs_journal_close(&d->events->audit);
     free(d->events);
     d->events = NULL;
 }
@@ -106,8 +107,8 @@ void rs_event(struct rs_keyd *d, const char *tenant, const char *id, const char 
     tell_lost(d);
 }
 
-void rs_audit(struct rs_keyd *d, const struct rs_who *who, const char *operation, const char *object,
-              int status, json_t *details)
+void rs_audit_later(struct rs_keyd *d, const struct rs_who *who, const char *operation, const char *object,
+                    int status, json_t *details)
 {
     struct rs_journal_line line = {.uid = who->uid};
     json_t *members = json_pack("{s:I, s:I}", "uid", (json_int_t)who->uid, "pid", (json_int_t)who->pid);
@@ -124,8 +125,21 @@ void rs_audit(struct rs_keyd *d, const struct rs_who *who, const char *operation
         json_decref(members);
         return;
     }
-    (void)rs_journal_write(&d->events->audit, d->events->store, &line, members);
+    (void)rs_journal_keep(&d->events->audit, &line, members);
+}
+
+void rs_audit_now(struct rs_keyd *d)
+{
+    if (d->events == NULL) return;
+    (void)rs_journal_catch_up(&d->events->audit, d->events->store); /* its failure says it */
     rs_flush(d);
+}
+
+void rs_audit(struct rs_keyd *d, const struct rs_who *who, const char *operation, const char *object,
+              int status, json_t *details)
+{
+    rs_audit_later(d, who, operation, object, status, details);
+    rs_audit_now(d);
 }
 
 bool rs_audit_works(struct rs_keyd *d, char *why, size_t why_len)

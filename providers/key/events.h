@@ -56,6 +56,12 @@ void rs_event(struct rs_keyd *d, const char *tenant, const char *id, const char 
 void rs_audit(struct rs_keyd *d, const struct rs_who *who, const char *operation, const char *object,
               int status, json_t *details);
 
+/* The same for what has happened and need not wait for its line: it waits in memory for the next one, or for
+ * rs_audit_now(). */
+void rs_audit_later(struct rs_keyd *d, const struct rs_who *who, const char *operation, const char *object,
+                    int status, json_t *details);
+void rs_audit_now(struct rs_keyd *d);
+
 /*
  * False: the audit cannot be written, and nothing that has a line in it may be done; the line says so. Lines
  * that wait are tried again first.

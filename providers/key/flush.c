@@ -54,11 +54,11 @@ int rs_flusher_start(int *sock)
 
 /* ---- reseal-keyd ---------------------------------------------------------------------------- */
 
-static void add_file(const struct rs_events *e, struct rs_journal *j, int fds[3], unsigned *n)
+static void add_file(struct rs_journal *j, int fds[3], unsigned *n)
 {
     if (!j->dirty) return;
-    int fd = openat(rs_store_folder(e->store), j->name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
-    if (fd < 0) return; /* the next line makes it again */
+    int fd = fcntl(j->fd, F_DUPFD_CLOEXEC, 0);
+    if (fd < 0) return; /* the next line opens it again */
     j->dirty = false;
     fds[(*n)++] = fd;
 }
@@ -69,8 +69,8 @@ void rs_flush(struct rs_keyd *d)
     int fds[3];
     unsigned n = 0;
     if (e == NULL || e->store == NULL || !e->flusher_runs || e->flushing) return;
-    add_file(e, &e->audit, fds, &n);
-    add_file(e, &e->events, fds, &n);
+    add_file(&e->audit, fds, &n);
+    add_file(&e->events, fds, &n);
     if (n == 0) return;
     fds[n] = fcntl(rs_store_folder(e->store), F_DUPFD_CLOEXEC, 0); /* a file may be new in it */
     if (fds[n] >= 0) n++;

@@ -7,7 +7,8 @@
  * travel, and nowhere else. Framed as offload/ring/control.h; both ends hold
  * bodies in key memory and wipe them after use. Requests come from
  * reseald-work, except REVOKED, which can also come between a request and its
- * reply. While reseald-work does not read them, its requests wait.
+ * reply, as the reply to an ENDED can: that one is not waited for. While reseald-work does not read them, its
+ * requests wait.
  */
 
 #include "offload/ring/control.h"
@@ -18,6 +19,10 @@ enum rs_key_msg_type {
     RS_MSG_SESSION_KEYS = RS_MSG_INTERNAL + 0, /* rs_msg_session_request -> rs_msg_session_keys */
     RS_MSG_KEY_REVOKED =
         RS_MSG_INTERNAL + 1, /* keyd -> work: rs_msg_key; no reply: sessions that use it end */
+
+    RS_MSG_SESSION_ENDED =
+        RS_MSG_INTERNAL +
+        2, /* up to RS_ENDED_MAX of rs_msg_session_ended -> none; of sessions with a `use` */
 
     /*
      * On --supervisor-fd of reseal-keyd. WORK_PAIR carries the keyd end of a
@@ -34,7 +39,7 @@ struct rs_msg_session_request {
     uint32_t uid;
     uint32_t gid;
     uint32_t pid;
-    uint32_t reserved;
+    uint32_t use; /* 0: a session that is to be opened; else what the reply said when this one was */
     char tenant[64];
     struct rs_msg_transform transform;
 };
@@ -53,9 +58,25 @@ struct rs_msg_session_keys {
     uint8_t digest[32];          /* key of the tenant's digests, when the stage was granted */
     char tenant[64];             /* the one it counts for */
     uint64_t record_limit;       /* GCM destination: records before RESEAL_EKEYUSED */
+    /* Behind RS_SESSION_KEYS_LEAST bytes, which is all that a reseal-keyd of before a take-over may send: */
+    uint32_t use; /* the session's number in the audit; 0: its end need not be told */
+    uint32_t reserved;
 };
 
+#define RS_SESSION_KEYS_LEAST 264u
+
+/* What a session did, all its workers together. */
+struct rs_msg_session_ended {
+    uint32_t use;
+    uint32_t reserved;
+    uint64_t jobs, bytes, failures; /* jobs and bytes: of those that succeeded */
+};
+
+#define RS_ENDED_MAX (RS_MSG_BODY_MAX / sizeof(struct rs_msg_session_ended))
+
 _Static_assert(sizeof(struct rs_msg_session_request) == 160, "session request");
-_Static_assert(sizeof(struct rs_msg_session_keys) == 264, "session keys");
+_Static_assert(sizeof(struct rs_msg_session_keys) == 272, "session keys");
+_Static_assert(offsetof(struct rs_msg_session_keys, use) == RS_SESSION_KEYS_LEAST, "session keys");
+_Static_assert(sizeof(struct rs_msg_session_ended) == 32, "session ended");
 
 #endif

@@ -14,6 +14,7 @@
 
 #define NESTING 4u
 #define MEMBERS 32u
+#define AT_ONCE ((size_t)64 << 10) /* bytes of lines in one write */
 
 /* ---- texts ------------------------------------------------------------------------- */
 
@@ -83,13 +84,13 @@ static void name_of(const struct rs_journal *j, unsigned age, char out[64])
         (void)snprintf(out, 64, "%s.%u", j->name, age);
 }
 
-/* NAME becomes NAME.1, and so on; the oldest goes. Lines that were not flushed are, since a flush is by name.
- */
+/* NAME becomes NAME.1, and so on; the oldest goes. Lines that were not flushed are, since a flush is of the
+ * file that has the name. */
 static void rotate(struct rs_journal *j, int folder)
 {
     char from[64], to[64];
-    RS_CLOSE int fd = openat(folder, j->name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
-    if (fd >= 0 && fdatasync(fd) != 0) j->failure = RESEAL_EIO;
+    if (fdatasync(j->fd) != 0) j->failure = RESEAL_EIO;
+    rs_cleanup_close(&j->fd);
     for (unsigned age = RS_JOURNAL_FILES - 1; age != 0; age--) {
         name_of(j, age - 1, from);
         name_of(j, age, to);
@@ -114,12 +115,49 @@ static void works(struct rs_journal *j)
     j->failure = 0;
 }
 
-static int append(struct rs_journal *j, struct rs_store *store, const struct rs_journal_line *line)
+/* Opens the file, unless it is open and still the one that has the name, with nothing in it that is not ours.
+ */
+static int open_file(struct rs_journal *j, struct rs_store *store)
 {
-    if (j->file_bytes + line->len > RS_JOURNAL_FILE) rotate(j, rs_store_folder(store));
-    int r = rs_store_append(store, j->name, line->text, line->len);
+    struct stat st;
+    if (j->fd >= 0 && fstatat(rs_store_folder(store), j->name, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
+        st.st_ino == j->inode && (uint64_t)st.st_size == j->file_bytes)
+        return 0;
+    rs_cleanup_close(&j->fd);
+    int r = rs_store_lines(store, j->name, &j->fd, &j->file_bytes);
+    if (r == 0 && fstat(j->fd, &st) != 0) r = RESEAL_EIO;
+    if (r == 0) j->inode = st.st_ino;
+    return r;
+}
+
+static const struct rs_journal_line *line_at(const struct rs_journal *j, uint64_t n)
+{
+    return &j->ring[n % RS_JOURNAL_RING];
+}
+
+/* Writes lines that wait, as many as one write takes; the first of them alone with `one`. */
+static int append(struct rs_journal *j, struct rs_store *store, bool one)
+{
+    RS_FREE char *many = NULL;
+    uint64_t first = j->written + 1, upto = first;
+    size_t len = line_at(j, first)->len;
+    int r = open_file(j, store);
+    if (r == 0 && j->file_bytes + len > RS_JOURNAL_FILE) {
+        rotate(j, rs_store_folder(store));
+        r = open_file(j, store);
+    }
     if (r != 0) return r;
-    j->file_bytes += line->len;
+    if (!one && first < j->last) many = malloc(AT_ONCE);
+    while (many != NULL && upto < j->last && len + line_at(j, upto + 1)->len <= AT_ONCE &&
+           j->file_bytes + len + line_at(j, upto + 1)->len <= RS_JOURNAL_FILE)
+        len += line_at(j, ++upto)->len;
+    size_t at = 0;
+    for (uint64_t n = first; many != NULL && n <= upto; at += line_at(j, n++)->len)
+        memcpy(many + at, line_at(j, n)->text, line_at(j, n)->len);
+    r = rs_store_add_lines(j->fd, j->file_bytes, many != NULL ? many : line_at(j, first)->text, len);
+    if (r != 0) return r;
+    j->written = upto;
+    j->file_bytes += len;
     j->dirty = true;
     return 0;
 }
@@ -132,12 +170,12 @@ int rs_journal_catch_up(struct rs_journal *j, struct rs_store *store)
         j->written = j->first - 1;
     }
     while (j->written < j->last) {
-        int r = append(j, store, &j->ring[(j->written + 1) % RS_JOURNAL_RING]);
+        int r = append(j, store, false);
+        if (r != 0) r = append(j, store, true); /* there may be room for some of them */
         if (r != 0) {
             failed(j, r);
             return r;
         }
-        j->written++;
         if (j->written == j->last) works(j);
     }
     return j->failure;
@@ -173,8 +211,7 @@ static char *line_text(json_t *object, size_t *len)
     return line;
 }
 
-bool rs_journal_write(struct rs_journal *j, struct rs_store *store, struct rs_journal_line *line,
-                      json_t *members)
+bool rs_journal_keep(struct rs_journal *j, struct rs_journal_line *line, json_t *members)
 {
     char when[32];
     time_text(when);
@@ -189,6 +226,13 @@ bool rs_journal_write(struct rs_journal *j, struct rs_store *store, struct rs_jo
     json_decref(members);
     if (line->text == NULL) return false;
     keep(j, line);
+    return true;
+}
+
+bool rs_journal_write(struct rs_journal *j, struct rs_store *store, struct rs_journal_line *line,
+                      json_t *members)
+{
+    if (!rs_journal_keep(j, line, members)) return false;
     (void)rs_journal_catch_up(j, store); /* j->failure says it */
     return true;
 }
@@ -269,4 +313,10 @@ void rs_journal_empty(struct rs_journal *j, uint64_t last)
     }
     j->last = j->written = last;
     j->first = last + 1;
+}
+
+void rs_journal_close(struct rs_journal *j)
+{
+    rs_journal_empty(j, 0);
+    rs_cleanup_close(&j->fd);
 }

@@ -30,7 +30,8 @@ struct rs_journal_line {
 struct rs_journal {
     const char *name; /* of its file: "events.jsonl" */
     uint64_t first, last;
-    uint64_t file_bytes;
+    int fd; /* of the file, -1: not open; inode and bytes tell when another has its name */
+    uint64_t inode, file_bytes;
     uint64_t written; /* lines up to this one are in the file, or were lost */
     uint64_t lost;    /* lines that left memory before they could be written */
     int failure;      /* of the last write or flush, 0: the file can be written */
@@ -41,7 +42,7 @@ struct rs_journal {
 struct rs_store;
 
 /* Reads the end of what is in the store (NULL: none); `what` names the member that goes to line.what.
- * Numbers go on from there. The journal was rs_journal_empty(j, 0) before. */
+ * Numbers go on from there. The journal was rs_journal_empty(j, 0) before, and has no file. */
 void rs_journal_read(struct rs_journal *j, struct rs_store *store, const char *what);
 
 /*
@@ -52,8 +53,11 @@ void rs_journal_read(struct rs_journal *j, struct rs_store *store, const char *w
 bool rs_journal_write(struct rs_journal *j, struct rs_store *store, struct rs_journal_line *line,
                       json_t *members);
 
-/* Writes the lines that wait, if any: 0, or why they cannot be written, RESEAL_ESPACE or RESEAL_EIO. What
- * left memory meanwhile is counted in j->lost. */
+/* The same, but the line waits in memory for the next one that is written, or for rs_journal_catch_up(). */
+bool rs_journal_keep(struct rs_journal *j, struct rs_journal_line *line, json_t *members);
+
+/* Writes the lines that wait, if any, many at a time: 0, or why they cannot be written, RESEAL_ESPACE or
+ * RESEAL_EIO. What left memory meanwhile is counted in j->lost. */
 int rs_journal_catch_up(struct rs_journal *j, struct rs_store *store);
 
 /* A flush of the file came to an end. */
@@ -61,6 +65,9 @@ void rs_journal_flushed(struct rs_journal *j, int failure);
 
 /* Frees the lines in memory; the next number is last + 1. */
 void rs_journal_empty(struct rs_journal *j, uint64_t last);
+
+/* Frees all that it has. */
+void rs_journal_close(struct rs_journal *j);
 
 /* A text of others: at most `max` bytes, control characters and what is not UTF-8 replaced. NULL: no memory.
  */

@@ -17,6 +17,7 @@
 #include "providers/key/nursery.h"
 #include "providers/key/policy.h"
 #include "providers/key/task.h"
+#include "providers/key/uses.h"
 
 #define RS_KEYD_CLIENTS          1024u /* connections in all, */
 #define RS_KEYD_CLIENTS_OF_USER  256u  /* and of one user */
@@ -82,6 +83,7 @@ struct rs_keyd {
     struct rs_task_rest *rests; /* children of tasks that wait for another */
     struct rs_work *works;
     struct rs_keys keys;
+    struct rs_uses uses;
     struct rs_policy *policy;
     const char *policy_path; /* NULL: private */
     struct rs_nursery nursery;

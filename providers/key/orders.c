@@ -138,11 +138,30 @@ static int status_of_death(const struct rs_running *o)
     return o->order.kind == RS_SOURCE_LUKS ? RESEAL_EFORMAT : RESEAL_EIO;
 }
 
+/* The client's key, and its line in the audit: one without the other is not given. */
+static int supply(struct rs_keyd *d, struct rs_running *o, const struct rs_source_yield *y, int status,
+                  reseal_key *id)
+{
+    static const char *const operations[RS_SOURCES] = {[RS_SOURCE_RAW] = "key.raw",
+                                                       [RS_SOURCE_RANDOM] = "key.random",
+                                                       [RS_SOURCE_LUKS] = "key.phrase",
+                                                       [RS_SOURCE_LUKS_FORMAT] = "key.format"};
+    struct rs_key *key = NULL;
+    int r = status;
+    if (o->form.use == 0) return r; /* it asked for no key */
+    if (r == 0) r = rs_orders_mint(d, o->client, &o->form, y, id);
+    if (r == 0) r = rs_keys_find(&d->keys, *id, &key);
+    int line = rs_uses_supplied(d, o->client, operations[o->order.kind], o->form.name, key, r);
+    if (line == 0 || key == NULL) return r;
+    rs_keyd_revoke(d, key);
+    o->client->keys--;
+    return line;
+}
+
 static void yielded_key(struct rs_keyd *d, struct rs_running *o, const struct rs_source_yield *y)
 {
     struct rs_msg_key reply;
-    int r = y->status;
-    if (r == 0) r = rs_orders_mint(d, o->client, &o->form, y, &reply.key);
+    int r = supply(d, o, y, y->status, &reply.key);
     finish(d, o, r, &reply, r == 0 ? sizeof(reply) : 0, -1);
 }
 
@@ -151,13 +170,12 @@ static void yielded_luks(struct rs_keyd *d, struct rs_running *o, const struct r
     struct rs_msg_luks reply = y->luks;
     struct rs_key *form = &o->form;
     bool named = y->status == RESEAL_ECIPHER;
-    int r = y->status;
     reply.uuid[sizeof(reply.uuid) - 1] = reply.cipher[sizeof(reply.cipher) - 1] = '\0';
     reply.key = (reseal_key){0};
     form->unit = reply.unit;
     form->step = reply.step;
     (void)snprintf(form->name, sizeof(form->name), "luks:%s", reply.uuid);
-    if (r == 0 && form->use != 0) r = rs_orders_mint(d, o->client, form, y, &reply.key);
+    int r = supply(d, o, y, y->status, &reply.key);
     finish(d, o, r, &reply, r == 0 || named ? sizeof(reply) : 0, r == 0 ? fd : -1);
 }
 

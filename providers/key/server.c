@@ -58,6 +58,7 @@ void rs_keyd_unwatch(struct rs_keyd *d, struct rs_watch *w)
 /* What is to be done from time to time: milliseconds until it must be called again, -1: never. */
 static int (*const ticks[])(struct rs_keyd *d) = {
     rs_kek_tick,
+    rs_uses_tick,
     rs_webhooks_tick,
     rs_hosts_tick,
     /* Last: they start what the others ask for. */
@@ -98,6 +99,7 @@ void rs_keyd_free(struct rs_keyd *d)
 {
     while (d->clients != NULL) rs_keyd_drop(d, d->clients);
     while (d->works != NULL) rs_sessions_drop(d, d->works);
+    rs_uses_close(d);
     rs_tasks_free(d);
     rs_kek_free(d);
     rs_providers_free(&d->providers);
@@ -272,6 +274,8 @@ static int form_of(const struct rs_client *c, const struct rs_msg_key_use *use, 
 static bool order_child(struct rs_keyd *d, struct rs_client *c, struct rs_msg *m,
                         const struct rs_source_order *order, const struct rs_key *form)
 {
+    int may = form->use != 0 ? rs_uses_may(d) : 0;
+    if (may != 0) return refuse(c, m->header.type, may);
     struct rs_running *o = calloc(1, sizeof(*o));
     if (o == NULL) return refuse(c, m->header.type, RESEAL_ENOMEM);
     o->order = *order;

@@ -57,6 +57,7 @@ static unsigned grants_of(uint32_t stages)
 static int decide(const struct rs_keyd *d, const struct rs_msg_session_request *q, const struct rs_key *from,
                   const struct rs_key *to, const struct rs_tenant **tenant)
 {
+    *tenant = NULL;
     if (memchr(q->tenant, '\0', sizeof(q->tenant)) == NULL) return RESEAL_EPROTO;
     if ((q->transform.stages & ~(uint32_t)STAGES) != 0) return RESEAL_EINVAL;
     int r = rs_policy_tenant(d->policy, q->uid, q->gid, q->tenant, tenant);
@@ -104,6 +105,18 @@ static int destination_key(const struct rs_key *key, struct rs_msg_session_keys 
     return rs_derive_subkey(key->raw, key->len, out->salt, out->dst);
 }
 
+/* Has the line of the audit written, too, whichever it is. */
+static int allow(struct rs_keyd *d, const struct rs_msg_session_request *q, const struct rs_key *from,
+                 const struct rs_key *to, const struct rs_tenant **tenant, uint32_t *use)
+{
+    int r = decide(d, q, from, to, tenant);
+    if (r == 0) return rs_uses_begin(d, q, (*tenant)->name, from, to, use);
+    if (r == RESEAL_EPAIR || r == RESEAL_EPERM) d->refused++;
+    if (r == RESEAL_EPAIR || r == RESEAL_EPERM || r == RESEAL_ESUSPENDED)
+        rs_uses_refused(d, q, *tenant != NULL ? (*tenant)->name : "", from, to, r);
+    return r;
+}
+
 int rs_sessions_keys(struct rs_keyd *d, const struct rs_msg_session_request *q,
                      struct rs_msg_session_keys *out)
 {
@@ -111,8 +124,7 @@ int rs_sessions_keys(struct rs_keyd *d, const struct rs_msg_session_request *q,
     struct rs_key *from, *to;
     int r = key_of(d, q, &q->transform.source, RESEAL_USE_SOURCE, &from);
     if (r == 0) r = key_of(d, q, &q->transform.destination, RESEAL_USE_DESTINATION, &to);
-    if (r == 0) r = decide(d, q, from, to, &tenant);
-    if (r == RESEAL_EPAIR || r == RESEAL_EPERM) d->refused++;
+    if (r == 0) r = allow(d, q, from, to, &tenant, &out->use);
     if (r != 0) return r;
     memcpy(out->tenant, tenant->name, sizeof(out->tenant));
     out->weight = tenant->weight;
@@ -133,23 +145,42 @@ int rs_sessions_keys(struct rs_keyd *d, const struct rs_msg_session_request *q,
 
 /* ---- pairs ------------------------------------------------------------------------- */
 
-static bool answer(struct rs_keyd *d, struct rs_work *w)
+static bool reply(const struct rs_work *w, uint16_t type, int status, const void *body, size_t len)
 {
-    struct rs_msg *m = d->msg;
-    struct rs_msg_session_request request;
-    bool ok = m->header.type == RS_MSG_SESSION_KEYS && m->header.length == sizeof(request) && m->nfds == 0;
-    RS_KEYMEM struct rs_msg_session_keys *keys = ok ? rs_keymem_alloc(sizeof(*keys)) : NULL;
-    if (!ok) return false;
-    memcpy(&request, m->body, sizeof(request));
-    int r = keys != NULL ? rs_sessions_keys(d, &request, keys) : RESEAL_ENOMEM;
     int sent;
     struct pollfd room = {.fd = w->watch.fd, .events = POLLOUT};
-    do
-        sent = rs_msg_send(w->watch.fd, RS_MSG_SESSION_KEYS | RS_MSG_REPLY, r, r == 0 ? keys : NULL,
-                           r == 0 ? sizeof(*keys) : 0, NULL, 0, MSG_DONTWAIT);
+    do sent = rs_msg_send(w->watch.fd, type | RS_MSG_REPLY, status, body, len, NULL, 0, MSG_DONTWAIT);
     /* Full of revocations, which are read while a reply is waited for. */
     while (sent == RESEAL_EAGAIN && poll(&room, 1, REPLY_MS) == 1);
     return sent == 0;
+}
+
+static bool give_keys(struct rs_keyd *d, struct rs_work *w)
+{
+    struct rs_msg_session_request request;
+    RS_KEYMEM struct rs_msg_session_keys *keys = rs_keymem_alloc(sizeof(*keys));
+    if (d->msg->header.length != sizeof(request)) return false;
+    memcpy(&request, d->msg->body, sizeof(request));
+    int r = keys != NULL ? rs_sessions_keys(d, &request, keys) : RESEAL_ENOMEM;
+    if (r == 0) rs_uses_owner(d, keys->use, w);
+    return reply(w, RS_MSG_SESSION_KEYS, r, r == 0 ? keys : NULL, r == 0 ? sizeof(*keys) : 0);
+}
+
+static bool note_ends(struct rs_keyd *d, struct rs_work *w)
+{
+    struct rs_msg_session_ended list[RS_ENDED_MAX];
+    size_t len = d->msg->header.length;
+    if (len == 0 || len % sizeof(list[0]) != 0) return false;
+    memcpy(list, d->msg->body, len);
+    rs_uses_ended(d, w, list, len / sizeof(list[0]));
+    return reply(w, RS_MSG_SESSION_ENDED, 0, NULL, 0);
+}
+
+static bool answer(struct rs_keyd *d, struct rs_work *w)
+{
+    if (d->msg->nfds != 0) return false;
+    if (d->msg->header.type == RS_MSG_SESSION_ENDED) return note_ends(d, w);
+    return d->msg->header.type == RS_MSG_SESSION_KEYS && give_keys(d, w);
 }
 
 /* Sends what revocations the pair takes; false when it is gone. */
@@ -200,6 +231,7 @@ void rs_sessions_drop(struct rs_keyd *d, struct rs_work *w)
     struct rs_work **at = &d->works;
     while (*at != w) at = &(*at)->next;
     *at = w->next;
+    rs_uses_work_gone(d, w);
     rs_keyd_unwatch(d, &w->watch);
     free(w->revoked);
     free(w);

@@ -241,25 +241,45 @@ static int whole_end(int fd, off_t size, off_t *end)
     return 0;
 }
 
-int rs_store_append(struct rs_store *s, const char *name, const char *line, size_t len)
+int rs_store_lines(struct rs_store *s, const char *name, int *fd, uint64_t *end)
 {
     const char *last;
     struct stat st;
-    off_t end;
-    if (len == 0 || len > LINE_ROOM || memchr(line, '\n', len - 1) != NULL) return RESEAL_EINVAL;
+    off_t whole = 0;
     RS_CLOSE int folder = open_parent(s, name, true, &last);
+    *fd = -1;
     if (folder < 0) return folder;
-    RS_CLOSE int fd = openat(folder, last, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
-    if (fd < 0 || fstat(fd, &st) != 0) return error_of_errno();
-    int r = whole_end(fd, st.st_size, &end);
+    RS_CLOSE int file = openat(folder, last, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+    if (file < 0 || fstat(file, &st) != 0) return error_of_errno();
+    int r = whole_end(file, st.st_size, &whole);
     if (r != 0) return r;
-    if (end != st.st_size && ftruncate(fd, end) != 0) return error_of_errno();
-    r = rs_pwrite_full(fd, line, len, (uint64_t)end);
-    if (r == 0 && line[len - 1] != '\n') r = rs_pwrite_full(fd, "\n", 1, (uint64_t)end + len);
+    if (whole != st.st_size && ftruncate(file, whole) != 0) return error_of_errno();
+    *fd = file;
+    *end = (uint64_t)whole;
+    file = -1;
+    return 0;
+}
+
+int rs_store_add_lines(int fd, uint64_t end, const char *text, size_t len)
+{
+    int r = rs_pwrite_full(fd, text, len, end);
     if (r == 0) return 0;
     errno = -r;
     r = error_of_errno();
-    return ftruncate(fd, end) == 0 ? r : RESEAL_EIO;
+    return ftruncate(fd, (off_t)end) == 0 ? r : RESEAL_EIO;
+}
+
+int rs_store_append(struct rs_store *s, const char *name, const char *line, size_t len)
+{
+    char whole[LINE_ROOM + 1];
+    uint64_t end;
+    if (len == 0 || len > LINE_ROOM || memchr(line, '\n', len - 1) != NULL) return RESEAL_EINVAL;
+    RS_CLOSE int fd = -1;
+    int r = rs_store_lines(s, name, &fd, &end);
+    if (r != 0) return r;
+    memcpy(whole, line, len);
+    if (line[len - 1] != '\n') whole[len++] = '\n';
+    return rs_store_add_lines(fd, end, whole, len);
 }
 
 /* ---- open and close ---------------------------------------------------------------------- */

@@ -75,4 +75,10 @@ int rs_store_each(struct rs_store *s, const char *folder, int (*each)(const char
  * has none. It survives the end of the process, but is not flushed to the disk. */
 RS_MUST_CHECK int rs_store_append(struct rs_store *s, const char *name, const char *line, size_t len);
 
+/* The same in two steps, for who appends often: opens the file, *end is where its last whole line ends, and
+ * what a crash left behind that is taken away; *fd is the caller's. Then adds whole lines there, all or none.
+ */
+RS_MUST_CHECK int rs_store_lines(struct rs_store *s, const char *name, int *fd, uint64_t *end);
+RS_MUST_CHECK int rs_store_add_lines(int fd, uint64_t end, const char *text, size_t len);
+
 #endif

@@ -83,6 +83,7 @@ enum reseal_error {
     RESEAL_ENOSUPPORT = -31, /* not supported here */
     RESEAL_EBUSY = -32,      /* in use */
     RESEAL_ESUSPENDED = -33, /* the tenant is suspended */
+    RESEAL_EAUDIT = -34,     /* the audit cannot be written, so no key is used */
 };
 
 /* One line for a code; static storage; never NULL. */
