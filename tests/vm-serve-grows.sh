@@ -5,7 +5,7 @@
 set -eu
 . "$RESEAL_SOURCE/tests/support/vm-serve.sh"
 . "$RESEAL_SOURCE/tests/support/vm.sh"
-need qemu-io qemu-system-x86_64 nbdinfo python3
+need cryptsetup qemu-io qemu-system-x86_64 nbdinfo python3
 vm_service
 
 disk() { printf 'nbd+unix:///%s?socket=%s' "$1" "$socket"; }
@@ -30,7 +30,6 @@ for format in luks1 luks2 xts vmdk-xts; do
     else
         truncate -s +1M web/system.img
     fi
-    # One with a segment of fixed size, as LUKS2 can have, is as large as its header says.
     [ "$(size_of scsi0:0)" = $((2 << 20)) ] || fail "$format: $(size_of scsi0:0) bytes after it became larger: $(cat "$work/serve.err")"
     qemu-io -f raw -c 'write -P 0x5a 1M 1M' -c flush "$(disk scsi0:0)" >"$work/said" || fail "$format: $(cat "$work/said")"
     # What serves it next sees the same.
@@ -42,6 +41,40 @@ for format in luks1 luks2 xts vmdk-xts; do
     serve_stop
     rm -r web web.orig
 done
+
+# A LUKS2 segment of fixed size is as large as its header says, whatever its file is.
+make_disk "$work/fixed.luks" 4M luks2 4096
+cat >fix-size.py <<'END'
+import hashlib, json, sys
+path, size = sys.argv[1], sys.argv[2]
+with open(path, "r+b") as f:
+    length = int.from_bytes(f.read(16)[8:], "big")
+    for start in (0, length):
+        f.seek(start)
+        header = bytearray(f.read(length))
+        area = json.loads(header[4096:].split(b"\0", 1)[0])
+        assert area["segments"]["0"]["size"] == "dynamic", area
+        area["segments"]["0"]["size"] = size
+        header[4096:] = json.dumps(area).encode().ljust(length - 4096, b"\0")
+        header[448:512] = bytes(64)
+        header[448:480] = hashlib.sha256(header).digest()
+        f.seek(start)
+        f.write(header)
+END
+python3 fix-size.py "$work/fixed.luks" $((3 << 20))
+cryptsetup luksDump "$work/fixed.luks" | grep -q "length: $((3 << 20)) " || fail "not of fixed size: $(cryptsetup luksDump "$work/fixed.luks")"
+serve_start --disk "$work/fixed.luks"
+[ "$(nbdinfo --size "$uri")" = $((3 << 20)) ] || fail "fixed: $(nbdinfo --size "$uri") bytes"
+truncate -s +8M "$work/fixed.luks"
+[ "$(nbdinfo --size "$uri")" = $((3 << 20)) ] || fail "fixed: $(nbdinfo --size "$uri") bytes after its file became larger"
+qemu-io -f raw -c 'write -P 0x5a 2M 1M' -c 'read -P 0x5a 2M 1M' "$uri" >"$work/said" || fail "fixed: $(cat "$work/said")"
+if grep -q failed "$work/said"; then fail "fixed: $(cat "$work/said")"; fi
+serve_stop
+# What it promises must be there.
+truncate -s $((32 * 1024 * 1024 + (2 << 20))) "$work/fixed.luks"
+code=0
+reseal vm serve --socket "$socket" --passphrase-file "$work/pass" --disk "$work/fixed.luks" >"$work/said" 2>&1 </dev/null || code=$?
+[ $code = 5 ] && grep -q truncated "$work/said" || fail "a truncated disk of fixed size: exit code $code: $(cat "$work/said")"
 
 # A hypervisor that runs.
 make_disk "$work/disk.luks" 4M luks2 4096
