@@ -62,6 +62,8 @@ vm_expect 3 'is empty' vm add-disk --image empty.img web
 ln image.img second.img
 vm_expect 3 'another name' vm add-disk --image image.img web
 rm second.img
+cp image.img "$(printf 'n\377.img')"
+vm_expect 3 'no UTF-8 text' vm add-disk --image "$(printf 'n\377.img')" web
 cp image.img cd.iso
 vm_expect 3 'image of a CD' vm add-disk --image cd.iso web
 printf 'more than a sector' >odd.img
@@ -83,6 +85,7 @@ fi
 vm_make there 1
 vm encrypt there
 vm_expect 3 'stays so: leave --plain out' vm add-disk --plain --image there/data.img web
+vm_expect 3 'stays as it is: --format' vm add-disk --format luks1 --image there/data.img web
 vm_expect 3 'reseal vm encrypt first' vm add-disk --image there/data.img bare
 
 # A lock that does not open.
@@ -98,8 +101,9 @@ code=0
 RESEAL_VM_STOP_AT=home vm add-disk --size 1M web 2>/dev/null || code=$?
 [ $code = 137 ] || fail "not killed"
 vm_expect 3 "an interrupted 'add-disk --size 1048576' of web comes first" vm add-disk --size 2M web
-vm_expect 3 "an interrupted 'add-disk'" vm remove-disk --disk scsi0:1 web
+vm_expect 3 "an interrupted 'add-disk --size 1048576'" vm remove-disk --disk scsi0:1 web
 vm_expect 3 "comes first" vm add-disk --size 1M --plain web
+vm show web | grep -q "'add-disk --size 1048576' was interrupted: run it again" || fail "show: $(vm show web)"
 vm repair --abandon web
 for v in bare web there shut; do vm_no_leftovers $v; done
 find bare web image.img -type f ! -name '*.reseal-lock' -exec sha256sum {} + | sort | diff before - || fail "something that was refused changed a file"

@@ -39,7 +39,7 @@ vm encrypt web
 vm_key=$(vm_field web "['key']")
 cp web/web.vmx before.vmx
 reseal vm add-disk --safe-dir "$safe" --json --size 1M web >out
-python3 -c 'import json; a = json.load(open("out")); assert a["status"] == "done" and a["node"] == "scsi0:2", a' || fail "$(cat out)"
+python3 -c 'import json; a = json.load(open("out")); assert a["status"] == "done" and a["node"] == "scsi0:2" and a["path"].endswith("/web/web_1.img"), a' || fail "$(cat out)"
 vm add-disk --size 1M --format luks1 web
 vm add-disk --size 1M --format xts --node nvme0:0 web
 vm add-disk --size 1M --format luks2-qcow2 --provider other web
@@ -49,10 +49,14 @@ mkdir web/more
 image web/more/inside.img 1M
 qemu-img convert -f raw -O qcow2 outside.img web/image.qcow2
 image web/clear.img 1M
+head -c 1M /dev/urandom >far-flat.vmdk
+cp far-flat.vmdk far.orig
+printf '# Disk DescriptorFile\nversion=1\nCID=fffffffe\nparentCID=ffffffff\ncreateType="monolithicFlat"\n\nRW 2048 FLAT "far-flat.vmdk" 0\n' >far.vmdk
 vm add-disk --image outside.img web
 vm add-disk --image web/more/inside.img --format luks1 web
 vm add-disk --image web/image.qcow2 web
 vm add-disk --image web/clear.img --plain web
+vm add-disk --image far.vmdk web
 vm_no_leftovers web
 is web scsi0:2 format luks2
 is web scsi0:3 format luks1
@@ -63,6 +67,7 @@ is web scsi0:5 format luks2
 is web scsi0:6 format luks1
 is web scsi0:8 format luks2-qcow2 # 7 is the controller's own
 is web scsi0:10 format raw
+is web scsi0:11 format vmdk-xts
 for node in scsi0:2 scsi0:3 nvme0:0 scsi0:5 scsi0:6 scsi0:8; do is web $node key "$vm_key"; done
 is web scsi0:4 provider other
 is web scsi0:6 path "$PWD/web/more/inside.img"
@@ -107,6 +112,7 @@ grep -q 'home.disk' audit || fail "no line in the audit: $(tail -n 3 audit)"
 # All of it decrypted: what was written, and what the images were.
 vm recrypt --shallow web
 vm decrypt web
+cmp far-flat.vmdk far.orig || fail "the extent is not what it was"
 for f in outside.img web/more/inside.img; do cmp $f $f.orig || fail "$f is not what it was"; done
 qemu-img compare -f raw -F qcow2 outside.img.orig web/image.qcow2 >said || fail "qcow2: $(cat said)"
 for f in web/web_1.img web/web_2.img web/web_3.img; do

@@ -34,12 +34,7 @@ static int asked(struct rs_vmc *c, uint64_t size, const char *image, char *out, 
 
 static int check_same(struct rs_vmc_change *ch, const char *now)
 {
-    const char *was = rs_vmc_get(ch, "asked");
-    if (strcmp(was, now) == 0) return 0;
-    return rs_failure_set(&ch->c->f, RS_EXIT_REFUSED,
-                          "an interrupted '%s %s' of %s comes first: run it again, or drop it with reseal vm "
-                          "repair --abandon",
-                          rs_intent_operation(&ch->intent), was, ch->c->vm->name);
+    return strcmp(rs_vmc_get(ch, "asked"), now) == 0 ? 0 : rs_vmc_comes_first(ch);
 }
 
 /* ---- the node ----------------------------------------------------------------------- */
@@ -150,6 +145,10 @@ static int check_image(struct rs_vmc *c, const struct rs_disk *d)
                             "was encrypted by qcow2 itself, by another program's key: qemu-img convert makes "
                             "one that can be taken");
     if (c->o.plain) return refuse_image(c, d->path, "is encrypted, and stays so: leave --plain out");
+    if (c->o.format != NULL || c->o.provider != NULL)
+        return refuse_image(
+            c, d->path,
+            "is encrypted, and stays as it is: --format and --provider are for an image in the clear");
     return try_key(c, d);
 }
 
@@ -212,7 +211,8 @@ static int told(struct rs_vmc_change *ch, const char *node, const char *path, co
 {
     char text[PATH_MAX + 64];
     (void)snprintf(text, sizeof(text), "%s is %s, %s", node, path, format);
-    return rs_vmc_set(ch, "told", text);
+    int code = rs_vmc_set(ch, "path", path);
+    return code == 0 ? rs_vmc_set(ch, "told", text) : code;
 }
 
 static int plan_new(struct rs_vmc_change *ch, const struct rs_vm_policy *p, const char *node, uint64_t size)
@@ -264,12 +264,13 @@ static int plan_disk(struct rs_vmc_change *ch, const struct rs_vm_policy *p, con
 static int plan_add(struct rs_vmc_change *ch, uint64_t size, const char *image, const char *as_asked)
 {
     struct rs_vmc *c = ch->c;
-    struct rs_vm_policy p;
+    struct rs_vm_policy p = {.encrypts = false};
     char node[RS_DISK_NODE_MAX];
     const char *policy = rs_vmx_get(c->vm->lines, "reseal.policy");
     int code = c->o.image != NULL ? check_image_file(c, image) : 0;
     if (code == 0) code = choose_node(c, node);
-    if (code == 0) code = rs_vmc_find_policy(c, policy != NULL ? policy : RS_VM_POLICY_SAMPLE, &p);
+    if (code == 0 && !c->o.plain)
+        code = rs_vmc_find_policy(c, policy != NULL ? policy : RS_VM_POLICY_SAMPLE, &p);
     if (code == 0) code = plan_disk(ch, &p, node, size, image);
     if (code == 0) code = rs_vmc_set(ch, "add.node", node);
     if (code == 0) code = rs_vmc_set(ch, "home", "disk");
@@ -312,6 +313,7 @@ static int plan_remove(struct rs_vmc_change *ch)
                               c->vm->name, c->o.disks[0]);
     (void)snprintf(text, sizeof(text), "%s was %s, which stays", d->disk.node, d->disk.path);
     int code = rs_vmc_set(ch, "told", text);
+    if (code == 0) code = rs_vmc_set(ch, "path", d->disk.path);
     (void)snprintf(text, sizeof(text), "--disk %s", c->o.disks[0]);
     if (code == 0) code = rs_vmc_set(ch, "asked", text);
     if (code == 0) code = rs_vmc_set(ch, "remove.node", d->disk.node);
@@ -343,14 +345,14 @@ static bool is_over(const struct rs_vmc_change *ch)
     return ch->resumed && rs_intent_is_commit(&ch->intent);
 }
 
-static int end(struct rs_vmc_change *ch, int code)
+static int end(struct rs_vmc_change *ch, const char *node, int code)
 {
-    const char *node = rs_vmc_get(ch, "add.node");
     if (code == 0 && !is_over(ch)) code = rs_vmc_give_up(ch, rs_vmc_stage(ch));
+    if (code == 0) code = rs_vmc_finish(ch);
     if (code == 0)
-        ch->c->result = json_pack("{s:s, s:s}", "vm", ch->c->vm->name, "node",
-                                  *node != '\0' ? node : rs_vmc_get(ch, "remove.node"));
-    return code == 0 ? rs_vmc_finish(ch) : code;
+        ch->c->result = json_pack("{s:s, s:s, s:s}", "vm", ch->c->vm->name, "node", rs_vmc_get(ch, node),
+                                  "path", rs_vmc_get(ch, "path"));
+    return code;
 }
 
 static int check_options(struct rs_vmc *c)
@@ -366,6 +368,18 @@ static int check_options(struct rs_vmc *c)
     return 0;
 }
 
+/* A .vmx is a text in UTF-8. */
+static int check_name(struct rs_vmc *c, const char *path)
+{
+    json_t *text = json_string(path); /* NULL for any other text */
+    bool ok = text != NULL;
+    for (const char *p = path; *p != '\0'; p++) ok = ok && (unsigned char)*p >= 0x20 && *p != 0x7f;
+    json_decref(text);
+    return ok ? 0
+              : rs_failure_set(&c->f, RS_EXIT_REFUSED,
+                               "the name of the image is no UTF-8 text of one line: give it another name");
+}
+
 /* The image by its one name; a link stays one, and is refused later. */
 static int find_image(struct rs_vmc *c, char real[PATH_MAX])
 {
@@ -376,7 +390,8 @@ static int find_image(struct rs_vmc *c, char real[PATH_MAX])
     (void)snprintf(folder, sizeof(folder), "%.*s", (int)len, c->o.image);
     if (realpath(len == 0 ? "." : folder, full) == NULL)
         return rs_failure_errno(&c->f, errno, "open", c->o.image);
-    return rs_vm_resolve(full, slash == NULL ? c->o.image : slash + 1, real) ? 0 : too_long(c, c->o.image);
+    if (!rs_vm_resolve(full, slash == NULL ? c->o.image : slash + 1, real)) return too_long(c, c->o.image);
+    return check_name(c, real);
 }
 
 int rs_vmc_add_disk(struct rs_vmc *c)
@@ -392,7 +407,7 @@ int rs_vmc_add_disk(struct rs_vmc *c)
     code = begin(c, "add-disk", as_asked, &ch);
     if (code == 0 && !is_over(&ch))
         code = ch.resumed ? take_added(&ch) : plan_add(&ch, size, image, as_asked);
-    code = end(&ch, code);
+    code = end(&ch, "add.node", code);
     rs_vmc_change_free(&ch);
     return code;
 }
@@ -406,7 +421,7 @@ int rs_vmc_remove_disk(struct rs_vmc *c)
     (void)snprintf(as_asked, sizeof(as_asked), "--disk %s", c->o.disks[0]);
     int code = begin(c, "remove-disk", as_asked, &ch);
     if (code == 0 && !is_over(&ch)) code = ch.resumed ? take_removed(&ch) : plan_remove(&ch);
-    code = end(&ch, code);
+    code = end(&ch, "remove.node", code);
     rs_vmc_change_free(&ch);
     return code;
 }

@@ -19,6 +19,16 @@
 
 /* ---- begin -------------------------------------------------------------------------- */
 
+int rs_vmc_comes_first(struct rs_vmc_change *ch)
+{
+    const char *asked = rs_vmc_get(ch, "asked");
+    return rs_failure_set(
+        &ch->c->f, RS_EXIT_REFUSED,
+        "an interrupted '%s%s%s' of %s comes first: run it again, or drop it with reseal vm repair "
+        "--abandon",
+        rs_intent_operation(&ch->intent), *asked != '\0' ? " " : "", asked, ch->c->vm->name);
+}
+
 static int find_intent(struct rs_vmc_change *ch, const char *operation)
 {
     struct rs_vmc *c = ch->c;
@@ -30,13 +40,8 @@ static int find_intent(struct rs_vmc_change *ch, const char *operation)
     }
     if (err != 0) return rs_vmc_refuse(c, err, why);
     ch->resumed = true;
-    const char *was = rs_intent_operation(&ch->intent);
-    if (strcmp(was, operation) == 0) return 0;
-    return rs_failure_set(
-        &c->f, RS_EXIT_REFUSED,
-        "an interrupted '%s' of %s comes first: run it again, or drop it with reseal vm repair "
-        "--abandon",
-        was, c->vm->name);
+    if (strcmp(rs_intent_operation(&ch->intent), operation) == 0) return 0;
+    return rs_vmc_comes_first(ch);
 }
 
 /* Who is killed after the last step, or asks twice, gives the phrase that the home has by now, and not the

@@ -11,9 +11,12 @@
  *   provider   that was asked for, "" for the default
  *   kek.provider, kek.id   the key, once there is one
  *   unit, key-bits, policy, vtpm ("add", "remove")
- *   add.node, add.file, add.size   a disk that the lines get, its name in the .vmx, its bytes if it is to be
- * made remove.node   one that they lose asked      what the command line said of it; told: what the event
- * says more
+ *   add.node, add.file   a disk that the lines get, and its name in the .vmx
+ *   add.size   its bytes, if it is to be made
+ *   remove.node   a disk that the lines lose
+ *   path       of the disk that comes or goes
+ *   asked      what the command line said of it
+ *   told       what the event says of it
  */
 
 #include "offload/cli/vm-home.h"
@@ -39,6 +42,9 @@ struct rs_vmc_change {
  */
 RS_MUST_CHECK int rs_vmc_begin(struct rs_vmc *c, const char *operation, enum rs_vm_lock kind,
                                struct rs_vmc_change *out);
+
+/* Refuses: the command of the intent comes first. */
+RS_MUST_CHECK int rs_vmc_comes_first(struct rs_vmc_change *ch);
 
 /* The rules for a new change: power, snapshots; with `online` only that they are no tree. */
 RS_MUST_CHECK int rs_vmc_may_change(struct rs_vmc_change *ch, bool online);

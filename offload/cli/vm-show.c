@@ -103,7 +103,7 @@ static void put_state(struct rs_vmc *c, json_t *o)
 /* A change that did not come to its end, and what to do about it. */
 static void put_interrupted(struct rs_vmc *c, json_t *o)
 {
-    char why[RS_VM_WHY], todo[256];
+    char why[RS_VM_WHY], todo[PATH_MAX + 256];
     struct rs_intent intent;
     int err = rs_intent_load(c->vm, &intent, why, sizeof(why));
     if (err == RESEAL_ENOKEY) return;
@@ -112,8 +112,10 @@ static void put_interrupted(struct rs_vmc *c, json_t *o)
         return;
     }
     const char *operation = rs_intent_operation(&intent);
+    const char *asked = rs_intent_get(&intent, "asked");
     bool over = rs_intent_is_commit(&intent);
-    (void)snprintf(todo, sizeof(todo), "'%.64s' was interrupted: run it again%s", operation,
+    (void)snprintf(todo, sizeof(todo), "'%.64s%s%s' was interrupted: run it again%s", operation,
+                   asked != NULL ? " " : "", asked != NULL ? asked : "",
                    over ? " to finish it" : ", or drop it with reseal vm repair --abandon");
     json_object_set_new(
         o, "interrupted",
