@@ -7,7 +7,7 @@ fail() { printf 'FAIL: %s\n' "$*"; bad=1; }
 pages=$RESEAL_SOURCE/docs/man
 
 # Long options of a text, other commands' left out; in a page the hyphens are escaped.
-options() { sed 's/\\-/-/g; s/\\f[A-Z]//g; /^\.B.*cryptsetup /d; /^\.B reseald /d; /\$ reseald /d; /^\.B reseal-keyproviderd /d; /^\.B reseal vm recrypt /d' | grep -Eo -- '--[a-z][a-z-]*[a-z]' | grep -vx -- '--help' | sort -u; }
+options() { sed 's/\\-/-/g; s/\\f[A-Z]//g; /^\.B.*cryptsetup /d; /^\.B.*"\?reseald /d; /\$ reseald /d; /^\.B reseal-keyproviderd /d; /^\.B reseal vm recrypt /d' | grep -Eo -- '--[a-z][a-z-]*[a-z]' | grep -vx -- '--help' | sort -u; }
 
 # compare PAGE HELP: what the one has and the other has not.
 compare() {

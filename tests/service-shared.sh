@@ -44,6 +44,9 @@ line=$(as "$(id -g nobody)" "$work/reseal" status --runtime-dir "$work/run" 2>&1
 grep -qi 'not granted\|permission\|may not\|policy' <<<"$line" || fail "a user out of the group is told: $line"
 as "$group" "$work/reseal" status --runtime-dir "$work/run" >/dev/null || fail "a user of the group may not connect"
 
+line=$("$work/reseal" provider list --runtime-dir "$work/run" 2>&1)
+[ $? -eq 3 ] && grep -q 'in no tenant' <<<"$line" || fail "root, whom the policy does not name, is told: $line"
+
 mkdir "$work/mine" && chown nobody "$work/mine"
 head -c 64 /dev/urandom >"$work/mine/a" && head -c 64 /dev/urandom >"$work/mine/b" && head -c 1M /dev/urandom >"$work/mine/disk"
 chmod 600 "$work"/mine/* && chown nobody "$work"/mine/*

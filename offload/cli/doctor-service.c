@@ -46,6 +46,10 @@ static int greet(struct rs_findings *f, const char *layer, const char *folder, c
     else if (r == RESEAL_EPERM)
         rs_remedy(rs_find(f, layer, RS_FINDING_FAILS, "the policy gives this user nothing"),
                   "name the user in the policy file, then: reseal policy check");
+    else if (r == RESEAL_EAGAIN)
+        rs_remedy(
+            rs_find(f, layer, RS_FINDING_FAILS, "%s/%s takes connections but nobody answers", folder, name),
+            "look for what reseald wrote to stderr or the journal: a process of it may not come up");
     else
         rs_remedy(rs_find(f, layer, RS_FINDING_FAILS, "%s/%s: %s", folder, name, reseal_strerror(r)),
                   "end and start the service again: reseald --runtime-dir %s", folder);

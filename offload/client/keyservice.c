@@ -16,6 +16,10 @@ static char *request_of(const char *method, json_t *args)
 static void say(char *why, size_t why_len, int status, const json_t *reply)
 {
     const char *line = json_string_value(json_object_get(reply, "error"));
+    /* Without an answer it is the connection that was refused. */
+    if (reply == NULL && status == RESEAL_EPERM)
+        line = "permission denied: this user is in no tenant of the service's policy, or not in the one of "
+               "--tenant: see reseal-policy(5)";
     (void)snprintf(why, why_len, "%s", line != NULL && *line != '\0' ? line : reseal_strerror(status));
 }
 
