@@ -60,12 +60,32 @@ static void test_one_line_changes(void **state)
 
 static void test_other_editors_files(void **state)
 {
-    struct rs_vmx *v = parse("  a=\"1\"\r\nb\t=\t\"2\"   # why\r\nlast = \"3\"");
+    static const char text[] = "  a=\"1\"\r\nb\t=\t\"2\"   # why\r\nlast = \"3\"";
+    struct rs_vmx *v = parse(text);
     (void)state;
+    assert_text(v, text);
     assert_string_equal(rs_vmx_get(v, "a"), "1");
     assert_string_equal(rs_vmx_get(v, "b"), "2");
     assert_string_equal(rs_vmx_get(v, "last"), "3");
+    assert_int_equal(rs_vmx_set(v, "b", "2"), 0); /* what it is already */
+    assert_int_equal(rs_vmx_set(v, "a", "4"), 0);
+    assert_int_equal(rs_vmx_set(v, "new", "5"), 0);
+    assert_text(v, "a = \"4\"\r\nb\t=\t\"2\"   # why\r\nlast = \"3\"\nnew = \"5\"\r");
+    assert_true(rs_vmx_remove(v, "new"));
+    assert_text(v, "a = \"4\"\r\nb\t=\t\"2\"   # why\r\nlast = \"3\"");
     rs_vmx_free(v);
+}
+
+static void test_a_byte_order_mark_stays(void **state)
+{
+    static const char text[] = "\xef\xbb\xbf.encoding = \"UTF-8\"\n";
+    struct rs_vmx *v = parse(text);
+    (void)state;
+    assert_string_equal(rs_vmx_get(v, ".encoding"), "UTF-8");
+    assert_text(v, text);
+    rs_vmx_free(v);
+    char why[160];
+    assert_int_equal(rs_vmx_parse("\xef\xbb\xbf", 3, &v, why, sizeof(why)), RESEAL_EFORMAT);
 }
 
 static void test_what_is_no_vmx_file(void **state)
@@ -104,9 +124,8 @@ static void test_what_is_no_vmx_file(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_a_file_is_written_as_it_was),
-        cmocka_unit_test(test_one_line_changes),
-        cmocka_unit_test(test_other_editors_files),
+        cmocka_unit_test(test_a_file_is_written_as_it_was), cmocka_unit_test(test_one_line_changes),
+        cmocka_unit_test(test_other_editors_files),         cmocka_unit_test(test_a_byte_order_mark_stays),
         cmocka_unit_test(test_what_is_no_vmx_file),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -5,6 +5,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 
+#include "offload/base/text.h"
 #include "reseal/reseal.h"
 
 int rs_failure_set(struct rs_failure *f, int exit_code, const char *format, ...)
@@ -14,6 +15,7 @@ int rs_failure_set(struct rs_failure *f, int exit_code, const char *format, ...)
     va_start(args, format);
     vsnprintf(f->text, sizeof(f->text), format, args);
     va_end(args);
+    rs_line_clean(f->text); /* names of files are in it */
     f->exit = exit_code;
     return exit_code;
 }

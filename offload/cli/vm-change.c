@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "offload/cli/vm-change.h"
 
+#include "offload/base/text.h"
 #include "offload/cli/progress.h"
 #include "offload/vm/chain.h"
 #include "offload/vm/safe.h"
@@ -259,6 +260,9 @@ static int check_file(struct rs_vmc_change *ch, const char *to)
 
 static int add(struct rs_vmc_change *ch, enum rs_intent_kind kind, const char *from, const char *to)
 {
+    if (!rs_is_utf8(to)) /* the intent is JSON */
+        return rs_failure_set(&ch->c->f, RS_EXIT_FORMAT,
+                              "the name %s is no UTF-8 text: rename the file, and in the .vmx too", to);
     int code = kind == RS_INTENT_RENAME ? check_file(ch, to) : 0;
     if (code == 0) code = check_once(ch, to);
     if (code != 0) return code;

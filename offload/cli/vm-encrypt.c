@@ -55,8 +55,13 @@ static int check_names(struct rs_vmc *c)
 
 int rs_vmc_barred(struct rs_vmc *c, const struct rs_disk *d)
 {
-    if (d->bar == NULL) return 0;
-    return rs_failure_set(&c->f, RS_EXIT_FORMAT, "%s (%s): %s", d->node, d->path, d->bar);
+    if (d->bar != NULL) return rs_failure_set(&c->f, RS_EXIT_FORMAT, "%s (%s): %s", d->node, d->path, d->bar);
+    if (d->size % 512 != 0)
+        return rs_failure_set(
+            &c->f, RS_EXIT_FORMAT,
+            "%s (%s) is no whole number of sectors of 512 bytes: truncate -s %%512 makes it one", d->node,
+            d->path);
+    return 0;
 }
 
 int rs_vmc_encrypted_format(struct rs_vmc *c, const struct rs_disk *d, const char *asked, const char **out)

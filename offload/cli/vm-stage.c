@@ -170,17 +170,29 @@ static int rewrap_lines(struct rs_vmc_change *ch)
     return code == 0 ? sealed(ch) : code;
 }
 
-static bool is_key_line(const char *name)
+static bool is_ours(const char *name)
 {
-    return rs_vm_has_suffix(name, ".keyId");
+    return strcasecmp(name, "reseal.vm") == 0 || strcasecmp(name, "reseal.policy") == 0 ||
+           rs_vm_has_suffix(name, ".keyId");
 }
 
-static int drop_ours(const char *name, const char *value, void *arg)
+static int find_ours(const char *name, const char *value, void *arg)
 {
     (void)value;
-    bool ours =
-        strcasecmp(name, "reseal.vm") == 0 || strcasecmp(name, "reseal.policy") == 0 || is_key_line(name);
-    return ours ? 0 : rs_vmx_set(arg, name, value);
+    if (!is_ours(name)) return 0;
+    *(const char **)arg = name;
+    return 1;
+}
+
+/* What is of no use in the clear. */
+static void drop_ours(struct rs_vmx *v)
+{
+    char name[RS_VMX_NAME_MAX];
+    const char *found;
+    while (rs_vmx_each(v, find_ours, &found) != 0) {
+        (void)snprintf(name, sizeof(name), "%s", found);
+        (void)rs_vmx_remove(v, name);
+    }
 }
 
 static int open_lines(struct rs_vmc_change *ch)
@@ -189,11 +201,9 @@ static int open_lines(struct rs_vmc_change *ch)
     int code = new_vmx(ch, path);
     if (code == 0) code = change_lines(ch);
     if (code != 0) return code;
-    struct rs_vmx *v = rs_vmx_new();
     size_t len = 0;
-    if (v != NULL && rs_vmx_each(ch->c->vm->lines, drop_ours, v) != 0) code = RESEAL_ENOMEM;
-    char *text = v == NULL || code != 0 ? NULL : rs_vmx_text(v, &len);
-    rs_vmx_free(v);
+    drop_ours(ch->c->vm->lines);
+    char *text = rs_vmx_text(ch->c->vm->lines, &len);
     if (text == NULL) return no_memory(ch);
     code = rs_vm_write_file(path, text, len);
     rs_wipe(text, len);

@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "offload/vm/vm.h"
 
+#include "offload/base/text.h"
 #include "offload/vm/locator.h"
 #include "reseal/reseal.h"
 
+#include <ctype.h>
 #include <dirent.h>
 #include <errno.h>
 #include <stdio.h>
@@ -78,6 +80,8 @@ static int take_path(struct rs_vm *vm, const char *path, char *why, size_t why_l
     struct stat st;
     if (realpath(path, real) == NULL || stat(real, &st) != 0)
         return rs_vm_refuse(RESEAL_EIO, why, why_len, "cannot open %s: %s", path, strerror(errno));
+    if (!rs_is_utf8(real))
+        return rs_vm_refuse(RESEAL_EFORMAT, why, why_len, "the name %s is no UTF-8 text: rename it", real);
     if (rs_vm_has_suffix(real, ".vmx") && !S_ISDIR(st.st_mode)) return split_path(vm, real, why, why_len);
     if (!S_ISDIR(st.st_mode))
         return rs_vm_refuse(RESEAL_ENOKEY, why, why_len, "%s is neither a folder nor a .vmx file", path);
@@ -121,20 +125,27 @@ static bool is_true(const struct rs_vmx *v, const char *name, bool otherwise)
     return value == NULL ? otherwise : strcasecmp(value, "TRUE") == 0;
 }
 
-/* "scsi0:0" of "scsi0:0.fileName"; false for any other name. */
+/* "scsi0:0" of "scsi0:0.fileName", in any case; false for any other name. */
 static bool disk_node(const char *name, char node[RS_DISK_NODE_MAX])
 {
     unsigned bus, unit;
     int at = 0;
-    if (sscanf(name, "%*[a-z]%u:%u%n", &bus, &unit, &at) < 2 || at <= 0 ||
+    if (sscanf(name, "%*[a-zA-Z]%u:%u%n", &bus, &unit, &at) < 2 || at <= 0 ||
         strcasecmp(name + at, ".fileName") != 0 || (size_t)at >= RS_DISK_NODE_MAX)
         return false;
-    if (strncmp(name, "scsi", 4) != 0 && strncmp(name, "sata", 4) != 0 && strncmp(name, "nvme", 4) != 0 &&
-        strncmp(name, "ide", 3) != 0)
+    if (strncasecmp(name, "scsi", 4) != 0 && strncasecmp(name, "sata", 4) != 0 &&
+        strncasecmp(name, "nvme", 4) != 0 && strncasecmp(name, "ide", 3) != 0)
         return false;
-    memcpy(node, name, (size_t)at);
+    for (int i = 0; i < at; i++) node[i] = (char)tolower((unsigned char)name[i]);
     node[at] = '\0';
     return true;
+}
+
+static bool is_known(const struct rs_vm *vm, const char *node)
+{
+    for (unsigned i = 0; i < vm->ndisks; i++)
+        if (strcmp(vm->disks[i].disk.node, node) == 0) return true;
+    return false;
 }
 
 static const char *member(const struct rs_vmx *v, const char *node, const char *name)
@@ -156,13 +167,22 @@ static int take_disk(const char *name, const char *value, void *arg)
 {
     struct rs_vm *vm = arg;
     char node[RS_DISK_NODE_MAX];
-    if (!disk_node(name, node) || !is_disk(vm->lines, node, value)) return 0;
+    if (!disk_node(name, node) || is_known(vm, node)) return 0;
+    value = rs_vmx_get(vm->lines, name); /* of two lines the last one counts */
+    if (!is_disk(vm->lines, node, value)) return 0;
     if (vm->ndisks == RS_VM_DISKS_MAX) return RESEAL_ELIMIT;
     struct rs_vm_disk *d = &vm->disks[vm->ndisks++];
     *d = (struct rs_vm_disk){.problem = 0};
     memcpy(d->disk.node, node, sizeof(node));
     if (!rs_vm_resolve(vm->folder, value, d->disk.path)) {
         d->problem = rs_vm_refuse(RESEAL_EFORMAT, d->why, sizeof(d->why), "its name is too long");
+        return 0;
+    }
+    if (!rs_is_utf8(d->disk.path)) {
+        d->problem =
+            rs_vm_refuse(RESEAL_EFORMAT, d->why, sizeof(d->why),
+                         "its name is no UTF-8 text: rename the file, and in the .vmx too, in UTF-8");
+        rs_line_clean(d->disk.path); /* it is only shown from here on */
         return 0;
     }
     const char *locator = member(vm->outer, node, "keyId");

@@ -12,11 +12,19 @@
 struct line {
     char *name;  /* NULL: `value` is the whole line, a comment or blank */
     char *value; /* unescaped */
+    char *raw;   /* the line as it was read; NULL: it is not, or its value was changed */
 };
+
+/* What editors put before a text in UTF-8. */
+static const char mark[] = "\xef\xbb\xbf";
+#define MARK_LEN (sizeof(mark) - 1)
 
 struct rs_vmx {
     struct line *lines;
     size_t count, room;
+    bool marked;   /* begins with the mark */
+    bool returns;  /* lines end with a carriage return too */
+    bool open_end; /* the last one does not end */
 };
 
 struct rs_vmx *rs_vmx_new(void)
@@ -30,21 +38,25 @@ static void drop_value(char *value)
     free(value);
 }
 
+static void drop_line(struct line *l)
+{
+    free(l->name);
+    drop_value(l->value);
+    drop_value(l->raw);
+}
+
 void rs_vmx_free(struct rs_vmx *v)
 {
     if (v == NULL) return;
-    for (size_t i = 0; i < v->count; i++) {
-        free(v->lines[i].name);
-        drop_value(v->lines[i].value);
-    }
+    for (size_t i = 0; i < v->count; i++) drop_line(&v->lines[i]);
     free(v->lines);
     free(v);
 }
 
 /* ---- parsing ------------------------------------------------------------------------ */
 
-/* Takes ownership of both texts. */
-static int append(struct rs_vmx *v, char *name, char *value)
+/* Takes ownership of all texts. */
+static int append(struct rs_vmx *v, char *name, char *value, char *raw)
 {
     if (v->count == v->room && value != NULL) {
         size_t room = v->room == 0 ? 64 : 2 * v->room;
@@ -54,12 +66,12 @@ static int append(struct rs_vmx *v, char *name, char *value)
             v->room = room;
         }
     }
+    struct line line = {name, value, raw};
     if (value == NULL || v->count == v->room) {
-        free(name);
-        drop_value(value);
+        drop_line(&line);
         return RESEAL_ENOMEM;
     }
-    v->lines[v->count++] = (struct line){name, value};
+    v->lines[v->count++] = line;
     return 0;
 }
 
@@ -84,7 +96,8 @@ static char *unescape(const char *text, size_t len)
 }
 
 /* `name = "value"`, and nothing after it but blanks and a comment. Why it is none, or NULL. */
-static const char *parse_setting(struct rs_vmx *v, const char *at, const char *end, int *err)
+static const char *parse_setting(struct rs_vmx *v, const char *start, const char *at, const char *end,
+                                 int *err)
 {
     const char *name = at;
     while (at < end && name_char(*at)) at++;
@@ -103,7 +116,9 @@ static const char *parse_setting(struct rs_vmx *v, const char *at, const char *e
         drop_value(value);
         return "there is more after the value";
     }
-    *err = append(v, strndup(name, name_len), value);
+    char *raw = strndup(start, (size_t)(end - start)), *own = strndup(name, name_len);
+    *err = append(v, own, value, raw);
+    if (*err == 0 && (raw == NULL || own == NULL)) *err = RESEAL_ENOMEM;
     return NULL;
 }
 
@@ -124,10 +139,19 @@ static int parse_line(struct rs_vmx *v, const char *at, const char *end, size_t 
     while (at < end && is_blank(*at)) at++;
     if (memchr(start, '\0', (size_t)(end - start)) != NULL)
         return refuse(why, why_len, "line %zu holds a NUL byte: this is no .vmx file, or a torn one", number);
-    if (at == end || *at == '#') return append(v, NULL, strndup(start, (size_t)(end - start)));
-    const char *wrong = parse_setting(v, at, end, &err);
+    if (at == end || *at == '#') return append(v, NULL, strndup(start, (size_t)(end - start)), NULL);
+    const char *wrong = parse_setting(v, start, at, end, &err);
     if (wrong != NULL) return refuse(why, why_len, "line %zu: %s", number, wrong);
     return err;
+}
+
+/* What a file that is written again has to look like. */
+static void take_form(struct rs_vmx *v, const char *text, size_t len)
+{
+    const char *first = memchr(text, '\n', len);
+    v->marked = len >= MARK_LEN && memcmp(text, mark, MARK_LEN) == 0;
+    v->returns = first != NULL && first > text && first[-1] == '\r';
+    v->open_end = text[len - 1] != '\n';
 }
 
 int rs_vmx_parse(const char *text, size_t len, struct rs_vmx **out, char *why, size_t why_len)
@@ -140,6 +164,8 @@ int rs_vmx_parse(const char *text, size_t len, struct rs_vmx **out, char *why, s
     if (len > RS_VMX_MAX) return refuse(why, why_len, "the file is larger than %u MiB", RS_VMX_MAX >> 20);
     struct rs_vmx *v = rs_vmx_new();
     if (v == NULL) return RESEAL_ENOMEM;
+    take_form(v, text, len);
+    if (v->marked) at += MARK_LEN;
     while (err == 0 && at < end) {
         const char *line_end = memchr(at, '\n', (size_t)(end - at));
         if (line_end == NULL) line_end = end;
@@ -189,6 +215,10 @@ int rs_vmx_set(struct rs_vmx *v, const char *name, const char *value)
     char *copy = strdup(value);
     if (copy == NULL) return RESEAL_ENOMEM;
     if (l != NULL) {
+        if (strcmp(l->value, copy) != 0) {
+            drop_value(l->raw);
+            l->raw = NULL;
+        }
         drop_value(l->value);
         l->value = copy;
         return 0;
@@ -198,7 +228,7 @@ int rs_vmx_set(struct rs_vmx *v, const char *name, const char *value)
         drop_value(copy);
         return RESEAL_ENOMEM;
     }
-    return append(v, own, copy);
+    return append(v, own, copy, NULL);
 }
 
 bool rs_vmx_remove(struct rs_vmx *v, const char *name)
@@ -207,8 +237,7 @@ bool rs_vmx_remove(struct rs_vmx *v, const char *name)
     for (size_t i = 0; i < count; i++) {
         struct line *l = &v->lines[i];
         if (l->name != NULL && strcasecmp(l->name, name) == 0) {
-            free(l->name);
-            drop_value(l->value);
+            drop_line(l);
         } else {
             v->lines[kept++] = *l;
         }
@@ -253,26 +282,31 @@ static char *put_escaped(char *out, const char *value)
     return out;
 }
 
+/* A line as it is, or as it came to be; without its end. */
+static char *put_line(char *out, const struct rs_vmx *v, const struct line *l)
+{
+    if (l->name == NULL) return stpcpy(out, l->value);
+    if (l->raw != NULL) return stpcpy(out, l->raw);
+    out = put_escaped(stpcpy(stpcpy(out, l->name), " = \""), l->value);
+    return stpcpy(out, v->returns ? "\"\r" : "\"");
+}
+
 /* One block of the right size: a growing buffer would leave pieces of secrets behind. */
 char *rs_vmx_text(const struct rs_vmx *v, size_t *len)
 {
-    size_t room = 1;
+    size_t room = 1 + MARK_LEN;
     for (size_t i = 0; i < v->count; i++) {
         const struct line *l = &v->lines[i];
-        room += l->name == NULL ? strlen(l->value) + 1 : strlen(l->name) + escaped_len(l->value) + 6;
+        room += 1 + (l->raw != NULL    ? strlen(l->raw)
+                     : l->name == NULL ? strlen(l->value)
+                                       : strlen(l->name) + escaped_len(l->value) + 6);
     }
     char *text = malloc(room), *at = text;
     if (text == NULL) return NULL;
+    if (v->marked) at = stpcpy(at, mark);
     for (size_t i = 0; i < v->count; i++) {
-        const struct line *l = &v->lines[i];
-        if (l->name == NULL) {
-            at = stpcpy(at, l->value);
-        } else {
-            at = stpcpy(stpcpy(at, l->name), " = \"");
-            at = put_escaped(at, l->value);
-            *at++ = '"';
-        }
-        *at++ = '\n';
+        at = put_line(at, v, &v->lines[i]);
+        if (!v->open_end || i + 1 < v->count) *at++ = '\n';
     }
     *at = '\0';
     *len = (size_t)(at - text);

@@ -5,8 +5,9 @@
 /*
  * .vmx files: lines `name = "value"`, in UTF-8. Names are compared without
  * case; in values a double quote, a bar and control characters are written as
- * |xx. Comments (#) and empty lines stay where they are, and so does the
- * order, so that a file that is changed in one line differs in one line.
+ * |xx. Comments (#) and empty lines stay where they are, and so do the order,
+ * blanks, the ends of lines and a byte order mark, so that a file that is changed in one line differs in one
+ * line.
  *
  * Files come from others: length, lines and names are limited, and a file is
  * taken whole or not at all. Threads: a document belongs to one.

@@ -10,17 +10,6 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-void rs_line_clean(char *line)
-{
-    json_t *valid = json_string(line);
-    for (char *at = line; *at != '\0'; at++) {
-        uint8_t byte = (uint8_t)*at;
-        if (byte < 0x20 || byte == 0x7f) *at = ' ';
-        if (byte >= 0x80 && valid == NULL) *at = '?';
-    }
-    json_decref(valid);
-}
-
 int rs_task_fail(struct rs_task *task, int status, const char *format, ...)
 {
     va_list args;

@@ -13,6 +13,7 @@
  * files or memfds, and lie in key memory on both ends.
  */
 
+#include "offload/base/text.h"
 #include "providers/key/secrets.h"
 
 #include <jansson.h>
@@ -62,9 +63,6 @@ extern const struct rs_task_kind *const rs_task_kinds[];
  */
 __attribute__((format(printf, 3, 4))) int rs_task_fail(struct rs_task *task, int status, const char *format,
                                                        ...);
-
-/* Makes one line of a text that others wrote: control characters become blanks, and what is no UTF-8 '?'. */
-void rs_line_clean(char *line);
 
 /* ---- in reseal-keyd ------------------------------------------------------------------ */
 
