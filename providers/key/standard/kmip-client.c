@@ -283,6 +283,9 @@ static int judge(struct rs_kmip_client *c, const struct rs_kmip_result *r, const
     case RS_KMIP_OPERATION_NOT_SUPPORTED:
     case RS_KMIP_FEATURE_NOT_SUPPORTED:
         return RESEAL_ENOSUPPORT;
+    case RS_KMIP_INVALID_MESSAGE: /* the server's trouble with us, not the key's */
+    case RS_KMIP_GENERAL_FAILURE:
+        return RESEAL_EPROTO;
     default:
         return RESEAL_EKEYBAD;
     }
@@ -342,6 +345,34 @@ static bool fold_details(const struct rs_kmip_detail *details, unsigned n, char 
     return n > 0;
 }
 
+/* Details for servers that read ASCII only, PyKMIP for one: '?' for each other character. */
+struct plain {
+    struct rs_kmip_detail details[RS_KMIP_DETAILS_MAX];
+    char texts[RS_KMIP_DETAILS_MAX][RS_KMIP_TEXT_MAX];
+};
+
+static void plain_text(const char *text, char out[RS_KMIP_TEXT_MAX])
+{
+    size_t n = 0;
+    for (; *text != '\0' && n + 1 < RS_KMIP_TEXT_MAX; text++) {
+        unsigned char c = (unsigned char)*text;
+        if ((c & 0xc0) != 0x80) out[n++] = c < 0x80 ? *text : '?'; /* not the later bytes of a character */
+    }
+    out[n] = '\0';
+}
+
+/* False: they are plain as they are. */
+static bool make_plain(const struct rs_kmip_detail *details, unsigned n, struct plain *out)
+{
+    bool other = false;
+    for (unsigned i = 0; i < n; i++) {
+        plain_text(details[i].value, out->texts[i]);
+        out->details[i] = (struct rs_kmip_detail){details[i].name, out->texts[i]};
+        other = other || strcmp(out->texts[i], details[i].value) != 0;
+    }
+    return other;
+}
+
 static unsigned keep_details(struct rs_kmip_client *c, const struct details *d)
 {
     struct question q = {.changes = true, .n = d->n, .write = write_details, .arg = d};
@@ -363,14 +394,19 @@ int rs_kmip_make(struct rs_kmip_client *c, const struct rs_kmip_new_key *key,
         .changes = true, .n = 1, .operations = {RS_KMIP_ACTIVATE}, .write = write_activate, .arg = out->id};
     memset(out, 0, sizeof(*out));
     if (n > RS_KMIP_DETAILS_MAX) return RESEAL_EINVAL;
+    struct plain plain;
+    bool is_plain = !make_plain(details, n, &plain);
     bool has_asi = with.asi_namespace == NULL && fold_details(details, n, folded);
     if (has_asi) {
         with.asi_namespace = RS_KMIP_NAMESPACE;
         with.asi_data = folded;
     }
     int err = ask_one(c, &create, "creating a key");
+    if (has_asi && !is_plain && err != 0 && c->error.fault == RS_KMIP_SERVER_REFUSES &&
+        fold_details(plain.details, n, folded)) /* a refusal created nothing */
+        err = ask_one(c, &create, "creating a key");
     if (has_asi && err != 0 && c->error.fault == RS_KMIP_SERVER_REFUSES) {
-        /* Refused with our namespace: a refusal created nothing, so once more without it. */
+        /* Refused with our namespace: once more without it. */
         with = *key;
         has_asi = false;
         err = ask_one(c, &create, "creating a key");
@@ -382,6 +418,8 @@ int rs_kmip_make(struct rs_kmip_client *c, const struct rs_kmip_new_key *key,
     if (err != 0) return err;
     struct details d = {out->id, details, n};
     if (n > 0) out->details_kept = keep_details(c, &d);
+    d.details = plain.details;
+    if (out->details_kept == 0 && !is_plain) out->details_kept = keep_details(c, &d);
     if (has_asi) out->details_kept = n;
     return 0;
 }
@@ -539,7 +577,10 @@ void rs_kmip_note(struct rs_kmip_client *c, const char *id, const struct rs_kmip
     char value[RS_KMIP_TEXT_MAX];
     *kept = 0;
     for (unsigned i = 0; i < n && i < RS_KMIP_DETAILS_MAX; i++) {
-        if (rs_kmip_detail_of(c, id, details[i].name, value) == 0 && strcmp(value, details[i].value) == 0)
+        char as_plain[RS_KMIP_TEXT_MAX];
+        plain_text(details[i].value, as_plain);
+        if (rs_kmip_detail_of(c, id, details[i].name, value) == 0 &&
+            (strcmp(value, details[i].value) == 0 || strcmp(value, as_plain) == 0))
             ++*kept;
         else
             missing[to_add.n++] = details[i];
@@ -547,6 +588,12 @@ void rs_kmip_note(struct rs_kmip_client *c, const char *id, const struct rs_kmip
     if (to_add.n == 0) return;
     unsigned added = keep_details(c, &to_add);
     if (added == 0 && note_in_namespace(c, id, missing, to_add.n)) added = to_add.n;
+    struct plain plain;
+    if (added == 0 && make_plain(missing, to_add.n, &plain)) {
+        to_add.details = plain.details;
+        added = keep_details(c, &to_add);
+        if (added == 0 && note_in_namespace(c, id, plain.details, to_add.n)) added = to_add.n;
+    }
     *kept += added;
 }
 

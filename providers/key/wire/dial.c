@@ -54,21 +54,29 @@ static int dial_one(const struct addrinfo *a, uint64_t deadline)
     return -err;
 }
 
+/* The next of so many addresses gets its part of the time: one where nobody answers leaves the others theirs.
+ */
+static uint64_t share_of(uint64_t deadline, unsigned left)
+{
+    uint64_t now = rs_now_ns();
+    return now >= deadline ? deadline : now + (deadline - now) / left;
+}
+
 static int dial(const struct rs_wire_address *server, uint64_t deadline, int *fd, struct rs_wire_error *error)
 {
     struct addrinfo hints = {.ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM, .ai_flags = AI_ADDRCONFIG};
     struct addrinfo *list = NULL;
     char port[8];
-    unsigned tried = 0;
+    unsigned left = 0;
     (void)snprintf(port, sizeof(port), "%u", (unsigned)server->port);
     int r = getaddrinfo(server->host, port, &hints, &list);
     if (r != 0)
         return rs_wire_fail(error, RS_WIRE_NO_SUCH_HOST, "%s %s: %s: check the name and the resolver",
                             server->what, server->host, gai_strerror(r));
     *fd = -ECONNREFUSED;
-    for (struct addrinfo *a = list; a != NULL && *fd < 0 && tried < RS_WIRE_DIALS_MAX;
-         a = a->ai_next, tried++)
-        *fd = dial_one(a, deadline);
+    for (const struct addrinfo *a = list; a != NULL; a = a->ai_next) left += left < RS_WIRE_DIALS_MAX;
+    for (struct addrinfo *a = list; left > 0 && *fd < 0; a = a->ai_next, left--)
+        *fd = dial_one(a, share_of(deadline, left));
     freeaddrinfo(list);
     if (*fd >= 0) return 0;
     int err = -*fd;

@@ -176,7 +176,9 @@ static bool add_ca(SSL_CTX *ctx, const char *pem)
     }
     BIO_free(bio);
     ERR_clear_error();
-    return n > 0;
+    /* Who gives the CA that signs the servers trusts that one, whether or not the root above it was given
+     * too. */
+    return n > 0 && X509_STORE_set_flags(SSL_CTX_get_cert_store(ctx), X509_V_FLAG_PARTIAL_CHAIN) == 1;
 }
 
 /* Our certificate and those above it. */
