@@ -44,12 +44,9 @@ static int copy_bytes(int from, int to, uint64_t at, uint64_t end)
 static int header_in_qcow2(const char *path)
 {
     char why[RS_QCOW2_WHY];
-    struct rs_qcow2 *q;
-    int err = rs_qcow2_open(&q, path, RS_QCOW2_LOOK | RS_QCOW2_DROP, why, sizeof(why));
+    int fd, err = rs_qcow2_luks_header_at(path, &fd, why, sizeof(why));
     if (err != 0) return err == RESEAL_ENOMEM ? -ENOMEM : -EIO;
-    int fd = rs_qcow2_luks_header(q);
-    (void)rs_qcow2_close(q);
-    return fd;
+    return fd >= 0 ? fd : -EINVAL;
 }
 
 int rs_vmc_header_copy(const char *path, bool qcow2)
@@ -64,8 +61,8 @@ int rs_vmc_header_copy(const char *path, bool qcow2)
     off_t end = lseek(from, 0, SEEK_END);
     int fd = end < 0 ? -1 : memfd_create("reseal-header", MFD_CLOEXEC);
     if (fd < 0) return -errno;
-    /* A header that is a file of its own ends where its last key slot does. */
-    int code = copy_bytes(from, fd, 0, RS_MIN(look.header_size, (uint64_t)end));
+    /* Behind the last key slot nothing counts; a header that is a file of its own may end there. */
+    int code = copy_bytes(from, fd, 0, RS_MIN(look.header_used, (uint64_t)end));
     /* Data begins behind the header; a file that ended before would look truncated. */
     if (code == 0 && ftruncate(fd, (off_t)RS_MAX(look.header_size, look.data_offset) + (1 << 20)) != 0)
         code = -errno;

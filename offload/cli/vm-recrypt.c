@@ -2,6 +2,7 @@
 /* recrypt --shallow: new headers and a new key safe, the data stays. The VM may run. */
 #include "offload/cli/vm-change.h"
 #include "offload/vm/chain.h"
+#include "offload/vm/qcow2-served.h"
 
 /* Changed together, links have one key again. */
 static int load_chains(struct rs_vmc *c)
@@ -48,12 +49,23 @@ static int plan(struct rs_vmc_change *ch)
     return code == 0 ? rs_vmc_plan(ch) : code;
 }
 
+/* An earlier run that was killed had images open, and QEMU closes them in order first. */
+static void wait_for_images(const struct rs_vm *vm)
+{
+    for (unsigned i = 0; i < vm->ndisks; i++) {
+        const struct rs_disk *d = &vm->disks[i].disk;
+        if (rs_disk_in_qcow2(d->format) && !rs_qcow2_served_is(d->path) && rs_vm_image_stays_in_use(d->path))
+            return;
+    }
+}
+
 int rs_vmc_shallow(struct rs_vmc *c)
 {
     struct rs_vmc_change ch;
     int code = rs_vmc_begin(c, "recrypt --shallow", RS_VM_ONLINE, &ch);
     bool over = code == 0 && ch.resumed && rs_intent_is_commit(&ch.intent);
     bool online = code == 0 && !c->vm->by_phrase && c->o.new_pass == NULL;
+    if (code == 0 && ch.resumed && !over) wait_for_images(c->vm);
     if (code == 0 && !over) code = rs_vmc_rules(&ch, online);
     if (code == 0 && !over) code = rs_vmc_renew(&ch);
     if (code == 0 && !over) code = load_chains(c);

@@ -14,6 +14,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#define HEADER_MAX (64 << 20)
+
 bool rs_vmc_side_header(const struct rs_disk *d, char out[PATH_MAX])
 {
     int n = snprintf(out, PATH_MAX, "%s" RS_DISK_HEADER, d->path);
@@ -344,13 +346,32 @@ static size_t used(const uint8_t *bytes, size_t len)
     return RS_MIN(n, len);
 }
 
-static int read_header(struct rs_vmc_change *ch, int fd, uint8_t **bytes, size_t *len)
+/* Where the last data of a file in memory ends: a header is small, and its room is not. */
+static off_t end_of_data(int fd, off_t end)
+{
+    off_t at = 0, hole;
+    for (off_t data = 0; (data = lseek(fd, at, SEEK_DATA)) >= 0 && data < end; at = hole)
+        if ((hole = lseek(fd, data, SEEK_HOLE)) < 0) return end;
+    return at;
+}
+
+struct header {
+    uint8_t *bytes;
+    size_t used, room; /* bytes; what is used, in whole blocks, and with the zeros behind it */
+};
+
+/* There are `least` bytes in any case. */
+static int read_header(struct rs_vmc_change *ch, int fd, size_t least, struct header *h)
 {
     off_t end = lseek(fd, 0, SEEK_END);
-    *bytes = end <= 0 || end > (64 << 20) ? NULL : malloc((size_t)end);
-    if (*bytes == NULL) return no_memory(ch);
-    *len = (size_t)end;
-    int code = rs_pread_full(fd, *bytes, *len, 0);
+    *h = (struct header){.bytes = NULL};
+    if (end <= 0 || end > HEADER_MAX) return no_memory(ch);
+    size_t n = (size_t)end_of_data(fd, end);
+    h->room = (size_t)end;
+    h->bytes = calloc(1, RS_MAX(RS_MAX(n, least), 1));
+    if (h->bytes == NULL) return no_memory(ch);
+    int code = rs_pread_full(fd, h->bytes, n, 0);
+    h->used = used(h->bytes, n);
     return code == 0 ? 0 : rs_failure_errno(&ch->c->f, code, "read", "a header");
 }
 
@@ -365,10 +386,11 @@ static int write_bytes(struct rs_vmc_change *ch, const uint8_t *bytes, size_t n,
 /* A header that the service gave. */
 static int write_header_file(struct rs_vmc_change *ch, int fd, const char *path)
 {
-    RS_FREE uint8_t *bytes = NULL;
-    size_t len = 0;
-    int code = read_header(ch, fd, &bytes, &len);
-    return code == 0 ? write_bytes(ch, bytes, used(bytes, len), len, path) : code;
+    struct header h;
+    int code = read_header(ch, fd, 0, &h);
+    if (code == 0) code = write_bytes(ch, h.bytes, h.used, h.room, path);
+    free(h.bytes);
+    return code;
 }
 
 /* There is no data of it yet. */
@@ -446,7 +468,7 @@ static int put_header(struct rs_vmc_change *ch, const struct rs_vmc_side *side)
 {
     RS_FREE char *bytes = NULL;
     size_t len = 0;
-    if (rs_vm_read_file(side->header, 64u << 20, &bytes, &len) != 0)
+    if (rs_vm_read_file(side->header, HEADER_MAX, &bytes, &len) != 0)
         return rs_failure_errno(&ch->c->f, errno, "read", side->header);
     if (len > side->offset) len = (size_t)side->offset;
     if (side->qcow2) return put_header_in_qcow2(ch, bytes, len, side->path);
@@ -562,17 +584,18 @@ static int try_header(struct rs_vmc_change *ch, const struct rs_disk *d, const c
 static int write_both(struct rs_vmc_change *ch, const struct rs_disk *d, int was, int fresh, const char *old,
                       const char *path)
 {
-    RS_FREE uint8_t *a = NULL, *b = NULL;
-    size_t a_len = 0, b_len = 0;
+    struct header a, b = {.bytes = NULL};
     bool side = strcmp(d->header_path, d->path) != 0;
-    if (ftruncate(was, (off_t)d->header_size) != 0)
-        return rs_failure_errno(&ch->c->f, errno, "copy the header in", d->header_path);
-    int code = read_header(ch, was, &a, &a_len);
-    if (code == 0) code = read_header(ch, fresh, &b, &b_len);
-    if (code != 0) return code;
-    size_t before = used(a, a_len), n = RS_MIN(RS_MAX(before, used(b, b_len)), b_len);
-    code = write_bytes(ch, a, before, before, old);
-    return code == 0 ? write_bytes(ch, b, n, side ? b_len : n, path) : code;
+    int code = read_header(ch, was, 0, &a);
+    if (code == 0) code = read_header(ch, fresh, a.used, &b);
+    if (code == 0) code = write_bytes(ch, a.bytes, a.used, a.used, old);
+    if (code == 0) {
+        size_t n = RS_MIN(RS_MAX(a.used, b.used), b.room);
+        code = write_bytes(ch, b.bytes, n, side ? b.room : n, path);
+    }
+    free(a.bytes);
+    free(b.bytes);
+    return code;
 }
 
 static int rewrap_header(struct rs_vmc_change *ch, const struct rs_disk *d, const char *path)
@@ -621,5 +644,10 @@ int rs_vmc_stage(struct rs_vmc_change *ch)
         if (*format == '\0') continue;
         code = strcmp(format, "rewrap") == 0 ? stage_rewrap(ch, d) : stage_copy(ch, d, format);
     }
-    return code == 0 ? write_home(ch) : code;
+    if (code == 0) code = write_home(ch);
+    if (code != 0) return code;
+    /* Programs of others start, and can refuse: that is for before the commit. */
+    char why[RS_VM_WHY];
+    int err = rs_intent_open_images(&ch->intent, why, sizeof(why));
+    return err == 0 ? 0 : rs_vmc_refuse(ch->c, err, why);
 }

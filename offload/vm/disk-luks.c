@@ -41,7 +41,7 @@ int rs_disk_luks1(const uint8_t start[RS_LUKS_START], struct rs_disk *d)
 {
     uint64_t offset = be(start + LUKS1_PAYLOAD, 4) * 512;
     take_text(d->uuid, sizeof(d->uuid), start + LUKS1_UUID, 40);
-    d->data_offset = d->header_size = offset;
+    d->data_offset = d->header_size = d->header_used = offset;
     d->unit = 512;
     return d->uuid[0] == '\0' ? RESEAL_EFORMAT : 0;
 }
@@ -88,6 +88,21 @@ static void take_token(const json_t *root, struct rs_disk *d)
     }
 }
 
+/* Where the last area of a key slot ends: what is behind it is noise that a format left. */
+static uint64_t end_of_slots(const json_t *root)
+{
+    const char *id;
+    json_t *slot;
+    uint64_t end = 0, offset, size;
+    json_object_foreach(json_object_get(root, "keyslots"), id, slot)
+    {
+        const json_t *area = json_object_get(slot, "area");
+        if (!number(area, "offset", &offset) || !number(area, "size", &size)) return UINT64_MAX;
+        end = RS_MAX(end, offset + size); /* both are below 2^63 */
+    }
+    return end;
+}
+
 static int take_json(const char *text, uint64_t hdr_size, struct rs_disk *d)
 {
     uint64_t slots = 0;
@@ -97,6 +112,7 @@ static int take_json(const char *text, uint64_t hdr_size, struct rs_disk *d)
     if (ok) {
         take_token(root, d);
         d->header_size = 2 * hdr_size + slots;
+        d->header_used = RS_MIN(RS_MAX(2 * hdr_size, end_of_slots(root)), d->header_size);
     }
     json_decref(root);
     return ok ? 0 : RESEAL_EFORMAT;

@@ -153,6 +153,7 @@ static int look_side_header(struct rs_disk *d, char *why, size_t why_len)
                            "the header in %s says that the data begins at byte %llu, but it begins at %llu",
                            d->header_path, (unsigned long long)d->data_offset, (unsigned long long)offset);
     d->header_size = RS_MIN(d->header_size, (uint64_t)st.st_size);
+    d->header_used = RS_MIN(d->header_used, d->header_size);
     d->size = size;
     d->data_offset = offset;
     return err;
@@ -234,17 +235,13 @@ int rs_disk_look_luks(int fd, uint64_t file_size, struct rs_disk *d, char *why, 
 
 /* ---- all of it ---------------------------------------------------------------------- */
 
-/* What is in a qcow2 image: its LUKS header, where there is one, is read by QEMU for us. */
+/* What is in a qcow2 image: a LUKS header, or not. */
 static int look_in_qcow2(struct rs_disk *d, char *why, size_t why_len)
 {
-    struct rs_qcow2 *q;
+    RS_CLOSE int header = -1;
     uint64_t virtual = d->size;
-    int err = rs_qcow2_open(&q, d->path, RS_QCOW2_LOOK | RS_QCOW2_DROP, why, why_len);
-    if (err != 0) return err;
-    RS_CLOSE int header = rs_qcow2_luks_header(q);
-    (void)rs_qcow2_close(q);
-    if (header == -EINVAL) return 0; /* no such header: not encrypted */
-    if (header < 0) return rs_vm_refuse(RESEAL_EIO, why, why_len, "cannot read it: %s", strerror(-header));
+    int err = rs_qcow2_luks_header_at(d->path, &header, why, why_len);
+    if (err != 0 || header < 0) return err;
     d->size = 0;
     err = rs_disk_look_luks(header, virtual, d, why, why_len);
     if (err != 0) return err;
@@ -298,7 +295,7 @@ static void clear(struct rs_disk *d)
 {
     d->format = RS_DISK_RAW;
     d->encrypted = false;
-    d->data_offset = d->size = d->header_size = d->unit = 0;
+    d->data_offset = d->size = d->header_size = d->header_used = d->unit = 0;
     d->snapshots = 0;
     d->bar = NULL;
     d->data_path[0] = d->header_path[0] = d->parent[0] = d->uuid[0] = d->label[0] = '\0';

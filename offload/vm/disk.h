@@ -59,6 +59,7 @@ struct rs_disk {
     uint64_t data_offset; /* bytes of data_path before the data */
     uint64_t size;        /* bytes of data */
     uint64_t header_size; /* bytes of header_path that are the header */
+    uint64_t header_used; /* of these, up to the end of the last key slot that there is */
     uint32_t unit;        /* bytes; 0: not encrypted */
     char uuid[40];        /* of the header */
     char label[48];       /* of a LUKS2 header */

@@ -34,8 +34,27 @@ void rs_intent_step(const char *name)
 
 /* ---- the file ----------------------------------------------------------------------- */
 
+/* Waits for all of them; the first error, and its action. */
+static int close_images(struct rs_intent *i, size_t *which)
+{
+    size_t n = i->images == NULL ? 0 : json_array_size(json_object_get(i->root, "actions"));
+    int code = 0;
+    for (size_t k = 0; k < n; k++) rs_qcow2_put_over(i->images[k]);
+    for (size_t k = 0; k < n; k++) {
+        int e = rs_qcow2_put_end(i->images[k]);
+        if (e == 0 || code != 0) continue;
+        code = e;
+        *which = k;
+    }
+    free(i->images);
+    i->images = NULL;
+    return code;
+}
+
 void rs_intent_free(struct rs_intent *i)
 {
+    size_t which;
+    (void)close_images(i, &which);
     json_decref(i->root);
     i->root = NULL;
 }
@@ -43,6 +62,7 @@ void rs_intent_free(struct rs_intent *i)
 int rs_intent_new(const struct rs_vm *vm, const char *operation, struct rs_intent *out)
 {
     out->kept[0] = '\0';
+    out->images = NULL;
     out->root = json_pack("{s:i, s:s, s:s, s:{}, s:{}, s:[]}", "version", 1, "operation", operation, "state",
                           "staging", "with", "done", "actions");
     if (out->root == NULL) return RESEAL_ENOMEM;
@@ -79,6 +99,7 @@ int rs_intent_load(const struct rs_vm *vm, struct rs_intent *out, char *why, siz
     size_t len = 0;
     out->root = NULL;
     out->kept[0] = '\0';
+    out->images = NULL;
     if (!rs_vm_path(vm, SUFFIX, out->path)) return RESEAL_ENOKEY;
     int code = rs_vm_read_file(out->path, INTENT_MAX, &text, &len);
     if (code == RESEAL_EIO && errno == ENOENT) return RESEAL_ENOKEY;
@@ -258,26 +279,68 @@ static int do_header(const char *from, const char *to)
     return code == 0 ? do_remove(from) : code;
 }
 
-static int do_header_in_qcow2(const char *from, const char *to)
+/* One that was made ready; the file is gone when an earlier run put it there. */
+static int do_header_in_qcow2(const char *from, struct rs_qcow2_put *image)
 {
     RS_FREE char *bytes = NULL;
     size_t len = 0;
     int code = rs_vm_read_file(from, HEADER_MAX, &bytes, &len);
     if (code != 0) return code == RESEAL_EIO && errno == ENOENT ? 0 : -EIO;
-    code = rs_qcow2_put_header(to, bytes, len);
+    code = image == NULL ? -EIO : rs_qcow2_put(image, bytes, len);
     return code == 0 ? do_remove(from) : code;
 }
 
-static int act(const json_t *a)
+static int act(const json_t *a, struct rs_qcow2_put *image)
 {
     const char *from = json_string_value(json_object_get(a, "from"));
     const char *to = json_string_value(json_object_get(a, "to"));
     if (is_kind(a, RS_INTENT_RENAME)) return do_rename(from, to);
     if (is_kind(a, RS_INTENT_HEADER)) return do_header(from, to);
     if (is_kind(a, RS_INTENT_REMOVE)) return do_remove(to);
-    if (is_kind(a, RS_INTENT_HEADER_QCOW2)) return do_header_in_qcow2(from, to);
+    if (is_kind(a, RS_INTENT_HEADER_QCOW2)) return do_header_in_qcow2(from, image);
     return -EINVAL;
 }
+
+/* ---- images that get a header ------------------------------------------------------- */
+
+static int image_failed(const struct rs_intent *i, const json_t *a, int code, char *why, size_t why_len)
+{
+    char line[RS_VM_WHY];
+    (void)snprintf(line, sizeof(line), "%s", why);
+    return rs_vm_refuse(code, why, why_len, "cannot change %s: %.500s%s",
+                        json_string_value(json_object_get(a, "to")), line,
+                        rs_intent_is_commit(i) ? ": run the same command again" : "");
+}
+
+static bool gets_header(const json_t *a)
+{
+    return is_kind(a, RS_INTENT_HEADER_QCOW2) &&
+           access(json_string_value(json_object_get(a, "from")), F_OK) == 0;
+}
+
+/* Each is a program that has to start: they start together. */
+int rs_intent_open_images(struct rs_intent *i, char *why, size_t why_len)
+{
+    const json_t *list = json_object_get(i->root, "actions");
+    size_t n = json_array_size(list);
+    if (i->images != NULL || n == 0) return 0;
+    i->images = calloc(n, sizeof(struct rs_qcow2_put *));
+    if (i->images == NULL) return rs_vm_refuse(RESEAL_ENOMEM, why, why_len, "out of memory");
+    for (size_t k = 0; k < n; k++) {
+        const json_t *a = json_array_get(list, k);
+        const char *to = json_string_value(json_object_get(a, "to"));
+        int code = gets_header(a) ? rs_qcow2_put_begin(&i->images[k], to, why, why_len) : 0;
+        if (code != 0) return image_failed(i, a, code, why, why_len);
+    }
+    for (size_t k = 0; k < n; k++) {
+        if (i->images[k] == NULL) continue;
+        int code = rs_qcow2_put_ready(i->images[k], why, why_len);
+        if (code != 0) return image_failed(i, json_array_get(list, k), code, why, why_len);
+    }
+    return 0;
+}
+
+/* ---- commit ------------------------------------------------------------------------- */
 
 #define KEPT ".reseal-kept"
 
@@ -377,18 +440,23 @@ static int begin_commit(struct rs_intent *i, char *why, size_t why_len)
 int rs_intent_commit(struct rs_intent *i, char *why, size_t why_len)
 {
     const json_t *list = json_object_get(i->root, "actions");
-    int code = rs_intent_is_commit(i) ? 0 : begin_commit(i, why, why_len);
+    int code = rs_intent_open_images(i, why, why_len);
+    if (code == 0 && !rs_intent_is_commit(i)) code = begin_commit(i, why, why_len);
     if (code != 0) return code;
     rs_intent_step("commit");
-    for (size_t k = 0; k < json_array_size(list); k++) {
+    size_t k = 0;
+    for (; k < json_array_size(list); k++) {
         const json_t *a = json_array_get(list, k);
         code = keep_old(i, a, why, why_len);
         if (code != 0) return code;
-        code = act(a);
+        code = act(a, i->images == NULL ? NULL : i->images[k]);
         if (code != 0) return commit_failed(json_string_value(json_object_get(a, "to")), code, why, why_len);
         rs_intent_step(json_string_value(json_object_get(a, "kind")));
     }
-    return 0;
+    code = close_images(i, &k);
+    if (code == 0) return 0;
+    return commit_failed(json_string_value(json_object_get(json_array_get(list, k), "to")), code, why,
+                         why_len);
 }
 
 int rs_intent_end(struct rs_intent *i, char *why, size_t why_len)

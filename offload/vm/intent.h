@@ -23,10 +23,13 @@
 
 #include <jansson.h>
 
+struct rs_qcow2_put;
+
 struct rs_intent {
     char path[PATH_MAX];
     char kept[PATH_MAX]; /* where rs_intent_commit() left a file that was written to after it was copied */
     json_t *root;        /* {"version", "operation", "state", "with": {}, "done": {}, "actions": []} */
+    struct rs_qcow2_put **images; /* one for each action, most of them NULL; NULL: none is open */
 };
 
 /* The intent of the VM. RESEAL_ENOKEY: there is none; RESEAL_EFORMAT, RESEAL_EPERM, RESEAL_EIO with a line.
@@ -72,10 +75,16 @@ RS_MUST_CHECK int rs_intent_watch(struct rs_intent *intent);
 const char *rs_intent_changed(const struct rs_intent *intent);
 
 /*
+ * Opens the qcow2 images that get a header, all at once, or knows who has them open. rs_intent_commit() does
+ * so too, but whoever asks before can still go back. RESEAL_E... of rs_qcow2_open() with one line in `why`.
+ */
+RS_MUST_CHECK int rs_intent_open_images(struct rs_intent *intent, char *why, size_t why_len);
+
+/*
  * From staging to commit, durably; then, or when it was there already, all actions. What takes a file's place
  * gets its owner, mode and extended attributes. 0, RESEAL_EIO: run again; RESEAL_EBUSY: a
- * file was written to meanwhile, or is being written. With one line in `why`. A file that was written to
- * between an interrupted commit and this one is not lost: `kept`.
+ * file was written to meanwhile, or is being written; or what rs_intent_open_images() says. With one line in
+ * `why`. A file that was written to between an interrupted commit and this one is not lost: `kept`.
  */
 RS_MUST_CHECK int rs_intent_commit(struct rs_intent *intent, char *why, size_t why_len);
 

@@ -9,6 +9,8 @@
 #define CLUSTER_BITS 20u
 #define SIZE         24u
 #define CRYPT        32u
+#define L1_LEN       36u
+#define L1_AT        40u
 #define SNAPSHOTS    60u
 #define INCOMPATIBLE 72u
 #define V2_SIZE      72u
@@ -62,6 +64,9 @@ int rs_qcow2_facts(const uint8_t *start, size_t len, struct rs_qcow2_facts *f)
     f->size = be(start + SIZE, 8);
     if (bits < 9 || bits > 21 || f->size == 0 || f->size > INT64_MAX) return RESEAL_EFORMAT;
     f->cluster = 1u << bits;
+    f->version = (uint32_t)version;
+    f->l1_at = be(start + L1_AT, 8);
+    f->l1_len = (uint32_t)be(start + L1_LEN, 4);
     f->crypt = (uint32_t)be(start + CRYPT, 4);
     f->snapshots = (uint32_t)be(start + SNAPSHOTS, 4);
     f->bar = bar(f, be(start + BACKING, 8) != 0, version == 3 ? be(start + INCOMPATIBLE, 8) : 0);

@@ -10,6 +10,10 @@
 struct rs_qcow2 {
     struct nbd_handle *nbd;
     struct rs_qcow2_child child;
+    char *path; /* absolute */
+    unsigned flags;
+    int client; /* our end of its connection, until the library has it; -1 */
+    int begun;  /* what came of starting the child: 0 or -errno */
     uint64_t size;
     uint32_t cluster; /* bytes */
     bool writable;

@@ -45,7 +45,19 @@ static void limit_waits(int fd, int seconds)
     (void)setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &tv, sizeof(tv));
 }
 
-/* Only what changes: most of a header is noise that stays, and what is written is dirty for backups. */
+/* Blocks from `at` on that differ, up to one that does not. */
+static size_t differs(const uint8_t *old, const uint8_t *new, size_t at, size_t len)
+{
+    size_t end = at;
+    while (end < len) {
+        size_t m = RS_MIN(len - end, (size_t)HEADER_FIRST);
+        if (memcmp(old + end, new + end, m) == 0) break;
+        end += m;
+    }
+    return end - at;
+}
+
+/* Only what changes: what is written is dirty for backups. */
 static int write_changes(struct rs_qcow2 *q, const uint8_t *bytes, size_t from, size_t len)
 {
     RS_FREE uint8_t *old = malloc(BLOCK);
@@ -55,9 +67,9 @@ static int write_changes(struct rs_qcow2 *q, const uint8_t *bytes, size_t from, 
         size_t n = RS_MIN(len - at, BLOCK - at % BLOCK);
         code = rs_qcow2_pread(q, old, n, at);
         for (size_t k = 0; code == 0 && k < n;) {
-            size_t m = RS_MIN(n - k, (size_t)HEADER_FIRST);
-            if (memcmp(old + k, bytes + at + k, m) != 0) code = rs_qcow2_pwrite(q, bytes + at + k, m, at + k);
-            k += m;
+            size_t m = differs(old, bytes + at, k, n);
+            if (m != 0) code = rs_qcow2_pwrite(q, bytes + at + k, m, at + k);
+            k += RS_MAX(m, (size_t)HEADER_FIRST);
         }
         at += n;
     }
@@ -217,15 +229,46 @@ static int put_by_server(int server, const void *bytes, size_t len)
     return code == 0 ? ask(server, header, len) : code;
 }
 
-int rs_qcow2_put_header(const char *image, const void *bytes, size_t len)
+struct rs_qcow2_put {
+    struct rs_qcow2 *q; /* NULL: it has a server, which writes it */
+    char image[PATH_MAX];
+};
+
+int rs_qcow2_put_begin(struct rs_qcow2_put **out, const char *image, char *why, size_t why_len)
+{
+    struct rs_qcow2_put *p = calloc(1, sizeof(*p));
+    *out = p;
+    if (p == NULL) return rs_vm_refuse(RESEAL_ENOMEM, why, why_len, "out of memory");
+    (void)snprintf(p->image, sizeof(p->image), "%s", image);
+    if (rs_qcow2_served_is(image)) return 0;
+    return rs_qcow2_open_begin(&p->q, image, RS_QCOW2_WRITE | RS_QCOW2_WAIT, why, why_len);
+}
+
+int rs_qcow2_put_ready(struct rs_qcow2_put *p, char *why, size_t why_len)
+{
+    return p->q == NULL ? 0 : rs_qcow2_open_end(&p->q, why, why_len);
+}
+
+int rs_qcow2_put(struct rs_qcow2_put *p, const void *bytes, size_t len)
 {
     char why[RS_QCOW2_WHY];
-    struct rs_qcow2 *q;
-    RS_CLOSE int server = reach(image);
+    RS_CLOSE int server = p->q == NULL ? reach(p->image) : -1;
     if (server >= 0) return put_by_server(server, bytes, len);
-    int code = rs_qcow2_open(&q, image, RS_QCOW2_WRITE | RS_QCOW2_WAIT, why, sizeof(why));
-    if (code != 0) return code == RESEAL_EBUSY ? -EBUSY : -EIO;
-    code = write_header(q, bytes, len);
-    int end = rs_qcow2_close(q);
-    return code != 0 ? code : end;
+    /* It was served a moment ago. */
+    int err =
+        p->q != NULL ? 0 : rs_qcow2_open(&p->q, p->image, RS_QCOW2_WRITE | RS_QCOW2_WAIT, why, sizeof(why));
+    if (err != 0) return err == RESEAL_EBUSY ? -EBUSY : -EIO;
+    return write_header(p->q, bytes, len);
+}
+
+void rs_qcow2_put_over(struct rs_qcow2_put *p)
+{
+    if (p != NULL && p->q != NULL) rs_qcow2_close_begin(p->q);
+}
+
+int rs_qcow2_put_end(struct rs_qcow2_put *p)
+{
+    int code = p == NULL ? 0 : rs_qcow2_close(p->q);
+    free(p);
+    return code;
 }

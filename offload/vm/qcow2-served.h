@@ -33,8 +33,23 @@ bool rs_qcow2_served_take(int listener, struct rs_qcow2 *q, const struct rs_disk
 /* True when the image has a server. */
 bool rs_qcow2_served_is(const char *image);
 
-/* Writes the start of what an image holds, durably, its first block last: by its server, else by ourselves. 0
- * or -errno; -EBUSY: another program has it. */
-RS_MUST_CHECK int rs_qcow2_put_header(const char *image, const void *bytes, size_t len);
+/*
+ * Writes a new header at the start of what an image holds, durably, its first block last: by its server,
+ * else by ourselves. In parts, so that the images of a VM are opened at once, and closed at once:
+ *
+ *   begin   for each image; *out is to be ended whatever comes
+ *   ready   waits until it can be written: what is against it is known before anything changes
+ *   put     0 or -errno; -EBUSY: another program has it
+ *   over    has it closed; nothing but end follows
+ *   end     waits for that: 0 or -errno; what was put is there in any case
+ *
+ * begin and ready: RESEAL_E... of rs_qcow2_open() with one line in `why`. NULL is allowed for over and end.
+ */
+struct rs_qcow2_put;
+RS_MUST_CHECK int rs_qcow2_put_begin(struct rs_qcow2_put **out, const char *image, char *why, size_t why_len);
+RS_MUST_CHECK int rs_qcow2_put_ready(struct rs_qcow2_put *put, char *why, size_t why_len);
+RS_MUST_CHECK int rs_qcow2_put(struct rs_qcow2_put *put, const void *bytes, size_t len);
+void rs_qcow2_put_over(struct rs_qcow2_put *put);
+int rs_qcow2_put_end(struct rs_qcow2_put *put);
 
 #endif

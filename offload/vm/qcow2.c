@@ -112,20 +112,23 @@ static int shake_hands(struct rs_qcow2 *q, int client)
     return 0;
 }
 
-static int connect_child(struct rs_qcow2 *q, const char *path, unsigned flags)
+/* Starts it; 0 or -errno. */
+static int begin_child(struct rs_qcow2 *q)
 {
-    int listener, client;
-    int code = make_sockets(&listener, &client);
-    if (code == 0) code = start_child(q, path, flags, listener);
+    int listener, code = make_sockets(&listener, &q->client);
+    if (code == 0) code = start_child(q, q->path, q->flags, listener);
     if (listener >= 0) close(listener);
-    if (code == 0) {
-        q->nbd = nbd_create();
-        if (q->nbd == NULL) code = -ENOMEM;
-    }
-    /* From here on the library owns the socket. */
-    if (code == 0) return shake_hands(q, client);
-    if (client >= 0) close(client);
     return code;
+}
+
+/* Until it has the image open; -errno. */
+static int connect_child(struct rs_qcow2 *q)
+{
+    int client = q->client;
+    q->nbd = nbd_create();
+    if (q->nbd == NULL) return -ENOMEM;
+    q->client = -1; /* from here on the library owns the socket */
+    return shake_hands(q, client);
 }
 
 static int end_child(struct rs_qcow2 *q, int ms, char *said, size_t said_len)
@@ -166,50 +169,81 @@ static int refuse(int code, int end, const char *said, char *why, size_t why_len
     return rs_vm_refuse(RESEAL_EIO, why, why_len, "cannot run qemu-nbd: %s", strerror(-code));
 }
 
-static int try_open(struct rs_qcow2 **out, const char *path, unsigned flags, char *why, size_t why_len)
+static void give_up(struct rs_qcow2 **q)
+{
+    if ((*q)->client >= 0) close((*q)->client);
+    free((*q)->path);
+    free(*q);
+    *q = NULL;
+}
+
+/* What came of a child; one that was of no use has ended. */
+static int settle(struct rs_qcow2 *q, char *why, size_t why_len)
 {
     char said[400];
+    int code = q->begun == 0 ? connect_child(q) : q->begun;
+    if (code == 0) return 0;
+    if (q->client >= 0) close(q->client);
+    q->client = -1;
+    int end = end_child(q, code == -ETIMEDOUT ? 0 : END_MS, said, sizeof(said));
+    return refuse(code, end, said, why, why_len);
+}
+
+int rs_qcow2_open_begin(struct rs_qcow2 **out, const char *path, unsigned flags, char *why, size_t why_len)
+{
     struct rs_qcow2 *q = calloc(1, sizeof(*q));
     *out = NULL;
     if (q == NULL) return rs_vm_refuse(RESEAL_ENOMEM, why, why_len, "out of memory");
     q->child = (struct rs_qcow2_child){.pid = -1, .pidfd = -1, .errors = -1};
+    q->client = -1;
+    q->flags = flags;
     q->writable = (flags & RS_QCOW2_WRITE) != 0;
-    int code = connect_child(q, path, flags);
-    if (code == 0) {
-        *out = q;
-        return 0;
+    q->path = realpath(path, NULL);
+    int code = q->path != NULL
+                   ? look_at_header(q->path, &q->cluster, why, why_len)
+                   : rs_vm_refuse(RESEAL_EIO, why, why_len, "cannot open %s: %s", path, strerror(errno));
+    if (code != 0) {
+        give_up(&q);
+        return code;
     }
-    int end = end_child(q, code == -ETIMEDOUT ? 0 : END_MS, said, sizeof(said));
-    free(q);
-    return refuse(code, end, said, why, why_len);
+    q->begun = begin_child(q);
+    *out = q;
+    return 0;
+}
+
+int rs_qcow2_open_end(struct rs_qcow2 **q, char *why, size_t why_len)
+{
+    uint64_t end = in_ms(LOCK_MS);
+    const struct timespec pause = {.tv_nsec = 50000000};
+    int code = settle(*q, why, why_len);
+    while (code == RESEAL_EBUSY && ((*q)->flags & RS_QCOW2_WAIT) != 0 && rs_now_ns() < end) {
+        (void)nanosleep(&pause, NULL);
+        (*q)->begun = begin_child(*q);
+        code = settle(*q, why, why_len);
+    }
+    if (code != 0) give_up(q);
+    return code;
 }
 
 int rs_qcow2_open(struct rs_qcow2 **out, const char *path, unsigned flags, char *why, size_t why_len)
 {
-    char real[PATH_MAX];
-    uint32_t cluster = 0;
-    *out = NULL;
-    if (realpath(path, real) == NULL)
-        return rs_vm_refuse(RESEAL_EIO, why, why_len, "cannot open %s: %s", path, strerror(errno));
-    int code = look_at_header(real, &cluster, why, why_len);
-    uint64_t end = in_ms(LOCK_MS);
-    const struct timespec pause = {.tv_nsec = 50000000};
-    if (code == 0) code = try_open(out, real, flags, why, why_len);
-    while (code == RESEAL_EBUSY && (flags & RS_QCOW2_WAIT) != 0 && rs_now_ns() < end) {
-        (void)nanosleep(&pause, NULL);
-        code = try_open(out, real, flags, why, why_len);
-    }
-    if (code == 0) (*out)->cluster = cluster;
-    return code;
+    int code = rs_qcow2_open_begin(out, path, flags, why, why_len);
+    return code == 0 ? rs_qcow2_open_end(out, why, why_len) : code;
+}
+
+void rs_qcow2_close_begin(struct rs_qcow2 *q)
+{
+    if (q->nbd != NULL && !q->stuck && nbd_aio_is_ready(q->nbd) == 1) (void)nbd_shutdown(q->nbd, 0);
 }
 
 int rs_qcow2_close(struct rs_qcow2 *q)
 {
     if (q == NULL) return 0;
     char said[1];
-    if (!q->stuck && nbd_aio_is_ready(q->nbd) == 1) (void)nbd_shutdown(q->nbd, 0);
-    int code = end_child(q, q->stuck ? 0 : END_MS, said, sizeof(said));
-    free(q);
+    rs_qcow2_close_begin(q);
+    /* A child that nobody spoke to would wait for somebody else. */
+    int code = end_child(q, q->stuck || q->client >= 0 ? 0 : END_MS, said, sizeof(said));
+    give_up(&q);
     return code == -ENOENT ? -EIO : code;
 }
 
@@ -326,22 +360,4 @@ int rs_qcow2_data(struct rs_qcow2 *q, uint64_t pos, uint64_t *start, uint64_t *e
     *start = r.start;
     *end = RS_MIN(r.end, q->size);
     return r.found ? 1 : 0;
-}
-
-int rs_qcow2_save(struct rs_qcow2 *q, int fd, uint64_t len)
-{
-    uint8_t buf[64 * 1024];
-    uint64_t start, end = 0;
-    while (end < len) {
-        int found = rs_qcow2_data(q, end, &start, &end);
-        if (found <= 0) return found;
-        for (uint64_t at = start; at < RS_MIN(end, len);) {
-            size_t n = (size_t)RS_MIN(RS_MIN(end, len) - at, (uint64_t)sizeof(buf));
-            int code = rs_qcow2_pread(q, buf, n, at);
-            if (code == 0) code = rs_pwrite_full(fd, buf, n, at);
-            if (code != 0) return code;
-            at += n;
-        }
-    }
-    return 0;
 }

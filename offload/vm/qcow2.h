@@ -6,7 +6,9 @@
  * qcow2 images, by QEMU's own code: a private qemu-nbd has the image open, and
  * we are its only client. So whatever an image holds is parsed by a confined process that
  * has nothing else, its dirty bitmaps stay current, and its format is never guessed.
- * Of the image itself we read the fixed fields of its header, to refuse what is not taken.
+ * Of the image itself we read the fixed fields of its header, to refuse what is not taken, and the
+ * LUKS header at the start of what it holds (qcow2-peek.c), since that is wanted of every disk of
+ * a VM again and again, and starting a program takes longer than all of the rest.
  *
  * The socket has no name any more when the child starts: nobody else can connect. The child ends, and
  * closes the image in order, when its connection does.
@@ -25,6 +27,9 @@
 
 struct rs_qcow2_facts {
     uint64_t size;      /* bytes of the virtual disk */
+    uint64_t l1_at;     /* bytes of the file before the table that everything begins with */
+    uint32_t l1_len;    /* entries of it */
+    uint32_t version;   /* 2 or 3 */
     uint32_t cluster;   /* bytes */
     uint32_t snapshots; /* internal ones */
     uint32_t crypt;     /* encryption of the format's own: 0 none, 1 AES, 2 LUKS */
@@ -35,6 +40,30 @@ bool rs_qcow2_is(const uint8_t *start, size_t len);
 
 /* RESEAL_EFORMAT: a damaged or unknown header. */
 RS_MUST_CHECK int rs_qcow2_facts(const uint8_t *start, size_t len, struct rs_qcow2_facts *out);
+
+/* ---- what an image holds, read from the file itself ----------------------------------- */
+
+struct rs_qcow2_peek {
+    int fd;
+    uint64_t file_size;
+    struct rs_qcow2_facts facts;
+};
+
+/*
+ * The descriptor stays the caller's. -ENOTSUP, of both: QEMU has to say what it is (compressed clusters,
+ * entries that lead out of the file, bits that are not known); or -errno. An image that another program
+ * writes reads as what that program brought to the file. For starts of images: two entries of tables are
+ * read for each cluster.
+ */
+RS_MUST_CHECK int rs_qcow2_peek_open(struct rs_qcow2_peek *out, int fd, uint64_t file_size);
+RS_MUST_CHECK int rs_qcow2_peek(const struct rs_qcow2_peek *peek, void *buf, size_t len, uint64_t off);
+
+/*
+ * The header of a LUKS container in the image at `path`, as a file in memory that is as long as the key
+ * service wants it: the caller's to close; *fd is -1 when it holds none. QEMU is asked only where need be.
+ * RESEAL_E... of rs_qcow2_open() with one line in `why`.
+ */
+RS_MUST_CHECK int rs_qcow2_luks_header_at(const char *path, int *fd, char *why, size_t why_len);
 
 /* ---- an image ----------------------------------------------------------------------- */
 
@@ -57,6 +86,18 @@ enum rs_qcow2_flags {
 RS_MUST_CHECK int rs_qcow2_open(struct rs_qcow2 **out, const char *path, unsigned flags, char *why,
                                 size_t why_len);
 
+/*
+ * The same in two halves, so that several images are opened at once: the first
+ * starts the child, the second waits until it can be used, and sets *q to NULL when
+ * it fails. Between the two nothing but rs_qcow2_close() is called on it.
+ */
+RS_MUST_CHECK int rs_qcow2_open_begin(struct rs_qcow2 **out, const char *path, unsigned flags, char *why,
+                                      size_t why_len);
+RS_MUST_CHECK int rs_qcow2_open_end(struct rs_qcow2 **q, char *why, size_t why_len);
+
+/* Has the image closed, and does not wait for that; only rs_qcow2_close() follows. */
+void rs_qcow2_close_begin(struct rs_qcow2 *q);
+
 /* Closes the image in order and waits for that. 0 or -errno: what was flushed is there in any case. NULL is
  * allowed. */
 int rs_qcow2_close(struct rs_qcow2 *q);
@@ -75,11 +116,7 @@ RS_MUST_CHECK int rs_qcow2_flush(struct rs_qcow2 *q);
  */
 RS_MUST_CHECK int rs_qcow2_data(struct rs_qcow2 *q, uint64_t pos, uint64_t *start, uint64_t *end);
 
-/* Copies `len` bytes from the start into a file; holes stay holes. 0 or -errno. */
-RS_MUST_CHECK int rs_qcow2_save(struct rs_qcow2 *q, int fd, uint64_t len);
-
-/* The header of a LUKS container in the image, as a file in memory that is as long as the key service wants
- * it; the caller's to close. -errno; -EINVAL: it holds none. */
+/* As rs_qcow2_luks_header_at(), of an image that is open. -errno; -EINVAL: it holds none. */
 RS_MUST_CHECK int rs_qcow2_luks_header(struct rs_qcow2 *q);
 
 /* ---- transfers that overlap --------------------------------------------------------- */

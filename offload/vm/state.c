@@ -11,6 +11,7 @@
 #include <strings.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
+#include <time.h>
 #include <unistd.h>
 
 /* ---- locks -------------------------------------------------------------------------- */
@@ -106,6 +107,7 @@ static bool find_file(const struct rs_vm *vm, const char *suffix, char *out, siz
 
 #define QEMU_WRITES 101 /* the byte that QEMU locks of an image that it writes, */
 #define QEMU_BARS   201 /* or that nobody else may */
+#define WAIT_TURNS  100 /* of 50 ms */
 
 static bool byte_is_locked(const char *path, off_t byte)
 {
@@ -116,6 +118,13 @@ static bool byte_is_locked(const char *path, off_t byte)
 bool rs_vm_image_in_use(const char *path)
 {
     return byte_is_locked(path, QEMU_WRITES) || byte_is_locked(path, QEMU_BARS);
+}
+
+bool rs_vm_image_stays_in_use(const char *path)
+{
+    const struct timespec pause = {.tv_nsec = 50000000};
+    for (unsigned i = 0; i < WAIT_TURNS && rs_vm_image_in_use(path); i++) (void)nanosleep(&pause, NULL);
+    return rs_vm_image_in_use(path);
 }
 
 bool rs_vm_image_is_written(const char *path)

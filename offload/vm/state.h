@@ -35,6 +35,9 @@ RS_MUST_CHECK int rs_vm_powered_off(const struct rs_vm *vm, char *why, size_t wh
 /* True when another program writes the image, or keeps others from it, as QEMU's programs do. */
 bool rs_vm_image_in_use(const char *path);
 
+/* The same after some seconds, for an image whose user was killed with us and is about to end. */
+bool rs_vm_image_stays_in_use(const char *path);
+
 /* True when another program has the image open to write it, as QEMU's programs show. */
 bool rs_vm_image_is_written(const char *path);
 

@@ -36,6 +36,18 @@ static void luks(const uint8_t *data, size_t len)
     close(fd);
 }
 
+static void qcow2(const uint8_t *data, size_t len)
+{
+    struct rs_qcow2_peek peek;
+    uint8_t buf[3000];
+    int fd = memfd_create("fuzz", MFD_CLOEXEC);
+    if (fd < 0) abort();
+    if (rs_pwrite_full(fd, data, len, 0) == 0 && rs_qcow2_peek_open(&peek, fd, len) == 0)
+        for (uint64_t off = 0; off < 1 << 20; off += 60001)
+            if (rs_qcow2_peek(&peek, buf, sizeof(buf), off) != 0) break;
+    close(fd);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 {
     struct rs_vm_policy policy;
@@ -46,7 +58,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
     if (text == NULL) return 0;
     memcpy(text, data + 1, len - 1);
     text[len - 1] = '\0';
-    switch (data[0] % 5) {
+    switch (data[0] % 6) {
     case 0:
         vmdk(text, len - 1);
         break;
@@ -58,6 +70,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
         break;
     case 3:
         (void)!rs_qcow2_facts(data + 1, len - 1, &facts);
+        break;
+    case 4:
+        qcow2(data + 1, len - 1);
         break;
     default:
         (void)!rs_disk_take_locator(text, provider, key);
