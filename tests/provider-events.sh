@@ -99,7 +99,7 @@ add stranger "$port" "${ca[@]}" stranger
 row 4 KeyStateClusterInvalid 'key server 127.0.0.1 does not accept our client certificate' $broken status "$good" --provider stranger
 row 1 '' 'does not accept our client certificate' $kms.KeyGenerateFail reseal key make --provider stranger
 reseal provider add nobody --server "127.0.0.1:$port" "${ca[@]}" --timeout 30 >/dev/null
-row 4 KeyStateClusterInvalid 'does not accept our client certificate' $broken status "$good" --provider nobody
+row 4 KeyStateClusterInvalid 'wants a client certificate, and there is none yet' $broken status "$good" --provider nobody
 add other-ca "$port" --ca "$pki/other-ca.crt" alice
 row 4 KeyStateClusterInvalid 'its certificate is not from a CA that is trusted' $broken status "$good" --provider other-ca
 add pinned "$port" --fingerprint "$(printf '%064d' 7)" alice

@@ -65,7 +65,7 @@ refused 1 'check the name and the resolver' reseal provider test no-name
 event com.vmware.vc.kms.crypto.Unreachable no-such-host.invalid
 
 reseal provider add nobody --server "127.0.0.1:$port" --ca "$pki/ca.crt" --timeout 30 >/dev/null
-refused 1 'does not accept our client certificate' reseal provider test nobody
+refused 1 'wants a client certificate, and there is none yet' reseal provider test nobody
 
 reseal provider add pinned --server "127.0.0.1:$port" --yes "${client[@]}" >/dev/null 2>"$work/shown"
 grep -q 'CN=localhost' "$work/shown" || fail "the certificate is shown"

@@ -66,7 +66,7 @@ grep -q 'CN=bob' "$work/tls13.log" || fail "the new certificate was not shown"
 
 # Refusals of TLS 1.3 come with the first answer. What changes nothing and what would make a key are told alike.
 add nobody "${front[tls13]}"
-refused 1 'does not accept our client certificate' reseal provider test nobody
+refused 1 'wants a client certificate, and there is none yet' reseal provider test nobody
 add stranger "${front[wrong-ca]}" "${alice[@]}"
 refused 1 'does not accept our client certificate' reseal provider test stranger
 refused 1 'does not accept our client certificate' reseal key make --provider stranger

@@ -316,6 +316,11 @@ static int tls_fault(struct rs_wire_link *link, int ssl_error, int saved_errno, 
     ERR_clear_error();
     if (pin_differs(link) || (verdict != X509_V_OK && reason == SSL_R_CERTIFICATE_VERIFY_FAILED))
         return certificate_fault(link, verdict, error);
+    if (refused_us(link, reason) && SSL_get_certificate(link->ssl) == NULL)
+        return rs_wire_fail(
+            error, RS_WIRE_REFUSED_US,
+            "%s %s wants a client certificate, and there is none yet: see 'reseal provider csr'", link->what,
+            link->host);
     if (refused_us(link, reason))
         return rs_wire_fail(error, RS_WIRE_REFUSED_US,
                             "%s %s does not accept our client certificate (%s): have it %s", link->what,
