@@ -34,15 +34,37 @@ void rs_sandbox_process(struct rs_protections *p)
     if (!RS_SANITIZED) p->no_writable_code = prctl(PR_SET_MDWE, PR_MDWE_REFUSE_EXEC_GAIN, 0, 0, 0) == 0;
 }
 
+/* True: there is none but those, of which what is permitted is in force. */
+static bool keep_only(uint32_t keep)
+{
+    struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3, .pid = 0};
+    struct __user_cap_data_struct now[2] = {{0, 0, 0}, {0, 0, 0}}, left[2] = {{0, 0, 0}, {0, 0, 0}};
+    (void)prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
+    if (keep != 0 && syscall(SYS_capget, &header, now) == 0)
+        left[0].effective = left[0].permitted = now[0].permitted & keep;
+    return syscall(SYS_capset, &header, left) == 0;
+}
+
 void rs_sandbox_capabilities(struct rs_protections *p, uint32_t keep)
 {
     for (int cap = 0; cap <= CAP_LAST_CAP; cap++) (void)prctl(PR_CAPBSET_DROP, cap, 0, 0, 0);
-    (void)prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
+    p->no_capabilities = keep_only(keep);
+}
+
+void rs_sandbox_bound(uint32_t keep)
+{
+    for (int cap = 0; cap <= CAP_LAST_CAP; cap++)
+        if (cap >= 32 || (keep >> cap & 1) == 0) (void)prctl(PR_CAPBSET_DROP, cap, 0, 0, 0);
+    (void)keep_only(keep);
+}
+
+void rs_sandbox_lay_aside(uint32_t capabilities)
+{
     struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3, .pid = 0};
-    struct __user_cap_data_struct now[2] = {{0, 0, 0}, {0, 0, 0}}, left[2] = {{0, 0, 0}, {0, 0, 0}};
-    if (keep != 0 && syscall(SYS_capget, &header, now) == 0)
-        left[0].effective = left[0].permitted = now[0].permitted & keep;
-    p->no_capabilities = syscall(SYS_capset, &header, left) == 0;
+    struct __user_cap_data_struct now[2] = {{0, 0, 0}, {0, 0, 0}};
+    if (syscall(SYS_capget, &header, now) != 0) return;
+    now[0].effective &= ~capabilities;
+    (void)syscall(SYS_capset, &header, now);
 }
 
 /* ---- files ------------------------------------------------------------------ */

@@ -45,6 +45,13 @@ void rs_sandbox_process(struct rs_protections *p);
  */
 void rs_sandbox_capabilities(struct rs_protections *p, uint32_t keep);
 
+/* Lays these capabilities aside: not in force any more, but there for the `keep` of the call above. Shows
+ * what goes without them. */
+void rs_sandbox_lay_aside(uint32_t capabilities);
+
+/* For who starts programs that need some at their start: neither it nor they have others than `keep`. */
+void rs_sandbox_bound(uint32_t keep);
+
 /* Rights for a path; all else is refused. */
 enum rs_path_right {
     RS_PATH_READ = 1,  /* open for reading, list */
@@ -72,7 +79,8 @@ struct rs_path {
  */
 RS_MUST_CHECK int rs_sandbox_files(struct rs_protections *p, const struct rs_path *paths, unsigned flags);
 
-/* What every process of the service's calls: memory, its own end, time, messages. For lists of these names. */
+/* What every process of the service's calls: memory, its own end, time, messages. For lists of these names.
+ */
 #define RS_CALLS_OF_ALL                                                                                      \
     "read", "write", "close", "mmap", "munmap", "mprotect", "mremap", "madvise", "brk", "mlock", "futex",    \
         "exit", "exit_group", "getrandom", "clock_gettime", "gettimeofday", "getpid", "gettid", "getuid",    \

@@ -6,6 +6,7 @@
 #include "offload/service/internal.h"
 
 #include <errno.h>
+#include <linux/capability.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
@@ -118,6 +119,12 @@ int rs_supervisor_run(const struct rs_supervisor_options *options)
     /* Whatever we were started with is not for our children. */
     if (close_range(3, ~0u, CLOSE_RANGE_CLOEXEC) != 0) return 1;
     rs_sandbox_process(&protections);
+    /* What it or those that it starts need before they have given up theirs: another user id, files of other
+     * users, more descriptors and locked memory than the limits allow, a low port for --agent. */
+    rs_sandbox_bound(1u << CAP_SETUID | 1u << CAP_SETGID | 1u << CAP_SETPCAP | 1u << CAP_CHOWN |
+                     1u << CAP_FOWNER | 1u << CAP_DAC_OVERRIDE | 1u << CAP_DAC_READ_SEARCH |
+                     1u << CAP_IPC_LOCK | 1u << CAP_SYS_RESOURCE | 1u << CAP_SYS_NICE |
+                     1u << CAP_NET_BIND_SERVICE | 1u << CAP_KILL);
     if (start(&s) != 0) return 1;
     while (!s.stop && !s.handed_over) step(&s);
     if (s.handed_over) return 0;

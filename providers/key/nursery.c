@@ -11,6 +11,7 @@
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/capability.h>
 #include <signal.h>
 #include <stdio.h>
 #include <sys/mman.h>
@@ -270,6 +271,8 @@ static RS_NORETURN void nursery(const void *arg)
     (void)prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
     parent = getpid();
     rs_sandbox_process(&p);
+    /* Children lock key memory, beyond the limit, before they give up that, too. */
+    rs_sandbox_capabilities(&p, 1u << CAP_IPC_LOCK);
     /* The C library loads it when a thread ends (argon2 has threads), which a child may not. */
     (void)dlopen("libgcc_s.so.1", RTLD_NOW);
     if (warm_libraries() != 0 || make_filters() != 0) _exit(2);
