@@ -25,7 +25,7 @@ struct job {
     struct rs_secrets secrets; /* of the task: KEKs */
     const char *bundles[2];    /* whose KEKs are asked for, one after the other; texts of the call */
     unsigned nbundles, asked;
-    bool to_phrase; /* from a bundle: who has the pass phrase can read it */
+    bool to_plain; /* what a bundle's key opens goes out, or to a pass phrase: who has it can read it */
     char object[OBJECT_MAX];
 };
 
@@ -148,7 +148,7 @@ static void with_kek(struct rs_keyd *d, void *arg, int status, const struct rs_k
         rs_rpc_fail(call, r, "%s", status != 0 ? why : reseal_strerror(r));
 }
 
-/* What this provider's key opens may go to a pass phrase; false: the call has failed. */
+/* What this provider's key opens may go out, as it is or to a pass phrase; false: the call has failed. */
 static bool may_be_plain(struct rs_rpc *call, const char *provider)
 {
     char name[RS_PROVIDER_NAME_MAX + 16];
@@ -180,7 +180,7 @@ static void bundle_read(struct rs_keyd *d, void *arg, struct rs_task_answer *ans
         return;
     }
     (void)snprintf(j->object, sizeof(j->object), "kek:%s/%s", provider, key);
-    if (j->to_phrase && !may_be_plain(call, provider)) {
+    if (j->to_plain && !may_be_plain(call, provider)) {
         json_decref(lock);
         return;
     }
@@ -307,6 +307,8 @@ static void file_open(struct rs_rpc *call)
         return;
     }
     if (!take_aad(call) || !set(call, "key", json_string(by))) return;
+    struct job *j = call->state;
+    j->to_plain = strcmp(by, "bundle") == 0;
     if (phrase)
         work(call, NULL);
     else if (strcmp(by, "host") == 0)
@@ -336,7 +338,7 @@ static void file_rewrap(struct rs_rpc *call)
     if (!take_aad(call) || !set(call, "key", json_string(by)) ||
         !set(call, "to", json_string(phrase ? "phrase" : "bundle")))
         return;
-    j->to_phrase = phrase && !host;
+    j->to_plain = phrase && !host;
     if (host)
         with_host_key(call);
     else
