@@ -9,7 +9,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define BACKUP_MAX (64u << 10) /* bytes */
+#define BACKUP_MAX  (64u << 10) /* bytes */
+#define BACKUP_ROOM (16u << 10) /* one has a tenth of that */
 
 /* The folder too, so that the name survives a crash. */
 static int flush(int fd, const char *path, struct rs_failure *f)
@@ -20,6 +21,15 @@ static int flush(int fd, const char *path, struct rs_failure *f)
     return 0;
 }
 
+/* Room for a backup, taken by writing: the file system may give what it has not promised. */
+static int reserve(int fd, const char *path, struct rs_failure *f)
+{
+    static const uint8_t zeros[BACKUP_ROOM];
+    int r = rs_pwrite_full(fd, zeros, sizeof(zeros), 0);
+    if (r == 0 && fsync(fd) != 0) r = -errno;
+    return r == 0 ? 0 : rs_failure_errno(f, r, "write", path);
+}
+
 static int save(int from, int to, const char *path, struct rs_failure *f)
 {
     uint8_t bytes[BACKUP_MAX];
@@ -27,7 +37,8 @@ static int save(int from, int to, const char *path, struct rs_failure *f)
     if (fstat(from, &st) != 0 || st.st_size <= 0 || st.st_size > (off_t)sizeof(bytes))
         return rs_failure_set(f, RS_EXIT_SERVICE, "the service gave no backup");
     int r = rs_pread_full(from, bytes, (size_t)st.st_size, 0);
-    if (r == 0) r = rs_write_full(to, bytes, (size_t)st.st_size);
+    if (r == 0) r = rs_pwrite_full(to, bytes, (size_t)st.st_size, 0);
+    if (r == 0 && ftruncate(to, st.st_size) != 0) r = -errno;
     if (r != 0) return rs_failure_errno(f, r, "write", path);
     return flush(to, path, f);
 }
@@ -40,10 +51,11 @@ int rs_provider_export(struct rs_provider_run *p)
     RS_CLOSE int backup = -1;
     if (path == NULL)
         return rs_failure_set(&p->f, RS_EXIT_USAGE, "name the file for the backup: --output FILE");
-    /* The file first: the provider counts as backed up with the answer. */
+    /* The file and its room first: the provider counts as backed up with the answer. */
     RS_CLOSE int out = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
     if (out < 0) return rs_failure_errno(&p->f, errno, "make", path);
-    int r = rs_passphrase_open(&from, "backup", p->o.name, true, &password, &p->f);
+    int r = reserve(out, path, &p->f);
+    if (r == 0) r = rs_passphrase_open(&from, "backup", p->o.name, true, &password, &p->f);
     if (r == 0)
         r = rs_provider_call(p, "provider.export", json_pack("{s:s}", "provider", p->o.name), &password, 1,
                              NULL, &backup);

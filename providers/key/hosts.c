@@ -332,16 +332,25 @@ static void show_identity(struct rs_rpc *call)
                   -1);
 }
 
+static void set_trusted(json_t *managers, const char *fingerprint, bool trusted)
+{
+    if (trusted)
+        (void)json_object_set_new(managers, fingerprint, json_true());
+    else
+        (void)json_object_del(managers, fingerprint);
+}
+
 static void trust(struct rs_rpc *call)
 {
     char fingerprint[65];
     int remove = rs_rpc_args(call, "fingerprint remove") && may(call) ? rs_rpc_flag(call, "remove") : -1;
     if (remove < 0 || need_fingerprint(call, fingerprint) == NULL) return;
-    if (remove == 1)
-        (void)json_object_del(call->d->hosts->managers, fingerprint);
-    else
-        (void)json_object_set_new(call->d->hosts->managers, fingerprint, json_true());
-    ended(call, fingerprint, rs_hosts_save(call->d));
+    json_t *managers = call->d->hosts->managers;
+    bool was = json_object_get(managers, fingerprint) != NULL;
+    set_trusted(managers, fingerprint, !remove);
+    int r = rs_hosts_save(call->d);
+    if (r != 0) set_trusted(managers, fingerprint, was); /* what is not on disk is not so */
+    ended(call, fingerprint, r);
 }
 
 static void add(struct rs_rpc *call)

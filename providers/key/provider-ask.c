@@ -15,6 +15,8 @@
  * takes none from the users' other work. */
 #define UID_OF_PROVIDERS 0xf0000000u
 
+#define CHILDREN_OF_OTHERS 8u /* of RS_KEYD_CHILDREN: hosts, webhooks, certificates to be shown */
+
 #define DAY_S     86400
 #define WARNING_S (30 * DAY_S)
 
@@ -149,7 +151,7 @@ static void fail_waiting(struct rs_keyd *d, uint32_t serial, bool started_too, i
     }
 }
 
-static void start_waiting(struct rs_keyd *d, struct rs_provider *p);
+static void start_all_waiting(struct rs_keyd *d);
 
 static void answered(struct rs_keyd *d, void *arg, struct rs_task_answer *a)
 {
@@ -165,8 +167,7 @@ static void answered(struct rs_keyd *d, void *arg, struct rs_task_answer *a)
     }
     done(d, whose, a);
     if (cannot_be_reached(a->status)) fail_waiting(d, serial, false, a->status, a->why);
-    p = rs_providers_by_serial(d, serial);
-    if (p != NULL) start_waiting(d, p);
+    start_all_waiting(d);
 }
 
 static void start(struct rs_keyd *d, struct rs_provider *p, struct rs_asked *q)
@@ -181,15 +182,41 @@ static void start(struct rs_keyd *d, struct rs_provider *p, struct rs_asked *q)
         fail_with(d, q, r, reseal_strerror(r));
 }
 
+/*
+ * A tenant gets half of the children that others' providers leave, and one at least: however many of its key
+ * servers hang, those of others are asked. Each of its providers comes before the second child of any.
+ */
+static bool may_start(const struct rs_keyd *d, const struct rs_provider *p)
+{
+    unsigned own = 0, others = CHILDREN_OF_OTHERS;
+    for (const struct rs_provider *at = d->providers.first; at != NULL; at = at->next)
+        *(strcmp(at->tenant, p->tenant) == 0 ? &own : &others) += at->running;
+    unsigned most = others < RS_KEYD_CHILDREN ? (RS_KEYD_CHILDREN - others) / 2 : 0;
+    return own < RS_MAX(p->running == 0 ? most : most / 2, 1u);
+}
+
 static void start_waiting(struct rs_keyd *d, struct rs_provider *p)
 {
     uint32_t serial = p->serial;
-    while (p != NULL && p->running < RS_PROVIDER_TASKS) {
+    while (p != NULL && p->running < RS_PROVIDER_TASKS && may_start(d, p)) {
         struct rs_asked *q = d->providers.asked;
         while (q != NULL && (q->started || q->provider != serial)) q = q->next;
         if (q == NULL) return;
         start(d, p, q);
         p = rs_providers_by_serial(d, serial);
+    }
+}
+
+/* Room for others may have come. One that cannot start ends at once, and who hears that may change the list.
+ */
+static void start_all_waiting(struct rs_keyd *d)
+{
+    uint32_t last = 0;
+    for (struct rs_provider *p = d->providers.first; p != NULL;) {
+        last = p->serial;
+        start_waiting(d, p);
+        p = d->providers.first;
+        while (p != NULL && p->serial <= last) p = p->next;
     }
 }
 
@@ -240,7 +267,7 @@ void rs_provider_ask(struct rs_keyd *d, struct rs_provider *p, const char *op, j
     struct rs_asked **at = &d->providers.asked;
     while (*at != NULL) at = &(*at)->next;
     *at = q;
-    if (strcmp(op, "test") == 0)
+    if (strcmp(op, "test") == 0 && may_start(d, p))
         start(d, p, q); /* who asks how it is wants to know now */
     else
         start_waiting(d, p);
@@ -258,8 +285,7 @@ void rs_provider_cancel(struct rs_keyd *d, const void *arg)
         asked_free(d, q);
         if (started && p != NULL) p->running--;
     }
-    /* Room for others may have come. */
-    for (struct rs_provider *p = d->providers.first; p != NULL; p = p->next) start_waiting(d, p);
+    start_all_waiting(d);
 }
 
 void rs_provider_give_up(struct rs_keyd *d, const struct rs_provider *p, int status, const char *why)
