@@ -86,3 +86,13 @@ vm_expect 3 'in use by another program' vm encrypt web
 kill $holder
 wait $holder 2>/dev/null || true
 vm encrypt web
+
+# A disk that was being added.
+vm decrypt web
+vm encrypt web
+stopped home add-disk --size 1M web
+touch web/web.vmx
+vm add-disk --size 1M web 2>err || fail "add-disk does not go on: $(cat err)"
+grep -q 'begins anew' err || fail "not said: $(cat err)"
+[ "$(vm_field web "['disks'].__len__()")" = 3 ] || fail "not one disk more"
+vm_no_leftovers web

@@ -36,6 +36,23 @@ vm encrypt web
 vm_expect 3 'Cryptographer.RegisterVM' vm decrypt web
 service_stop
 
+# To have a VM open is not to have it decrypted for good, whole or in part.
+allow Access RegisterVM Encrypt Recrypt ManageKeys
+service_start --policy "$work/policy.json" --state-dir "$work/keys"
+vm unlock web
+for part in '' '--disk scsi0:0'; do
+    # shellcheck disable=SC2086  # two words
+    vm_expect 3 'Cryptographer.Decrypt' vm decrypt $part web
+    vm_no_leftovers web
+done
+vm unlock web
+service_stop
+allow RegisterVM Decrypt
+service_start --policy "$work/policy.json" --state-dir "$work/keys"
+vm_expect 3 'Cryptographer.Access' vm decrypt --disk scsi0:0 web
+vm_no_leftovers web
+service_stop
+
 # A pass phrase is a way out: it wants Cryptographer.Access and plain-out of the pair, and nothing is changed without.
 printf 'a phrase' >phrase
 allow Encrypt Recrypt ManageKeys RegisterVM

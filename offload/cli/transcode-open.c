@@ -430,6 +430,12 @@ int rs_tc_open(struct rs_tc *t)
     if (code == 0) code = open_keys(t);
     if (code != 0) return code;
     code = rs_tc_session(t, &t->src, &t->dst, &t->session);
+    if (code == RESEAL_EPERM)
+        return rs_failure_set(
+            &t->f, RS_EXIT_REFUSED,
+            "cannot open a session: it needs the privilege Cryptographer.Access, and the grants of "
+            "the pair: the service's administrator can grant them in the policy, see "
+            "reseal-policy(5)");
     if (code != 0) return rs_failure_code(&t->f, code, "cannot open a session");
     rs_file_settle_direct(&t->src_file, t->src.offset, t->data_size);
     rs_file_settle_direct(&t->dst_file, t->dst.offset, t->data_size);

@@ -60,6 +60,24 @@ static int open_home(struct rs_vmc_change *ch)
                           c->vm->name);
 }
 
+/* The VM may have run since, or an editor was at its .vmx: what was made of that is not used. */
+static int renew(struct rs_vmc_change *ch)
+{
+    struct rs_vmc *c = ch->c;
+    char why[RS_VM_WHY], operation[64];
+    const char *path = ch->resumed ? rs_intent_changed(&ch->intent) : NULL;
+    if (path == NULL) return 0;
+    (void)snprintf(operation, sizeof(operation), "%s", rs_intent_operation(&ch->intent));
+    fprintf(stderr, "reseal: warning: %s was changed since '%s' was interrupted: it begins anew\n", path,
+            operation);
+    int err = rs_intent_abandon(&ch->intent, why, sizeof(why));
+    if (err != 0) return rs_vmc_refuse(c, err, why);
+    rs_intent_free(&ch->intent);
+    ch->resumed = false;
+    err = rs_intent_new(c->vm, operation, &ch->intent);
+    return err == 0 ? 0 : rs_failure_code(&c->f, err, c->vm->name);
+}
+
 /* What was changed already is not what the intent was made for: only its end is left to do. */
 int rs_vmc_begin(struct rs_vmc *c, const char *operation, enum rs_vm_lock kind, struct rs_vmc_change *ch)
 {
@@ -82,25 +100,8 @@ int rs_vmc_begin(struct rs_vmc *c, const char *operation, enum rs_vm_lock kind, 
     if (code != 0 || (ch->resumed && rs_intent_is_commit(&ch->intent))) return code;
     if (c->vm->sealed) code = open_home(ch);
     if (code == 0) code = rs_vmc_same_vm(c);
+    if (code == 0) code = renew(ch);
     return code == 0 && c->vm->sealed ? rs_vmc_seal_of(c, c->vm->outer, &ch->old) : code;
-}
-
-/* The VM may have run since, or an editor was at its .vmx: what was made of that is not used. */
-int rs_vmc_renew(struct rs_vmc_change *ch)
-{
-    struct rs_vmc *c = ch->c;
-    char why[RS_VM_WHY], operation[64];
-    const char *path = ch->resumed ? rs_intent_changed(&ch->intent) : NULL;
-    if (path == NULL) return 0;
-    (void)snprintf(operation, sizeof(operation), "%s", rs_intent_operation(&ch->intent));
-    fprintf(stderr, "reseal: warning: %s was changed since '%s' was interrupted: it begins anew\n", path,
-            operation);
-    int err = rs_intent_abandon(&ch->intent, why, sizeof(why));
-    if (err != 0) return rs_vmc_refuse(c, err, why);
-    rs_intent_free(&ch->intent);
-    ch->resumed = false;
-    err = rs_intent_new(c->vm, operation, &ch->intent);
-    return err == 0 ? 0 : rs_failure_code(&c->f, err, c->vm->name);
 }
 
 int rs_vmc_bar(struct rs_vmc_change *ch)
@@ -350,6 +351,14 @@ static int no_room(struct rs_vmc_change *ch, const char *folder, uint64_t need, 
                           message);
 }
 
+static uint64_t room_of(const struct rs_disk *d, const char *format, const struct stat *st)
+{
+    bool plain = strcmp(format, "raw") == 0 || strcmp(format, "vmdk") == 0 || strcmp(format, "qcow2") == 0;
+    if (rs_disk_in_qcow2(d->format)) return (uint64_t)st->st_blocks * 512 + HEADER_ROOM;
+    if (strcmp(format, "raw") == 0) return d->size;
+    return RS_MAX(d->size, (uint64_t)st->st_size) + (plain ? 0 : HEADER_ROOM);
+}
+
 /* A disk's new file lies where the old one does; those of one file system need room together. */
 static int check_room(struct rs_vmc_change *ch)
 {
@@ -370,9 +379,7 @@ static int check_room(struct rs_vmc_change *ch)
             if (*format == '\0' || strcmp(format, "rewrap") == 0 || stat(d->data_path, &st) != 0 ||
                 st.st_dev != here.st_dev)
                 continue;
-            need += rs_disk_in_qcow2(d->format) ? (uint64_t)st.st_blocks * 512
-                                                : RS_MAX(d->size, (uint64_t)st.st_size);
-            need += HEADER_ROOM;
+            need += room_of(d, format, &st);
         }
         uint64_t have = (uint64_t)fs.f_bavail * fs.f_frsize;
         if (need > have) return no_room(ch, where, need, have);
@@ -407,6 +414,9 @@ int rs_vmc_plan(struct rs_vmc_change *ch)
 int rs_vmc_give_up(struct rs_vmc_change *ch, int code)
 {
     char why[RS_VM_WHY];
+    /* Others took the room that was there at the beginning. */
+    if (code == RS_EXIT_IO && strstr(ch->c->f.text, strerror(ENOSPC)) != NULL)
+        rs_vmc_event(ch->c, EVENT_NO_SPACE, ch->c->f.text);
     bool goes_on = code == RS_EXIT_INTERRUPTED || code == RS_EXIT_SERVICE || code == RS_EXIT_IO;
     if (code == 0 || ch->resumed || goes_on || rs_intent_has_any(&ch->intent, "copy:")) return code;
     (void)!rs_intent_abandon(&ch->intent, why, sizeof(why));

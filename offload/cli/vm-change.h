@@ -38,7 +38,8 @@ struct rs_vmc_change {
 
 /*
  * Opens the VM, its lines too, and locks it; finds an intent. One of another operation is refused; one of
- * this is gone on with (`resumed`).
+ * this is gone on with (`resumed`), or begun anew when a file that it copies was changed since by another
+ * program.
  */
 RS_MUST_CHECK int rs_vmc_begin(struct rs_vmc *c, const char *operation, enum rs_vm_lock kind,
                                struct rs_vmc_change *out);
@@ -78,9 +79,6 @@ bool rs_vmc_same_file(const char *a, const char *b);
 
 /* Adds the actions of the plan, looks for room, writes the intent. */
 RS_MUST_CHECK int rs_vmc_plan(struct rs_vmc_change *ch);
-
-/* Of one that is gone on with: begins anew when a file was changed since by another program. */
-RS_MUST_CHECK int rs_vmc_renew(struct rs_vmc_change *ch);
 
 /* Keeps others from writing the disks that will be copied, until the change is freed. */
 RS_MUST_CHECK int rs_vmc_bar(struct rs_vmc_change *ch);

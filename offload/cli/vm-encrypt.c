@@ -220,7 +220,6 @@ static int change(struct rs_vmc *c, const char *operation, int (*plan)(struct rs
     int code = rs_vmc_begin(c, operation, RS_VM_OFFLINE, &ch);
     bool over = code == 0 && ch.resumed && rs_intent_is_commit(&ch.intent);
     if (code == 0 && !over) code = rs_vmc_rules(&ch, false);
-    if (code == 0 && !over) code = rs_vmc_renew(&ch);
     if (code == 0 && !over && !ch.resumed) {
         code = check_names(c);
         if (code == 0) code = plan(&ch);
@@ -240,6 +239,7 @@ int rs_vmc_encrypt(struct rs_vmc *c)
 
 int rs_vmc_decrypt(struct rs_vmc *c)
 {
+    c->release = true;
     return change(c, "decrypt", plan_decrypt);
 }
 

@@ -149,8 +149,10 @@ static int ask_home(struct rs_vmc *c, const char *method, const struct rs_vmx *v
         (void)snprintf(why, why_len, "%s", strerror(-fd));
         return RESEAL_ENOMEM;
     }
-    return rs_keyservice_call(c->service, method, home_args(vmx), fds, phrase < 0 ? 1 : 2, answer, out, why,
-                              why_len);
+    json_t *args = home_args(vmx);
+    if (args != NULL && c->release && strcmp(method, "home.check") != 0)
+        json_object_set_new(args, "release", json_true());
+    return rs_keyservice_call(c->service, method, args, fds, phrase < 0 ? 1 : 2, answer, out, why, why_len);
 }
 
 /* By a key of a provider, or by the pass phrase that it is locked with. c->f is set where that is not there.

@@ -67,7 +67,6 @@ int rs_vmc_shallow(struct rs_vmc *c)
     bool online = code == 0 && !c->vm->by_phrase && c->o.new_pass == NULL;
     if (code == 0 && ch.resumed && !over) wait_for_images(c->vm);
     if (code == 0 && !over) code = rs_vmc_rules(&ch, online);
-    if (code == 0 && !over) code = rs_vmc_renew(&ch);
     if (code == 0 && !over) code = load_chains(c);
     if (code == 0 && !ch.resumed) code = plan(&ch);
     if (code == 0 && !over) code = rs_vmc_give_up(&ch, rs_vmc_stage(&ch));

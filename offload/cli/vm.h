@@ -78,6 +78,7 @@ struct rs_vmc {
     reseal *service; /* NULL until rs_vmc_connect() */
     struct rs_vm *vm;
     int lock;                                /* -1 */
+    bool release;                            /* its home, or a disk, is to be decrypted for good */
     struct rs_vmc_phrase phrase, new_phrase; /* vm-phrase.c's own; wiped by rs_vmc_close() */
     json_t *result;                          /* what --json prints besides the status */
 };

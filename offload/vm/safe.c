@@ -5,9 +5,11 @@
 
 #include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <libgen.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -187,6 +189,23 @@ int rs_safe_prepare(const char *folder, const char *vmx_path, char *why, size_t 
     return code == 0 ? 0 : failed("make", place, -code, why, why_len);
 }
 
+/* One at a time: two that write the same version would take each other's file. */
+static int lock_place(const char *place)
+{
+    int fd = open(place, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd >= 0) (void)!flock(fd, LOCK_EX);
+    return fd;
+}
+
+/* False when the .vmx became another one since it was read: who changed it keeps that. */
+static bool is_current(const char *vmx_path, const char *text, size_t len)
+{
+    RS_FREE char *now = NULL;
+    size_t now_len = 0;
+    return rs_vm_read_file(vmx_path, RS_VMX_MAX, &now, &now_len) != 0 ||
+           (now_len == len && memcmp(now, text, len) == 0);
+}
+
 int rs_safe_put(const char *folder, const char *vmx_path, const char *text, size_t len, uint64_t *version,
                 char *why, size_t why_len)
 {
@@ -195,10 +214,12 @@ int rs_safe_put(const char *folder, const char *vmx_path, const char *text, size
     int code = rs_safe_prepare(folder, vmx_path, why, why_len);
     if (code != 0) return code;
     if (!place_of(folder, vmx_path, place)) return failed("make", folder, ENAMETOOLONG, why, why_len);
+    RS_CLOSE int lock = lock_place(place);
+    if (lock < 0) return failed("open", place, errno, why, why_len);
     int n = rs_safe_list(folder, vmx_path, have, why, why_len);
     if (n < 0) return n;
     *version = n == 0 ? 1 : have[0].version;
-    if (n != 0 && is_newest(place, *version, text, len)) return 0;
+    if ((n != 0 && is_newest(place, *version, text, len)) || !is_current(vmx_path, text, len)) return 0;
     if (n != 0) (*version)++;
     code = write_copy(place, vmx_path, *version, text, len);
     if (code != 0) return failed("make", place, -code, why, why_len);

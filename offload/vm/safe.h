@@ -33,7 +33,8 @@ struct rs_safe_copy {
 
 /*
  * Keeps a text as the newest copy, unless it is that already; the oldest beyond RS_SAFE_VERSIONS goes. A
- * place within the VM's own folder is refused. RESEAL_EIO, RESEAL_EINVAL with a line; *version is the copy's.
+ * place within the VM's own folder is refused. Nothing is kept when the .vmx is no longer this text: who
+ * changed it keeps the new one. RESEAL_EIO, RESEAL_EINVAL with a line; *version is the newest copy's.
  */
 RS_MUST_CHECK int rs_safe_put(const char *folder, const char *vmx_path, const char *text, size_t len,
                               uint64_t *version, char *why, size_t why_len);

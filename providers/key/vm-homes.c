@@ -142,10 +142,17 @@ static void texts_read(struct rs_keyd *d, void *arg, struct rs_task_answer *a)
     if (take_locks(s, a)) get_kek(s, kek_came);
 }
 
+/* What is decrypted for good takes a privilege of its own. */
+static bool may_release(struct rs_rpc *call)
+{
+    int release = rs_rpc_flag(call, "release");
+    return release == 0 || (release == 1 && rs_rpc_may(call, RS_PRIV_DECRYPT));
+}
+
 static void home_open(struct rs_rpc *call)
 {
-    struct home *s = begin(call, "keySafe bundle details", &rs_task_home_open);
-    if (s != NULL) read_texts(s, true, false, texts_read);
+    struct home *s = begin(call, "keySafe bundle release details", &rs_task_home_open);
+    if (s != NULL && may_release(call)) read_texts(s, true, false, texts_read);
 }
 
 static void home_check(struct rs_rpc *call)
@@ -177,8 +184,8 @@ static void name_phrase(struct home *s)
 
 static void home_phrase(struct rs_rpc *call)
 {
-    struct home *s = begin(call, "keySafe bundle", &rs_task_home_phrase);
-    if (s == NULL) return;
+    struct home *s = begin(call, "keySafe bundle release", &rs_task_home_phrase);
+    if (s == NULL || !may_release(call)) return;
     name_phrase(s);
     read_texts(s, true, true, phrase_read);
 }
