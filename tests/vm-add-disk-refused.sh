@@ -71,6 +71,10 @@ vm_expect 5 'whole number of sectors' vm add-disk --image odd.img web
 printf '# Disk DescriptorFile\nversion=1\nCID=fffffffe\nparentCID=11111111\nparentFileNameHint="base.vmdk"\ncreateType="monolithicFlat"\n\nRW 2048 FLAT "link-flat.vmdk" 0\n' >link.vmdk
 truncate -s 1M link-flat.vmdk
 vm_expect 3 'chain of snapshots' vm add-disk --image link.vmdk web
+sed -i '/parent/d' link.vmdk
+ln link-flat.vmdk second-flat.vmdk
+vm_expect 3 'link-flat.vmdk has another name' vm add-disk --image link.vmdk web
+rm second-flat.vmdk
 printf 'KDMV' >sparse.vmdk
 truncate -s 64K sparse.vmdk
 vm_expect 5 'sparse VMDK' vm add-disk --image sparse.vmdk web

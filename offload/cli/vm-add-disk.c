@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* add-disk, remove-disk: a disk for a VM that is there, or one less. An image that comes and the file of a
  * new disk are one more disk of the VM for what vm-change.c and vm-stage.c do. */
+#include "offload/base/text.h"
 #include "offload/cli/vm-change.h"
 #include "offload/cli/vm-copy.h"
 #include "offload/vm/nodes.h"
@@ -64,11 +65,11 @@ static int refuse_image(struct rs_vmc *c, const char *path, const char *why)
     return rs_failure_set(&c->f, RS_EXIT_REFUSED, "%s %s", path, why);
 }
 
-/* It is not part of the VM already. */
-static int check_unused(struct rs_vmc *c, const char *path)
+/* It is not part of the VM already, which has so many disks. */
+static int check_unused(struct rs_vmc *c, unsigned disks, const char *path)
 {
     const struct rs_vm *vm = c->vm;
-    for (unsigned i = 0; i < vm->ndisks; i++) {
+    for (unsigned i = 0; i < disks; i++) {
         const struct rs_disk *d = &vm->disks[i].disk;
         const char *const files[] = {d->path, d->data_path, d->header_path, d->parent};
         for (unsigned k = 0; k < RS_ARRAY_LEN(files); k++)
@@ -84,7 +85,17 @@ static int check_unused(struct rs_vmc *c, const char *path)
     return 0;
 }
 
-/* A file of its own: what is done to it would be undone, or left in the clear, by another name. */
+/* A file of its own: by another name it would be changed, or stay in the clear. */
+static int check_own(struct rs_vmc *c, unsigned disks, const char *path)
+{
+    struct stat st;
+    if (lstat(path, &st) != 0) return rs_failure_errno(&c->f, errno, "open", path);
+    if (st.st_nlink != 1)
+        return refuse_image(
+            c, path, "has another name too (a hard link): give the VM a file of its own, such as a copy");
+    return check_unused(c, disks, path);
+}
+
 static int check_image_file(struct rs_vmc *c, const char *path)
 {
     struct stat st;
@@ -92,12 +103,9 @@ static int check_image_file(struct rs_vmc *c, const char *path)
     if (S_ISLNK(st.st_mode)) return refuse_image(c, path, "is a symbolic link: name the file it leads to");
     if (!S_ISREG(st.st_mode)) return refuse_image(c, path, "is no file");
     if (st.st_size == 0) return refuse_image(c, path, "is empty: --size makes a new disk");
-    if (st.st_nlink != 1)
-        return refuse_image(
-            c, path, "has another name too (a hard link): give the VM a file of its own, such as a copy");
     if (rs_vm_has_suffix(path, ".iso"))
         return refuse_image(c, path, "would be taken for the image of a CD: give it another name");
-    return check_unused(c, path);
+    return check_own(c, c->vm->ndisks, path);
 }
 
 /* One whose key the caller may use: it is opened once. */
@@ -134,8 +142,11 @@ static int look(struct rs_vmc *c, const struct rs_vmc_seal *seal, struct rs_disk
     return rs_vmc_barred(c, d);
 }
 
+/* The disk has been appended to those of the VM. */
 static int check_image(struct rs_vmc *c, const struct rs_disk *d)
 {
+    int code = check_own(c, c->vm->ndisks - 1, d->data_path);
+    if (code != 0) return code;
     if (d->parent[0] != '\0')
         return refuse_image(c, d->path, "is a link of a chain of snapshots: merge them first");
     if (rs_vm_image_in_use(d->data_path)) return refuse_image(c, d->path, "is in use by another program");
@@ -201,7 +212,7 @@ static struct rs_disk *append(struct rs_vmc *c, const char *node, const char *pa
     return &d->disk;
 }
 
-static void is_empty(struct rs_disk *d, uint64_t size)
+static void set_empty(struct rs_disk *d, uint64_t size)
 {
     memcpy(d->data_path, d->path, sizeof(d->data_path));
     d->size = size;
@@ -226,7 +237,7 @@ static int plan_new(struct rs_vmc_change *ch, const struct rs_vm_policy *p, cons
     if (code == 0) code = rs_vmc_set(ch, "add.size", bytes);
     if (code != 0) return code;
     struct rs_disk *d = append(c, node, path);
-    is_empty(d, size);
+    set_empty(d, size);
     code = rs_vmc_set_disk(ch, d, format);
     return code == 0 ? told(ch, node, path, format) : code;
 }
@@ -289,7 +300,7 @@ static int take_added(struct rs_vmc_change *ch)
         return too_long(c, file);
     struct rs_disk *d = append(c, rs_vmc_get(ch, "add.node"), path);
     if (*size == '\0') return look(c, &ch->old, d);
-    is_empty(d, strtoull(size, NULL, 10));
+    set_empty(d, strtoull(size, NULL, 10));
     return 0;
 }
 
@@ -371,10 +382,8 @@ static int check_options(struct rs_vmc *c)
 /* A .vmx is a text in UTF-8. */
 static int check_name(struct rs_vmc *c, const char *path)
 {
-    json_t *text = json_string(path); /* NULL for any other text */
-    bool ok = text != NULL;
+    bool ok = rs_is_utf8(path);
     for (const char *p = path; *p != '\0'; p++) ok = ok && (unsigned char)*p >= 0x20 && *p != 0x7f;
-    json_decref(text);
     return ok ? 0
               : rs_failure_set(&c->f, RS_EXIT_REFUSED,
                                "the name of the image is no UTF-8 text of one line: give it another name");
