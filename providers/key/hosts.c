@@ -452,7 +452,7 @@ static json_t *shown(const struct rs_keyd *d, const struct rs_host *h)
 
 static void list(struct rs_rpc *call)
 {
-    if (!rs_rpc_args(call, "")) return;
+    if (!rs_rpc_args(call, "") || !may(call)) return;
     json_t *hosts = json_array();
     for (const struct rs_host *h = call->d->hosts->first; h != NULL; h = h->next)
         (void)json_array_append_new(hosts, shown(call->d, h));

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "providers/key/kek.h"
 
-#include "offload/base/clock.h"
 #include "offload/base/keymem.h"
 #include "providers/key/events.h"
 #include "providers/key/hosts.h"
@@ -12,6 +11,7 @@
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <time.h>
 
 #define SECOND         1000000000ull
 #define OBJECT_MAX     (RS_PROVIDER_NAME_MAX + RS_KEY_ID_MAX + 8)
@@ -23,7 +23,7 @@ struct rs_kek_entry {
     char provider[RS_PROVIDER_NAME_MAX];
     char key[RS_KEY_ID_MAX];
     uint8_t *bytes;   /* key memory */
-    uint64_t expires; /* rs_now_ns(); 0: never, a manager handed it over */
+    uint64_t expires; /* now_ns(); 0: never, a manager handed it over */
     uint64_t used;
 };
 
@@ -45,6 +45,14 @@ struct rs_kek_request {
 
 /* ---- the cache -------------------------------------------------------------------------- */
 
+/* With the time that the machine slept: a limit on how long a key is kept goes on then. */
+static uint64_t now_ns(void)
+{
+    struct timespec t;
+    (void)clock_gettime(CLOCK_BOOTTIME, &t);
+    return (uint64_t)t.tv_sec * SECOND + (uint64_t)t.tv_nsec;
+}
+
 static struct rs_kek_entry **row_of(struct rs_keyd *d, const char *tenant, const char *provider,
                                     const char *key)
 {
@@ -64,7 +72,7 @@ static struct rs_kek_entry *entry_of(struct rs_keyd *d, const char *tenant, cons
     while (e != NULL &&
            (strcmp(e->key, key) != 0 || strcmp(e->provider, provider) != 0 || strcmp(e->tenant, tenant) != 0))
         e = e->next;
-    return e != NULL && (e->expires == 0 || e->expires > rs_now_ns()) ? e : NULL;
+    return e != NULL && (e->expires == 0 || e->expires > now_ns()) ? e : NULL;
 }
 
 /* Forgets those that `which` names; how many. */
@@ -136,7 +144,7 @@ static int put(struct rs_keyd *d, const char *tenant, const char *provider, cons
         d->keks.n++;
     }
     memcpy(e->bytes, bytes, RS_KEK_LEN);
-    e->used = rs_now_ns();
+    e->used = now_ns();
     e->expires = expires;
     if (expires != 0 && (d->keks.next_expiry == 0 || expires < d->keks.next_expiry))
         d->keks.next_expiry = expires;
@@ -205,7 +213,7 @@ static bool has_expired(const struct rs_kek_entry *e, const void *arg)
 
 int rs_kek_tick(struct rs_keyd *d)
 {
-    uint64_t now = rs_now_ns();
+    uint64_t now = now_ns();
     if (d->keks.next_expiry != 0 && d->keks.next_expiry <= now) (void)forget(d, has_expired, &now);
     if (d->keks.next_expiry == 0) return -1;
     uint64_t ms = (d->keks.next_expiry - now) / 1000000u + 1;
@@ -215,7 +223,7 @@ int rs_kek_tick(struct rs_keyd *d)
 void rs_kek_each(struct rs_keyd *d, const char *tenant,
                  void (*each)(void *arg, const char *provider, const char *key, uint64_t left_s), void *arg)
 {
-    uint64_t now = rs_now_ns();
+    uint64_t now = now_ns();
     for (unsigned i = 0; i < RS_KEK_ROWS; i++)
         for (const struct rs_kek_entry *e = d->keks.rows[i]; e != NULL; e = e->next)
             if (strcmp(e->tenant, tenant) == 0 && (e->expires == 0 || e->expires > now))
@@ -343,7 +351,7 @@ static void keep(struct rs_keyd *d, const struct rs_kek_request *r, const uint8_
     struct rs_provider *p = rs_providers_of(d, r->tenant, r->provider);
     uint32_t s = p != NULL ? rs_provider_cache_s(p) : 0;
     /* Without room it is only used now. */
-    if (s != 0) (void)!put(d, r->tenant, r->provider, r->key, bytes, rs_now_ns() + s * SECOND);
+    if (s != 0) (void)!put(d, r->tenant, r->provider, r->key, bytes, now_ns() + s * SECOND);
 }
 
 static void answered(struct rs_keyd *d, void *arg, struct rs_task_answer *a)
@@ -470,7 +478,7 @@ void rs_kek_get(struct rs_keyd *d, const struct rs_who *who, const char *provide
     struct rs_kek_entry *e = entry_here(d, scope, name, key);
     if (e != NULL) {
         RS_KEYMEM uint8_t *bytes = rs_keymem_alloc(RS_KEK_LEN);
-        e->used = rs_now_ns();
+        e->used = now_ns();
         audit(d, who, false, name, key, 0, true);
         /* A copy: what `done` does may make it forgotten. */
         if (bytes != NULL) memcpy(bytes, e->bytes, RS_KEK_LEN);
