@@ -73,3 +73,19 @@ vm decrypt fresh
 [ "$(stat -c %s fresh/fresh.img)" = $((8 << 20)) ] || fail "a new disk has another size"
 grep -q NoDiskSpace "$work"/run/state/events.jsonl || fail "no event of missing room"
 grep -q 'crypto.Operation' "$work"/run/state/events.jsonl || fail "no event of an operation"
+
+# Decrypted by a change of the policy: chosen disks first, then the home. It stands in the .vmx, and counts for what is added.
+rm -rf web
+vm_make web 1
+vm encrypt web
+vm_expect 3 '"Fast" encrypts' vm decrypt --policy-dir policies --policy Fast web
+vm_expect 3 'there is no storage policy "Gold"' vm decrypt --policy-dir policies --policy Gold web
+vm_no_leftovers web
+vm decrypt --policy-dir policies --policy Plain --disk scsi0:1 web
+[ "$(vm_field web "['disks'][1]['encrypted']")" = False ] || fail "the disk is encrypted"
+[ "$(vm_field web "['disks'][0]['encrypted']")" = True ] || fail "another disk was decrypted"
+vm decrypt --policy-dir policies --policy Plain web
+[ "$(vm_field web "['encrypted']")" = False ] || fail "the home is encrypted"
+[ "$(vm_field web "['policy']")" = Plain ] || fail "another policy"
+[ "$(grep -c '^reseal.policy = "Plain"' web/web.vmx)" = 1 ] || fail "the policy is not in the .vmx"
+grep -v '^reseal.policy' web/web.vmx | cmp - web.orig/web.vmx || fail "the .vmx did not come back"

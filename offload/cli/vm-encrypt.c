@@ -131,7 +131,9 @@ static int plan_encrypt(struct rs_vmc_change *ch)
     if (code != 0) return code;
     bool phrase = c->vm->by_phrase || (!c->vm->sealed && c->o.pass != NULL);
     if (!p.encrypts && !c->o.vtpm)
-        return rs_failure_set(&c->f, RS_EXIT_REFUSED, "the storage policy \"%s\" does not encrypt", p.name);
+        return rs_failure_set(
+            &c->f, RS_EXIT_REFUSED,
+            "the storage policy \"%s\" does not encrypt: reseal vm decrypt --policy changes to it", p.name);
     bool all = c->o.ndisks == 0 && !c->o.home && !c->o.vtpm;
     bool home = !c->vm->sealed && (all || c->o.home || c->o.vtpm);
     bool with_disks = !phrase || c->o.ndisks != 0 || c->o.provider != NULL;
@@ -159,12 +161,26 @@ static const char *plain_format(const struct rs_disk *d)
     return is_vmdk(d) ? "vmdk" : rs_disk_in_qcow2(d->format) ? "qcow2" : "raw";
 }
 
+/* The policy that what is decrypted has from now on. */
+static int take_plain_policy(struct rs_vmc_change *ch)
+{
+    struct rs_vmc *c = ch->c;
+    struct rs_vm_policy p;
+    if (c->o.policy == NULL) return 0;
+    int code = rs_vmc_find_policy(c, c->o.policy, &p);
+    if (code != 0) return code;
+    if (p.encrypts)
+        return rs_failure_set(&c->f, RS_EXIT_REFUSED,
+                              "the storage policy \"%s\" encrypts: name one that does not", p.name);
+    return rs_vmc_set(ch, "policy", p.name);
+}
+
 static int plan_decrypt(struct rs_vmc_change *ch)
 {
     struct rs_vmc *c = ch->c;
     bool all = c->o.ndisks == 0 && !c->o.home;
     unsigned disks = 0, left = 0;
-    int code = 0;
+    int code = take_plain_policy(ch);
     for (unsigned i = 0; code == 0 && i < c->vm->ndisks; i++) {
         const struct rs_vm_disk *d = &c->vm->disks[i];
         if (!d->disk.encrypted) continue;

@@ -205,6 +205,8 @@ static int open_lines(struct rs_vmc_change *ch)
     if (code != 0) return code;
     size_t len = 0;
     drop_ours(ch->c->vm->lines);
+    const char *policy = rs_vmc_get(ch, "policy");
+    if (*policy != '\0' && rs_vmx_set(ch->c->vm->lines, "reseal.policy", policy) != 0) return no_memory(ch);
     char *text = rs_vmx_text(ch->c->vm->lines, &len);
     if (text == NULL) return no_memory(ch);
     code = rs_vm_write_file(path, text, len);

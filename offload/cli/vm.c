@@ -64,9 +64,11 @@ const struct rs_vmc_command rs_vmc_commands[] = {
      .help = "usage: reseal vm decrypt [OPTIONS] VM\n"
              "  --disk DISK, --home     as with encrypt\n"
              "  --remove-vtpm           destroy its vTPM, whose state may not be in the clear\n"
+             "  --policy NAME           its storage policy from now on, one that does not encrypt\n"
+             "  --policy-dir PATH       folder of policies (/etc/reseal/storage-policies)\n"
              "  --passphrase-file FILE  pass phrase of a VM that is locked by one\n"
              "example: reseal vm decrypt /vms/web\n",
-     .options = RS_VMC_DISK | RS_VMC_HOME | RS_VMC_REMOVE_VTPM | RS_VMC_SAFE | RS_VMC_PASS,
+     .options = RS_VMC_DISK | RS_VMC_HOME | RS_VMC_REMOVE_VTPM | RS_VMC_POLICY | RS_VMC_SAFE | RS_VMC_PASS,
      .run = rs_vmc_decrypt},
     {.name = "recrypt",
      .summary = "change its keys, or move it to another key provider",
