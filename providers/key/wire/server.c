@@ -20,8 +20,12 @@
 #define REQUEST_MS  10000u
 #define IDLE_MS     60000u
 #define LEAVE_MS    1000u
-#define EVENTS      16
-#define STEPS       64u /* of one connection, before others have their turn */
+/* When others wait to be let in: time to say who one is, and to ask something more. */
+#define SHY_MS       1000u
+#define IDLE_ROOM_MS 5000u
+#define FULL_MS      100u /* how often it is looked at then */
+#define EVENTS       16
+#define STEPS        64u /* of one connection, before others have their turn */
 
 enum phase { HANDSHAKE, READING, WRITING, LEAVING };
 
@@ -86,11 +90,38 @@ static void drop_ended(struct rs_wire_server *s)
     }
 }
 
+static bool is_older(uint64_t until_ns, unsigned lives_ms, unsigned ms)
+{
+    return rs_now_ns() + (uint64_t)lives_ms * 1000000u >= until_ns + (uint64_t)ms * 1000000u;
+}
+
+/*
+ * Whoever says nothing makes room for whoever comes: the oldest that took its time to say who it is, else the
+ * oldest that has asked nothing for a while. False: there is none.
+ */
+static bool make_room(struct rs_wire_server *s)
+{
+    struct connection *unknown = NULL, *idle = NULL;
+    for (struct connection *c = s->connections; c != NULL; c = c->next) { /* the newest first */
+        if (c->ended) continue;
+        if (c->phase == LEAVING ||
+            (c->phase == HANDSHAKE && is_older(c->until_ns, s->config.request_ms, SHY_MS)))
+            unknown = c;
+        if (c->phase == READING && c->frame == NULL && c->done == 0 &&
+            is_older(c->until_ns, s->config.idle_ms, IDLE_ROOM_MS))
+            idle = c;
+    }
+    struct connection *oldest = unknown != NULL ? unknown : idle;
+    if (oldest == NULL) return false;
+    oldest->ended = true;
+    return true;
+}
+
 static void accept_one(struct rs_wire_server *s)
 {
     struct sockaddr_storage a;
     socklen_t len = sizeof(a);
-    if (s->n >= s->config.connections) {
+    if (s->n >= s->config.connections && !make_room(s)) {
         s->full = true;
         watch(s, NULL, EPOLL_CTL_MOD, 0);
         return;
@@ -330,6 +361,7 @@ int rs_wire_server_tick(const struct rs_wire_server *s)
     uint64_t now = rs_now_ns(), until = UINT64_MAX;
     for (const struct connection *c = s->connections; c != NULL; c = c->next)
         until = RS_MIN(until, c->again ? 0 : c->until_ns);
+    if (s->full) until = RS_MIN(until, now + FULL_MS * UINT64_C(1000000));
     if (until == UINT64_MAX) return -1;
     if (until <= now) return 0;
     return (int)RS_MIN((until - now) / 1000000u + 1, (uint64_t)INT_MAX);
@@ -348,5 +380,6 @@ void rs_wire_server_work(struct rs_wire_server *s, int ms)
             accept_one(s);
         else
             go_on(s, events[i].data.ptr);
+    if (s->full) (void)make_room(s);
     drop_ended(s);
 }

@@ -28,7 +28,7 @@ struct rs_wire_server_config {
     struct rs_wire_trust trust;
     rs_wire_handle *handle;
     void *arg;
-    unsigned connections; /* at a time, 0: 64; further ones wait */
+    unsigned connections; /* at a time, 0: 64; further ones wait, those that say nothing make room */
     unsigned request_ms;  /* for the handshake, and for a request from its first byte to the last of its
                              answer; 0: 10000 */
     unsigned idle_ms;     /* between requests; 0: 60000 */
