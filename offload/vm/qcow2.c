@@ -98,9 +98,9 @@ static uint64_t in_ms(unsigned ms)
 static int shake_hands(struct rs_qcow2 *q, int client)
 {
     uint64_t end = in_ms(START_MS);
-    if (nbd_add_meta_context(q->nbd, LIBNBD_CONTEXT_BASE_ALLOCATION) != 0 ||
-        nbd_aio_connect_socket(q->nbd, client) != 0)
-        return -EIO;
+    if (nbd_add_meta_context(q->nbd, LIBNBD_CONTEXT_BASE_ALLOCATION) != 0) return -EIO;
+    /* A child that refuses the image may have ended by now. */
+    if (nbd_aio_connect_socket(q->nbd, client) != 0) return -ECONNRESET;
     while (nbd_aio_is_ready(q->nbd) != 1) {
         if (nbd_aio_is_dead(q->nbd) == 1 || nbd_aio_is_closed(q->nbd) == 1) return -ECONNRESET;
         if (rs_now_ns() >= end) return -ETIMEDOUT;
