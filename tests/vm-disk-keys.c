@@ -333,6 +333,28 @@ static void a_disk_that_is_named_is_read_once(void **state)
     json_decref(made);
 }
 
+/* Somebody gave the slot another derivation, with stock cryptsetup: it opens by libcryptsetup then. */
+static void a_slot_of_another_form_opens_too(void **state)
+{
+    (void)state;
+    static uint8_t data[DATA], sealed[DATA], back[DATA];
+    data_of(data, 5);
+    json_t *made = make(2, "one", false);
+    through(made, true, data, sealed);
+    have_the_phrase_told();
+    assert_int_equal(RUN("cryptsetup", "luksConvertKey", "--disable-external-tokens", "-q", "--key-slot", "0",
+                         "--key-file", key_file, "--pbkdf", "pbkdf2", "--pbkdf-force-iterations", "2000",
+                         "--hash", "sha512", image),
+                     0);
+    json_t *opened = reopen(NULL);
+    assert_string_equal(call_text(opened, "key"), call_text(made, "key"));
+    assert_int_equal(luks_of(opened).keyslot, 0);
+    through(opened, false, sealed, back);
+    assert_memory_equal(back, data, DATA);
+    json_decref(opened);
+    json_decref(made);
+}
+
 static void wishes_that_cannot_be_are_refused(void **state)
 {
     (void)state;
@@ -479,6 +501,7 @@ int main(void)
         cmocka_unit_test(a_header_of_its_own_says_where_the_data_is),
         cmocka_unit_test(a_disk_is_given_back_to_a_phrase_and_adopted_again),
         cmocka_unit_test(a_disk_that_is_named_is_read_once),
+        cmocka_unit_test(a_slot_of_another_form_opens_too),
         cmocka_unit_test(wishes_that_cannot_be_are_refused),
         cmocka_unit_test(hostile_tokens_are_told),
         cmocka_unit_test(a_token_of_two_or_of_ten_thousand_bytes_is_told),

@@ -16,6 +16,7 @@
 #define STRIPES    4000u
 #define SECTOR     512u
 #define KEY_MAX    64u
+#define AREA_MAX   (((size_t)KEY_MAX * STRIPES + SECTOR - 1) / SECTOR * SECTOR)
 #define ROUNDS_MAX 10000 /* more than that is a pass phrase's pace: libcryptsetup may have it */
 #define SALT_MAX   64u
 #define DIGEST_MAX 64u
@@ -91,26 +92,41 @@ static bool names_slot(const json_t *digest, const char *number)
     return false;
 }
 
-/* The digest that tells a volume key of this slot. */
-static bool take_digest(const json_t *header, const char *number, struct slot *s)
+/* The digest that tells a volume key of this slot; NULL: none. */
+static json_t *find_digest(const json_t *header, const char *number)
 {
     const char *name;
     json_t *digest, *digests = json_object_get(header, "digests");
     json_object_foreach(digests, name, digest)
     {
-        if (!names_slot(digest, number)) continue;
-        return take_kdf(digest, &s->digest_kdf) &&
-               take_bytes(digest, "digest", s->digest, sizeof(s->digest), &s->digest_len) &&
-               s->digest_len >= 20;
+        if (names_slot(digest, number)) return digest;
     }
-    return false;
+    return NULL;
+}
+
+static bool take_digest(const json_t *header, const char *number, struct slot *s)
+{
+    const json_t *digest = find_digest(header, number);
+    return take_kdf(digest, &s->digest_kdf) &&
+           take_bytes(digest, "digest", s->digest, sizeof(s->digest), &s->digest_len) && s->digest_len >= 20;
+}
+
+struct number {
+    char text[12];
+};
+
+static struct number number_text(int number)
+{
+    struct number n;
+    (void)snprintf(n.text, sizeof(n.text), "%d", number);
+    return n;
 }
 
 static bool take_slot(const json_t *header, int number, struct slot *s)
 {
-    char name[12];
+    const struct number n = number_text(number);
+    const char *name = n.text;
     json_int_t key_len, stripes;
-    (void)snprintf(name, sizeof(name), "%d", number);
     const json_t *slot = json_object_get(json_object_get(header, "keyslots"), name);
     const json_t *af = json_object_get(slot, "af");
     if (!is_text(slot, "type", "luks2") || !take_number(slot, "key_size", KEY_MAX, &key_len) ||
@@ -123,49 +139,92 @@ static bool take_slot(const json_t *header, int number, struct slot *s)
            take_digest(header, name, s);
 }
 
+json_t *rs_luks_slot_json(const json_t *header, int slot)
+{
+    struct slot s;
+    const struct number n = number_text(slot);
+    if (!take_slot(header, slot, &s)) return NULL;
+    return json_pack("{s:{s:O}, s:{s:O}}", "keyslots", n.text,
+                     json_object_get(json_object_get(header, "keyslots"), n.text), "digests", "0",
+                     find_digest(header, n.text));
+}
+
 /* ---- opening ----------------------------------------------------------------------------------- */
+
+/* A block of the hash that is the last of its message: `len` bytes, and behind them what SHA-256 pads them
+ * with after `before` bytes of other blocks (FIPS 180-4, 5.1.1). All that is hashed here thousands of times
+ * fits one. */
+static void pad(uint8_t block[SHA256_CBLOCK], size_t len, size_t before)
+{
+    memset(block + len, 0, SHA256_CBLOCK - len);
+    block[len] = 0x80;
+    rs_store_be32(block + SHA256_CBLOCK - 4, (uint32_t)(before + len) * 8);
+}
+
+static void take_hash(const SHA256_CTX *ctx, uint8_t out[SHA256_DIGEST_LENGTH])
+{
+    for (unsigned i = 0; i < SHA256_DIGEST_LENGTH / 4; i++) rs_store_be32(out + 4 * (size_t)i, ctx->h[i]);
+}
 
 /* HMAC-SHA-256 with a key that has gone in already: its inner and outer state. */
 struct hmac {
-    SHA256_CTX inner, outer;
+    SHA256_CTX inner, outer, ctx;
+    uint8_t block[SHA256_CBLOCK]; /* a hash and its padding */
 };
 
 static void hmac_key(struct hmac *h, const uint8_t *key, size_t len)
 {
-    uint8_t block[SHA256_CBLOCK] = {0};
-    if (len <= sizeof(block)) {
+    uint8_t *block = h->block;
+    memset(block, 0, sizeof(h->block));
+    (void)SHA256_Init(&h->inner);
+    (void)SHA256_Init(&h->outer);
+    if (len <= sizeof(h->block)) {
         memcpy(block, key, len);
     } else {
-        (void)SHA256_Init(&h->inner);
-        (void)SHA256_Update(&h->inner, key, len);
-        (void)SHA256_Final(block, &h->inner);
+        h->ctx = h->inner;
+        (void)SHA256_Update(&h->ctx, key, len);
+        (void)SHA256_Final(block, &h->ctx);
     }
-    for (unsigned i = 0; i < sizeof(block); i++) block[i] ^= 0x36;
-    (void)SHA256_Init(&h->inner);
-    (void)SHA256_Update(&h->inner, block, sizeof(block));
-    for (unsigned i = 0; i < sizeof(block); i++) block[i] ^= 0x36 ^ 0x5c;
-    (void)SHA256_Init(&h->outer);
-    (void)SHA256_Update(&h->outer, block, sizeof(block));
-    rs_wipe(block, sizeof(block));
+    for (unsigned i = 0; i < sizeof(h->block); i++) block[i] ^= 0x36;
+    (void)SHA256_Update(&h->inner, block, sizeof(h->block));
+    for (unsigned i = 0; i < sizeof(h->block); i++) block[i] ^= 0x36 ^ 0x5c;
+    (void)SHA256_Update(&h->outer, block, sizeof(h->block));
+    pad(block, SHA256_DIGEST_LENGTH, sizeof(h->block));
 }
 
-static void hmac(const struct hmac *h, SHA256_CTX *ctx, const void *a, size_t a_len, const void *b,
-                 size_t b_len, uint8_t out[SHA256_DIGEST_LENGTH])
+/* The block, an inner hash, becomes the HMAC. */
+static void hmac_outer(struct hmac *h)
 {
-    *ctx = h->inner;
-    (void)SHA256_Update(ctx, a, a_len);
-    if (b_len != 0) (void)SHA256_Update(ctx, b, b_len);
-    (void)SHA256_Final(out, ctx);
-    *ctx = h->outer;
-    (void)SHA256_Update(ctx, out, SHA256_DIGEST_LENGTH);
-    (void)SHA256_Final(out, ctx);
+    h->ctx = h->outer;
+    SHA256_Transform(&h->ctx, h->block);
+    take_hash(&h->ctx, h->block);
+}
+
+/* The block becomes the HMAC of salt and number. */
+static void hmac_salt(struct hmac *h, const struct kdf *kdf, uint32_t number)
+{
+    uint8_t text[4];
+    rs_store_be32(text, number);
+    h->ctx = h->inner;
+    (void)SHA256_Update(&h->ctx, kdf->salt, kdf->salt_len);
+    (void)SHA256_Update(&h->ctx, text, sizeof(text));
+    (void)SHA256_Final(h->block, &h->ctx);
+    hmac_outer(h);
+}
+
+/* The block becomes the HMAC of itself. */
+static void hmac_again(struct hmac *h)
+{
+    h->ctx = h->inner;
+    SHA256_Transform(&h->ctx, h->block);
+    take_hash(&h->ctx, h->block);
+    hmac_outer(h);
 }
 
 /* What a derivation works with, in key memory. */
 struct pbkdf {
     struct hmac hmac;
-    SHA256_CTX ctx;
-    uint8_t u[SHA256_DIGEST_LENGTH], sum[SHA256_DIGEST_LENGTH];
+    uint8_t sum[SHA256_DIGEST_LENGTH];
 };
 
 /* PBKDF2-HMAC-SHA-256 (RFC 8018). */
@@ -175,14 +234,12 @@ static bool derive(const struct kdf *kdf, const void *pass, size_t pass_len, uin
     if (p == NULL) return false;
     hmac_key(&p->hmac, pass, pass_len);
     for (uint32_t block = 1; len > 0; block++) {
-        uint8_t number[4];
         size_t n = RS_MIN(len, sizeof(p->sum));
-        rs_store_be32(number, block);
-        hmac(&p->hmac, &p->ctx, kdf->salt, kdf->salt_len, number, sizeof(number), p->u);
-        memcpy(p->sum, p->u, sizeof(p->sum));
+        hmac_salt(&p->hmac, kdf, block);
+        memcpy(p->sum, p->hmac.block, sizeof(p->sum));
         for (int round = 1; round < kdf->rounds; round++) {
-            hmac(&p->hmac, &p->ctx, p->u, sizeof(p->u), NULL, 0, p->u);
-            for (unsigned i = 0; i < sizeof(p->sum); i++) p->sum[i] ^= p->u[i];
+            hmac_again(&p->hmac);
+            for (unsigned i = 0; i < sizeof(p->sum); i++) p->sum[i] ^= p->hmac.block[i];
         }
         memcpy(out, p->sum, n);
         out += n;
@@ -208,28 +265,33 @@ static bool decrypt(const uint8_t *key, size_t key_len, uint8_t *area, size_t le
     return ok;
 }
 
+/* What merging works with: a hash that has begun, one at work, and its block. */
+struct merger {
+    SHA256_CTX begun, ctx;
+    uint8_t block[SHA256_CBLOCK];
+};
+
 /* H1 of the anti-forensic splitter: each 32 bytes become the hash of their number and themselves. */
-static void diffuse(uint8_t *block, size_t len)
+static void diffuse(struct merger *m, uint8_t *key, size_t len)
 {
-    SHA256_CTX ctx;
-    uint8_t number[4];
     for (size_t i = 0; i < len / SHA256_DIGEST_LENGTH; i++) {
-        uint8_t *part = block + i * SHA256_DIGEST_LENGTH;
-        rs_store_be32(number, (uint32_t)i);
-        (void)SHA256_Init(&ctx);
-        (void)SHA256_Update(&ctx, number, sizeof(number));
-        (void)SHA256_Update(&ctx, part, SHA256_DIGEST_LENGTH);
-        (void)SHA256_Final(part, &ctx);
+        uint8_t *part = key + i * SHA256_DIGEST_LENGTH;
+        rs_store_be32(m->block, (uint32_t)i);
+        memcpy(m->block + 4, part, SHA256_DIGEST_LENGTH);
+        m->ctx = m->begun;
+        SHA256_Transform(&m->ctx, m->block);
+        take_hash(&m->ctx, part);
     }
-    rs_wipe(&ctx, sizeof(ctx));
 }
 
-static void merge(const uint8_t *area, uint8_t *key, size_t len)
+static void merge(struct merger *m, const uint8_t *area, uint8_t *key, size_t len)
 {
+    (void)SHA256_Init(&m->begun);
+    pad(m->block, 4 + SHA256_DIGEST_LENGTH, 0);
     memset(key, 0, len);
     for (size_t stripe = 0; stripe < STRIPES; stripe++) {
         for (size_t i = 0; i < len; i++) key[i] ^= area[stripe * len + i];
-        if (stripe + 1 < STRIPES) diffuse(key, len);
+        if (stripe + 1 < STRIPES) diffuse(m, key, len);
     }
 }
 
@@ -237,6 +299,7 @@ static void merge(const uint8_t *area, uint8_t *key, size_t len)
 struct keys {
     uint8_t area_key[KEY_MAX];
     uint8_t digest[DIGEST_MAX];
+    struct merger merger;
 };
 
 static int open_area(const struct slot *s, uint8_t *area, size_t len, const void *pass, size_t pass_len,
@@ -247,29 +310,26 @@ static int open_area(const struct slot *s, uint8_t *area, size_t len, const void
     if (!derive(&s->kdf, pass, pass_len, k->area_key, s->area_key_len) ||
         !decrypt(k->area_key, s->area_key_len, area, len))
         return RESEAL_EPASS; /* XTS refuses halves that are equal: never a key of ours */
-    merge(area, out->key, s->key_len);
+    merge(&k->merger, area, out->key, s->key_len);
     size_t n = RS_MIN(s->digest_len, (size_t)DIGEST_MAX);
     if (!derive(&s->digest_kdf, out->key, s->key_len, k->digest, n)) return RESEAL_EIO;
     return rs_equal_ct(k->digest, s->digest, n) ? 0 : RESEAL_EPASS;
 }
 
-int rs_luks_slot_open(const struct rs_luks_copy *h, int slot, const void *pass, size_t pass_len,
+int rs_luks_slot_open(int from, const json_t *header, int slot, const void *pass, size_t pass_len,
                       struct rs_source_yield *out)
 {
-    const char *text = NULL;
     struct slot s;
-    if (out->luks.version != 2 || crypt_dump_json(h->cd, &text, 0) != 0 || text == NULL)
+    if (out->luks.version != 2 || !take_slot(header, slot, &s) || s.key_len * 4 != out->luks.key_bits)
         return RESEAL_ENOSUPPORT;
-    json_t *header = json_loads(text, 0, NULL);
-    bool ours = take_slot(header, slot, &s);
-    json_decref(header);
-    if (!ours || s.key_len * 4 != out->luks.key_bits) return RESEAL_ENOSUPPORT;
+    /* Kept for the next task of this child, empty: to map and lock it takes as long as to decrypt it. */
+    static uint8_t *area;
     size_t len = rs_round_up(s.key_len * STRIPES, SECTOR);
-    uint8_t *area = rs_scratch_map(len, NULL);
+    if (area == NULL) area = rs_scratch_map(AREA_MAX, NULL);
     if (area == NULL) return RESEAL_ENOMEM;
-    int r = rs_pread_full(h->from, area, len, s.at) == 0 ? open_area(&s, area, len, pass, pass_len, out)
-                                                         : RESEAL_EIO;
-    rs_scratch_unmap(area, len);
+    int r = rs_pread_full(from, area, len, s.at) == 0 ? open_area(&s, area, len, pass, pass_len, out)
+                                                      : RESEAL_EIO;
+    rs_wipe(area, len);
     if (r != 0) {
         rs_wipe(out->key, sizeof(out->key));
         return r;

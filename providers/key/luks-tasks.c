@@ -19,6 +19,7 @@ struct work {
     struct rs_luks_copy copy;
     struct rs_source_yield *found; /* key memory: what the header says, its volume key */
     struct rs_luks_token token;    /* number -1: none */
+    const json_t *known;           /* what a task before found, and no header is loaded; NULL: it is */
     bool recovery, slots_copied;
 };
 
@@ -53,7 +54,10 @@ static int give(struct rs_task *t, const char *name, json_t *value)
 
 static int give_luks(struct work *w)
 {
-    return give(w->task, "luks", luks_json(&w->found->luks));
+    if (w->known == NULL) return give(w->task, "luks", luks_json(&w->found->luks));
+    json_t *luks = json_deep_copy(w->known);
+    (void)json_object_set_new(luks, "keyslot", json_integer(w->found->luks.keyslot));
+    return give(w->task, "luks", luks);
 }
 
 static int load_failed(struct work *w, int r)
@@ -130,9 +134,10 @@ static int try_phrase(struct work *w, int slot, const char *name)
 {
     const struct rs_secret *phrase = rs_secrets_find(w->task->secrets, name);
     if (phrase == NULL) return RESEAL_EPASS;
-    int r = slot >= 0 ? rs_luks_slot_open(&w->copy, slot, phrase->bytes, phrase->len, w->found)
-                      : RESEAL_ENOSUPPORT;
-    if (r != RESEAL_ENOSUPPORT) return r;
+    int r = slot >= 0
+                ? rs_luks_slot_open(w->copy.from, w->copy.json, slot, phrase->bytes, phrase->len, w->found)
+                : RESEAL_ENOSUPPORT;
+    if (r != RESEAL_ENOSUPPORT || w->known != NULL) return r;
     r = copy_slots(w);
     if (r != 0) return r;
     return rs_luks_volume_key(w->copy.cd, slot, phrase->bytes, phrase->len, w->found);
@@ -260,14 +265,34 @@ static int run_read(struct rs_task *t)
         r = give(t, "provider", json_string(w.token.provider));
         if (r == 0) r = give(t, "key", json_string(w.token.key));
         if (r == 0) r = give(t, "keyslot", json_integer(w.token.keyslot));
+        json_t *slot = rs_luks_slot_json(w.copy.json, w.token.keyslot);
+        if (r == 0 && slot != NULL)
+            r = give(t, "slot", slot);
+        else
+            json_decref(slot);
     }
     return finish(&w, r);
+}
+
+/* As begin(), by what the task `read` found in the header: of one that was changed since, no slot opens. */
+static int begin_known(struct rs_task *t, struct work *w)
+{
+    const json_t *luks = json_object_get(t->args, "luks");
+    *w = (struct work){.task = t, .copy.memfd = -1, .token.number = -1, .known = luks};
+    w->found = rs_keymem_alloc(sizeof(*w->found));
+    if (w->found == NULL || t->nfds == 0) return rs_task_fail(t, RESEAL_ENOMEM, "key memory is out");
+    w->copy.from = t->fds[0];
+    w->copy.json = json_incref(json_object_get(t->args, "slot"));
+    w->found->luks.version = (uint32_t)json_integer_value(json_object_get(luks, "version"));
+    w->found->luks.key_bits = (uint32_t)json_integer_value(json_object_get(luks, "key_bits"));
+    return 0;
 }
 
 static int run_open(struct rs_task *t)
 {
     struct work w;
-    int r = begin(t, &w, false);
+    bool known = json_is_object(json_object_get(t->args, "luks"));
+    int r = known ? begin_known(t, &w) : begin(t, &w, false);
     const char *uuid = text_of(t, "uuid");
     if (r == 0 && *uuid != '\0' && strcasecmp(uuid, w.found->luks.uuid) != 0)
         r = rs_task_fail(t, RESEAL_EFORMAT, "the header is of another disk: its UUID is %s",
@@ -399,7 +424,7 @@ static int fill(struct work *w, struct crypt_device *cd, const struct rs_msg_luk
     if (r != 0) return r;
     int slot = add_slot(w, cd, 0, "phrase");
     if (slot < 0) return slot;
-    r = rs_luks_info(cd, &w->found->luks);
+    r = rs_luks_info(cd, &w->found->luks, NULL);
     w->found->luks.keyslot = slot;
     if (r == 0 && pass->len != 0 && (r = add_owner_slot(w, cd, pass)) > 0) r = 0;
     return r == 0 ? set_token(w, cd, slot) : r;

@@ -13,13 +13,13 @@
  * "phrase" and "phrase-recovery", of which one opens it (luks-token.h); then "recovery" in the result says
  * which.
  *
- *   read     {"token": true: it must have one}      -> of a LUKS2 token "provider", "key", "keyslot"
- *   open     OLD, "uuid": it must have, "": any     -> secret "volume"
- *   make     {"version", "unit", "key_bits", "data_offset", "data_size", "detached": the data is elsewhere,
- *            and begins at byte 0 where no offset is given, "label", "uuid", "provider", "key",
- *            "recovery": a pass phrase is there too, "pbkdf_ms"}, secret "phrase"  -> secret "volume", out_fd
- *   rewrap   OLD, "provider", "key", secrets "new", "new-recovery"     -> out_fd
- *   adopt    {"provider", "key"}, secret "phrase"   -> "keyslot", out_fd
+ *   read     {"token": true: it must have one}      -> of a LUKS2 token "provider", "key", "keyslot"; "slot":
+ * what opens a slot of our own form, NULL: another form open     OLD, "uuid": it must have, "": any     ->
+ * secret "volume" or OLD, "luks" and "slot" as `read` gave them: the header is not loaded anew make
+ * {"version", "unit", "key_bits", "data_offset", "data_size", "detached": the data is elsewhere, and begins
+ * at byte 0 where no offset is given, "label", "uuid", "provider", "key", "recovery": a pass phrase is there
+ * too, "pbkdf_ms"}, secret "phrase"  -> secret "volume", out_fd rewrap   OLD, "provider", "key", secrets
+ * "new", "new-recovery"     -> out_fd adopt    {"provider", "key"}, secret "phrase"   -> "keyslot", out_fd
  *   release  OLD, "pbkdf_ms"                        -> out_fd
  *   tell     OLD; descriptor 1 is the pipe that the phrase is written to
  */

@@ -11,8 +11,6 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include <jansson.h>
-
 #define CHUNK          ((size_t)1 << 20)
 #define METADATA_LUKS1 ((uint64_t)4 << 10)
 #define METADATA_MAX   ((uint64_t)8 << 20)   /* two LUKS2 headers of the largest size */
@@ -99,7 +97,7 @@ static int segment_info(json_t *segment, struct rs_msg_luks *out)
     return integrity ? RESEAL_ECIPHER : 0;
 }
 
-static int luks2_info(struct crypt_device *cd, struct rs_msg_luks *out)
+static int luks2_info(struct crypt_device *cd, struct rs_msg_luks *out, json_t **json)
 {
     uint32_t flags = 0;
     if (crypt_persistent_flags_get(cd, CRYPT_FLAGS_REQUIREMENTS, &flags) != 0) return RESEAL_EFORMAT;
@@ -108,12 +106,10 @@ static int luks2_info(struct crypt_device *cd, struct rs_msg_luks *out)
     if (flags != 0) return RESEAL_ENOSUPPORT;
     const char *text = NULL;
     if (crypt_dump_json(cd, &text, 0) != 0 || text == NULL) return RESEAL_EFORMAT;
-    json_t *header = json_loads(text, 0, NULL);
-    json_t *segments = json_object_get(header, "segments"), *segment = json_object_get(segments, "0");
-    int r = RESEAL_EFORMAT;
-    if (json_object_size(segments) == 1 && json_is_object(segment)) r = segment_info(segment, out);
-    json_decref(header);
-    return r;
+    *json = json_loads(text, 0, NULL);
+    json_t *segments = json_object_get(*json, "segments"), *segment = json_object_get(segments, "0");
+    return json_object_size(segments) == 1 && json_is_object(segment) ? segment_info(segment, out)
+                                                                      : RESEAL_EFORMAT;
 }
 
 static void luks1_info(struct crypt_device *cd, struct rs_msg_luks *out)
@@ -126,7 +122,7 @@ static void luks1_info(struct crypt_device *cd, struct rs_msg_luks *out)
     out->unit = 512;
 }
 
-int rs_luks_info(struct crypt_device *cd, struct rs_msg_luks *out)
+int rs_luks_info(struct crypt_device *cd, struct rs_msg_luks *out, json_t **json)
 {
     const char *type = crypt_get_type(cd), *uuid = crypt_get_uuid(cd);
     uint64_t metadata = 0, slots = 0;
@@ -135,11 +131,16 @@ int rs_luks_info(struct crypt_device *cd, struct rs_msg_luks *out)
     memcpy(out->uuid, uuid, strlen(uuid));
     out->version = strcmp(type, CRYPT_LUKS2) == 0 ? 2 : 1;
     out->keyslot = -1;
+    json_t *all = NULL;
     int r = 0;
     if (out->version == 2)
-        r = luks2_info(cd, out);
+        r = luks2_info(cd, out, &all);
     else
         luks1_info(cd, out);
+    if (json != NULL)
+        *json = all;
+    else
+        json_decref(all);
     if (r != 0) return r;
     if (crypt_get_metadata_size(cd, &metadata, &slots) != 0) return RESEAL_EFORMAT;
     out->header_size = metadata * out->version + slots; /* LUKS2 has two copies of its metadata */
@@ -216,7 +217,7 @@ int rs_luks_copy_load(int from, struct rs_luks_copy *h, struct rs_msg_luks *info
     rs_memfd_path(h->memfd, &path);
     if (crypt_init(&h->cd, path.text) != 0) return RESEAL_EFORMAT;
     r = crypt_load(h->cd, CRYPT_LUKS, NULL);
-    r = r != 0 ? (r == -ENOMEM ? RESEAL_ENOMEM : RESEAL_EFORMAT) : rs_luks_info(h->cd, info);
+    r = r != 0 ? (r == -ENOMEM ? RESEAL_ENOMEM : RESEAL_EFORMAT) : rs_luks_info(h->cd, info, &h->json);
     return (r == 0 || r == RESEAL_ECIPHER) && info->header_size > HEADER_MAX ? RESEAL_EFORMAT : r;
 }
 
@@ -237,6 +238,8 @@ void rs_luks_copy_free(struct rs_luks_copy *h)
 {
     crypt_free(h->cd);
     h->cd = NULL;
+    json_decref(h->json);
+    h->json = NULL;
     rs_cleanup_close(&h->memfd);
 }
 

@@ -7,6 +7,7 @@
 
 #include "providers/key/source.h"
 
+#include <jansson.h>
 #include <libcryptsetup.h>
 
 /* The path by which libcryptsetup opens a memfd. */
@@ -19,11 +20,12 @@ void rs_memfd_path(int fd, struct rs_memfd_path *out);
 void rs_luks_quiet(void);
 
 /*
- * What a loaded header says. 0; RESEAL_ECIPHER (named in out->cipher): not one
+ * What a loaded header says. *json, where it is asked for: all that LUKS2 metadata says, the caller's to
+ * release also after a failure; NULL of LUKS1. 0; RESEAL_ECIPHER (named in out->cipher): not one
  * aes-xts-plain64 segment without integrity; RESEAL_EBUSY: a re-encryption is under
  * way; RESEAL_EFORMAT.
  */
-RS_MUST_CHECK int rs_luks_info(struct crypt_device *cd, struct rs_msg_luks *out);
+RS_MUST_CHECK int rs_luks_info(struct crypt_device *cd, struct rs_msg_luks *out, json_t **json);
 
 /* A private copy of a header, as large as the device is; what is not needed stays a hole. */
 struct rs_luks_copy {
@@ -31,6 +33,7 @@ struct rs_luks_copy {
     int memfd;
     uint64_t size;
     struct crypt_device *cd;
+    json_t *json; /* what a LUKS2 header says, whole; NULL: LUKS1 */
 };
 
 /* Copies the metadata and loads it; the status is that of rs_luks_info(). Always followed by
@@ -60,7 +63,8 @@ RS_MUST_CHECK int rs_luks_settle(struct rs_msg_luks_format *f);
 RS_MUST_CHECK int rs_luks_format(struct crypt_device *cd, const struct rs_msg_luks_format *f,
                                  const char *uuid, const uint8_t *key, size_t key_len);
 
-/* An empty device in a memfd, as large as offset and data; it has room for a header while that is made. RESEAL_ENOMEM, RESEAL_EINVAL. */
+/* An empty device in a memfd, as large as offset and data; it has room for a header while that is made.
+ * RESEAL_ENOMEM, RESEAL_EINVAL. */
 RS_MUST_CHECK int rs_luks_device(const struct rs_msg_luks_format *f);
 
 /* Cuts a memfd to the header alone; nobody changes it any more. RESEAL_EIO. */

@@ -109,7 +109,7 @@ static int make_header(struct crypt_device *cd, const struct rs_msg_luks_format 
     int slot = crypt_keyslot_add_by_volume_key(cd, 0, (const char *)out->key, out->key_len,
                                                (const char *)pass->bytes, pass->len);
     if (slot < 0) return rs_luks_error(slot, RESEAL_EINVAL);
-    r = rs_luks_info(cd, &out->luks);
+    r = rs_luks_info(cd, &out->luks, NULL);
     out->luks.keyslot = slot;
     return r;
 }

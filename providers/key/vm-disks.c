@@ -251,7 +251,13 @@ static void header_read(struct rs_keyd *d, void *arg, struct rs_task_answer *a)
 {
     (void)d;
     struct disk *s = ((struct rs_rpc *)arg)->state;
-    if (take_header(s, a) && has_key(s)) get_kek(s);
+    if (!take_header(s, a) || !has_key(s)) return;
+    json_t *slot = json_object_get(a->result, "slot");
+    if (slot != NULL) {
+        set(s, "luks", json_incref(json_object_get(a->result, "luks")));
+        set(s, "slot", json_incref(slot));
+    }
+    get_kek(s);
 }
 
 static void open_slot(struct disk *s, void (*then)(struct disk *s))
