@@ -39,6 +39,7 @@ back 'damaged'
 grep -v encryption.data web/web.vmx >torn && cp torn web/web.vmx
 back 'torn'
 cp shop/shop.vmx web/web.vmx
+vm show web | grep -q '^  problem .* of another VM' || fail "show does not say that it is another VM's"
 back 'of another VM'
 # The key safe is this VM's, what it locks is another's: the MAC tells.
 { grep -v encryption.data web/web.vmx; grep encryption.data shop/shop.vmx; } >mixed && cp mixed web/web.vmx

@@ -61,6 +61,24 @@ cmp tpm/system.img tpm.orig/system.img || fail "the disk was encrypted without b
 vm_expect 3 'has a vTPM' vm decrypt tpm
 vm decrypt --remove-vtpm tpm
 vm_is_original tpm
+# One that is added later leaves the VM its key and its policy; files that a hypervisor made since are encrypted by that key too.
+vm encrypt --policy-dir policies --policy Fast tpm
+key=$(vm_field tpm "['key']")
+vm encrypt --vtpm tpm
+head -c 5000 /dev/urandom >tpm/tpm.vtpm
+cp tpm/tpm.vtpm tpm.orig/tpm.vtpm
+[ "$(vm_field tpm "['vtpm_state']")" = "not encrypted" ] || fail "show does not see what is in the clear"
+vm encrypt tpm
+[ "$(vm_field tpm "['provider']+v['policy']+v['key']+v['vtpm_state']+v['nvram']")" = "otherFast${key}encryptedencrypted" ] ||
+    fail "another key or policy, or files in the clear: $(vm show tpm)"
+[ "$(vm_field tpm "['disks'][1]['key']")" = "$key" ] || fail "keys are mixed"
+cp tpm.orig/tpm.nvram tpm/tpm.nvram
+vm encrypt --home tpm
+[ "$(vm_field tpm "['key']+v['nvram']")" = "${key}encrypted" ] || fail "NVRAM in the clear, or another key"
+vm_expect 3 'nothing to do' vm encrypt tpm
+vm decrypt --remove-vtpm tpm
+grep -v '^reseal.policy' tpm/tpm.vmx | cmp - tpm.orig/tpm.vmx || fail "the .vmx did not come back"
+cmp tpm/tpm.nvram tpm.orig/tpm.nvram || fail "NVRAM did not come back"
 vm create --policy-dir policies --policy Plain --vtpm --disk 1M born
 [ "$(vm_field born "['encrypted']")" = True ] || fail "a vTPM without an encrypted home"
 [ "$(vm_field born "['disks'][0]['encrypted']")" = False ] || fail "the policy was not heeded"

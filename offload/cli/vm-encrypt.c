@@ -4,6 +4,7 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 
 #define EVENT_REKEY_FAIL "com.vmware.vc.vm.crypto.RekeyFail"
 
@@ -121,6 +122,19 @@ static int check_phrase(struct rs_vmc *c)
         "--disk and a key provider");
 }
 
+static bool in_clear(const char *path)
+{
+    struct stat st;
+    return path[0] != '\0' && stat(path, &st) == 0 && !rs_vmc_is_envelope(path);
+}
+
+/* What was encrypted can have got such a file since: a hypervisor makes NVRAM and vTPM state when it first
+ * runs the VM. */
+static bool home_is_in_clear(const struct rs_vm *vm)
+{
+    return !vm->sealed || in_clear(vm->nvram) || in_clear(vm->vtpm);
+}
+
 static int plan_encrypt(struct rs_vmc_change *ch)
 {
     struct rs_vmc *c = ch->c;
@@ -135,23 +149,26 @@ static int plan_encrypt(struct rs_vmc_change *ch)
             &c->f, RS_EXIT_REFUSED,
             "the storage policy \"%s\" does not encrypt: reseal vm decrypt --policy changes to it", p.name);
     bool all = c->o.ndisks == 0 && !c->o.home && !c->o.vtpm;
-    bool home = !c->vm->sealed && (all || c->o.home || c->o.vtpm);
+    bool home = c->o.vtpm || ((all || c->o.home) && home_is_in_clear(c->vm));
     bool with_disks = !phrase || c->o.ndisks != 0 || c->o.provider != NULL;
     if (p.encrypts && with_disks) code = plan_encrypt_disks(ch, &p, &disks);
     if (code == 0) code = rs_vmc_set_policy(ch, &p);
-    if (code == 0 && with_disks) code = rs_vmc_set(ch, "policy", p.name);
-    if (code == 0 && phrase && (home || c->o.vtpm)) code = rs_vmc_set(ch, "lock", "phrase");
+    /* A VM that is encrypted keeps its policy and its key where no other is named. */
+    if (code == 0 && with_disks && (!c->vm->sealed || c->o.policy != NULL))
+        code = rs_vmc_set(ch, "policy", p.name);
+    if (code == 0 && c->vm->sealed && c->o.provider == NULL) code = rs_vmc_set(ch, "home.key", "keep");
+    if (code == 0 && phrase && home) code = rs_vmc_set(ch, "lock", "phrase");
     if (code != 0) return code;
     if (c->o.vtpm && c->vm->has_vtpm)
         return rs_failure_set(&c->f, RS_EXIT_REFUSED, "%s has a vTPM already", c->vm->name);
-    if (disks == 0 && !home && !c->o.vtpm) return nothing(c, "encrypted");
+    if (disks == 0 && !home) return nothing(c, "encrypted");
     if (disks != 0 && !home && !c->vm->sealed)
         return rs_failure_set(&c->f, RS_EXIT_REFUSED,
                               "an encrypted disk needs an encrypted VM: add --home, or encrypt all of %s",
                               c->vm->name);
     if (c->o.vtpm) code = rs_vmc_set(ch, "vtpm", "add");
     /* A vTPM is a change of the lines, which are locked anew. */
-    return code == 0 ? rs_vmc_set(ch, "home", home || c->o.vtpm ? "seal" : "keep") : code;
+    return code == 0 ? rs_vmc_set(ch, "home", home ? "seal" : "keep") : code;
 }
 
 /* ---- decrypt ------------------------------------------------------------------------ */

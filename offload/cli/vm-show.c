@@ -1,23 +1,21 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "offload/cli/progress.h"
-#include "offload/cli/vm-keys.h"
+#include "offload/cli/vm-home.h"
 #include "offload/vm/chain.h"
 #include "offload/vm/intent.h"
 #include "offload/vm/state.h"
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 
 /* What a file of the home is: absent, plain, or an envelope. */
 static const char *file_state(const char *path)
 {
-    char start[21];
-    RS_FREE char *text = NULL;
-    size_t len = 0;
+    struct stat st;
     if (path[0] == '\0') return "none";
-    if (rs_vm_read_file(path, 256u << 20, &text, &len) != 0) return "missing";
-    if (len < sizeof(start)) return "not encrypted";
-    return memcmp(text, "DataTransformEnvelope", sizeof(start)) == 0 ? "encrypted" : "not encrypted";
+    if (stat(path, &st) != 0) return "missing";
+    return rs_vmc_is_envelope(path) ? "encrypted" : "not encrypted";
 }
 
 /* "available", "KeyStateMissingInCache: ...", or that nobody can tell. */
@@ -100,6 +98,14 @@ static void put_state(struct rs_vmc *c, json_t *o)
                                                              : "chain"));
 }
 
+/* A .vmx that was put here from elsewhere: no command changes such a VM. */
+static void put_other_vm(struct rs_vmc *c, json_t *o)
+{
+    struct rs_failure before = c->f;
+    if (rs_vmc_same_vm(c) != 0) json_object_set_new(o, "problem", json_string(c->f.text));
+    c->f = before;
+}
+
 /* A change that did not come to its end, and what to do about it. */
 static void put_interrupted(struct rs_vmc *c, json_t *o)
 {
@@ -179,6 +185,7 @@ static void print(const struct rs_vmc *c)
            text_of(o, "snapshots", "unknown"));
     const json_t *interrupted = json_object_get(o, "interrupted");
     if (interrupted != NULL) printf("  %-10s %s\n", "change", text_of(interrupted, "todo", ""));
+    if (json_object_get(o, "problem") != NULL) printf("  %-10s %s\n", "problem", text_of(o, "problem", ""));
     printf("  %-10s ", "home");
     if (c->vm->sealed) {
         printf("encrypted");
@@ -225,6 +232,7 @@ int rs_vmc_show(struct rs_vmc *c)
     if (c->result == NULL) return rs_failure_set(&c->f, RS_EXIT_FAILED, "out of memory");
     put_home(c, c->result, &locked);
     put_state(c, c->result);
+    put_other_vm(c, c->result);
     put_interrupted(c, c->result);
     put_disks(c, c->result);
     if (!c->o.json) print(c);

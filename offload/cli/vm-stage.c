@@ -91,10 +91,17 @@ static int take_sealed(struct rs_vmc_change *ch, const char *path)
     return code == 0 && to_phrase(ch) ? rs_vmc_check_phrase_at(ch->c, path) : code;
 }
 
-/* Disks get the key of the home, if it has one. */
+/* Disks get the key of the home, if it has one, unless another provider was chosen for them. */
+static int disks_take_key(struct rs_vmc_change *ch)
+{
+    const char *provider = rs_vmc_get(ch, "provider");
+    bool own = *provider != '\0' && strcmp(provider, ch->seal.key.provider) != 0;
+    return ch->seal.by_phrase || own ? 0 : set_key(ch, &ch->seal.key);
+}
+
 static int sealed(struct rs_vmc_change *ch)
 {
-    int code = ch->seal.by_phrase ? 0 : set_key(ch, &ch->seal.key);
+    int code = disks_take_key(ch);
     return code == 0 ? did(ch, "home", NULL) : code;
 }
 
@@ -134,6 +141,7 @@ static int seal_lines(struct rs_vmc_change *ch)
     if (code != 0) return code;
     struct rs_vmc_key key;
     get_key(ch, &key);
+    if (strcmp(rs_vmc_get(ch, "home.key"), "keep") == 0) key = ch->old.key;
     size_t len = 0;
     char *text = rs_vmx_text(c->vm->lines, &len);
     if (text == NULL) return no_memory(ch);
@@ -147,11 +155,9 @@ static int seal_lines(struct rs_vmc_change *ch)
 /* A home that keeps its lock: only what is said of disks in the clear changes. */
 static int keep_lines(struct rs_vmc_change *ch)
 {
-    const char *provider = rs_vmc_get(ch, "provider");
     if (!ch->c->vm->sealed) return 0;
     int code = rs_vmc_seal_of(ch->c, ch->c->vm->outer, &ch->seal);
-    if (code != 0 || *rs_vmc_get(ch, "kek.id") != '\0') return code;
-    return *provider == '\0' || strcmp(provider, ch->seal.key.provider) == 0 ? set_key(ch, &ch->seal.key) : 0;
+    return code != 0 || *rs_vmc_get(ch, "kek.id") != '\0' ? code : disks_take_key(ch);
 }
 
 static int rewrap_lines(struct rs_vmc_change *ch)

@@ -68,7 +68,7 @@ vm_no_leftovers() {
 
 # vm_field NAME FILTER: one value of show --json
 vm_field() {
-    vm show --json "$1" | python3 -c "import json,sys; print(json.load(sys.stdin)$2)"
+    vm show --json "$1" | python3 -c "import json,sys; v=json.load(sys.stdin); print(v$2)"
 }
 
 vm_expect() {
