@@ -27,7 +27,7 @@ exec 7<>slow
 reseal transcode -q --source-passphrase-fd 7 luks:disk.luks plain:out.img >/dev/null 2>&1 </dev/null &
 slow_pid=$!
 holds "a child" "$(child_of "$nursery" reseal-keyd)" 0
-kill -KILL $slow_pid # an orderly end waits for the key
+kill $slow_pid
 wait $slow_pid 2>/dev/null
 exec 7>&-
 

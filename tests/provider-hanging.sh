@@ -55,6 +55,16 @@ cmp back disk || fail "what was opened is something else"
 reseal status >/dev/null
 reseal status --json >/dev/null
 reseal events --since 0 >/dev/null
+# Who waits for a key ends when told to, long before the key server's time is up.
+reseal transcode --source-passphrase-file old --to-provider slow luks:locked luks:never >"$work/told" 2>&1 </dev/null &
+pid=$!
+until [ "$(find "/proc/$pid/fd" -lname 'socket:*' 2>/dev/null | wc -l)" -ge 2 ]; do kill -0 $pid || fail "ended: $(cat "$work/told")"; done
+kill $pid
+code=0
+wait $pid || code=$?
+[ $code -eq 130 ] || fail "exit code $code: $(cat "$work/told")"
+grep -q 'interrupted; nothing was changed' "$work/told" || fail "$(cat "$work/told")"
+[ ! -e never ] || fail "there is a destination"
 for pid in "${waiting[@]}"; do kill -0 "$pid" 2>/dev/null || fail "one of those who wait has ended: $(cat "$work"/slow-*)"; done
 
 # One finds out that it hangs, for all who wait.

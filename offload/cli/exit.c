@@ -48,6 +48,8 @@ int rs_exit_of(int reseal_error)
     case RESEAL_EKEYGONE:
     case RESEAL_EREVOKED:
         return RS_EXIT_SERVICE;
+    case RESEAL_ECANCELED: /* by a signal: rs_keyservice_stop_when() */
+        return RS_EXIT_INTERRUPTED;
     default:
         return RS_EXIT_FAILED;
     }

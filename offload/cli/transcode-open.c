@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "offload/cli/transcode.h"
+#include "offload/client/keyservice.h"
 #include "offload/vm/qcow2.h"
 
 /* Any tweak does; this one is the number of no unit that an image has. */
@@ -209,7 +210,9 @@ static int open_service(struct rs_tc *t)
     struct reseal_options options = {
         .size = sizeof(options), .runtime_dir = t->o.runtime_dir, .tenant = t->o.tenant};
     int code = reseal_open(&t->service, &options);
-    return code == 0 ? 0 : rs_failure_set(&t->f, rs_exit_of(code), "%s", reseal_strerror(code));
+    if (code != 0) return rs_failure_set(&t->f, rs_exit_of(code), "%s", reseal_strerror(code));
+    rs_keyservice_stop_when(t->service, rs_tc_stopped);
+    return 0;
 }
 
 /*
@@ -415,7 +418,7 @@ static int open_keys(struct rs_tc *t)
     return code;
 }
 
-int rs_tc_open(struct rs_tc *t)
+static int open_all(struct rs_tc *t)
 {
     t->src = (struct rs_tc_side){.spec = &t->o.src, .file = &t->src_file};
     t->dst = (struct rs_tc_side){.spec = &t->o.dst, .file = t->o.in_place ? &t->src_file : &t->dst_file};
@@ -448,6 +451,15 @@ int rs_tc_open(struct rs_tc *t)
     code = rs_tc_pipeline(t, chunk, slots);
     if (code == 0 && t->resumed) code = check_resume(t);
     return code;
+}
+
+int rs_tc_open(struct rs_tc *t)
+{
+    int code = open_all(t);
+    if (!rs_tc_stopped()) return code;
+    /* What failed is what was waited for. */
+    t->f = (struct rs_failure){.exit = RS_EXIT_OK};
+    return rs_failure_set(&t->f, RS_EXIT_INTERRUPTED, "interrupted; nothing was changed");
 }
 
 void rs_tc_close(struct rs_tc *t)

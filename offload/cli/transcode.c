@@ -137,8 +137,6 @@ static int run(struct rs_tc *t)
 {
     int code = rs_tc_open(t);
     if (code != 0) return code;
-    if (rs_tc_stopped())
-        return rs_failure_set(&t->f, RS_EXIT_INTERRUPTED, "interrupted; nothing was changed");
     double started = seconds_now();
     code = t->o.in_place ? rs_tc_in_place(t) : rs_tc_copy(t);
     t->data_seconds = seconds_now() - started;

@@ -145,7 +145,10 @@ int rs_vmc_copy(struct rs_vmc *c, const struct rs_vmc_side *from, const struct r
     rs_tc_catch_signals();
     int code = rs_tc_open(t);
     if (code == 0) code = rs_tc_copy(t);
-    if (code != 0) c->f = t->f;
+    if (code == RS_EXIT_INTERRUPTED)
+        (void)rs_failure_set(&c->f, code, "interrupted: run the same command again to go on");
+    else if (code != 0)
+        c->f = t->f;
     rs_tc_close(t);
     free(t);
     return code;

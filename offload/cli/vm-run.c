@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "offload/cli/vm.h"
 
+#include "offload/cli/transcode.h"
 #include "offload/cli/vm-keys.h"
+#include "offload/client/keyservice.h"
 
 #include <stdlib.h>
 #include <unistd.h>
@@ -12,7 +14,9 @@ int rs_vmc_connect(struct rs_vmc *c)
     struct reseal_options options = {
         .size = sizeof(options), .runtime_dir = c->o.runtime_dir, .tenant = c->o.tenant};
     int code = reseal_open(&c->service, &options);
-    return code == 0 ? 0 : rs_failure_set(&c->f, rs_exit_of(code), "%s", reseal_strerror(code));
+    if (code != 0) return rs_failure_set(&c->f, rs_exit_of(code), "%s", reseal_strerror(code));
+    rs_keyservice_stop_when(c->service, rs_tc_stopped);
+    return 0;
 }
 
 int rs_vmc_refuse(struct rs_vmc *c, int code, const char *why)

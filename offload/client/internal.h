@@ -36,6 +36,7 @@ struct reseal {
     pthread_key_t run_key; /* the thread's struct run of this connection */
     pthread_mutex_t keys_lock;
     int keys; /* -1: not opened */
+    bool (*stopped)(void); /* rs_keyservice_stop_when(); NULL: nobody ends a wait */
 };
 
 struct reseal_session {

@@ -2,7 +2,10 @@
 #include "offload/client/internal.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <sys/socket.h>
+
+#define LOOK_MS 100 /* between two looks whether to wait on */
 
 /* Copies a text into a fixed field, NUL-ended; RESEAL_EINVAL when it is too long. NULL is the empty text. */
 static int put_text(char *to, size_t room, const char *text)
@@ -33,13 +36,31 @@ static int connect_keys(struct reseal *r)
     return sock >= 0 ? 0 : sock;
 }
 
+/*
+ * A key server that hangs is waited for as long as its provider says: a program that was told to end ends before.
+ * Under the lock. RESEAL_ECANCELED.
+ */
+static int wait_for_reply(struct reseal *r)
+{
+    struct pollfd p = {.fd = r->keys, .events = POLLIN};
+    if (r->stopped == NULL) return 0;
+    for (;;) {
+        int n = poll(&p, 1, LOOK_MS);
+        if (n > 0 || (n < 0 && errno != EINTR)) return 0;
+        if (r->stopped()) return RESEAL_ECANCELED;
+    }
+}
+
 int rs_client_keys_ask(struct reseal *r, uint16_t type, const void *body, size_t len, const int *fds,
                        unsigned nfds, struct rs_msg *reply)
 {
     pthread_mutex_lock(&r->keys_lock);
     int err = connect_keys(r);
-    if (err == 0) err = rs_msg_ask(r->keys, type, body, len, fds, nfds, reply);
-    if (rs_client_is_loss(err)) rs_cleanup_close(&r->keys);
+    if (err == 0) err = rs_msg_send(r->keys, type, 0, body, len, fds, nfds, 0);
+    if (err == 0) err = wait_for_reply(r);
+    if (err == 0) err = rs_msg_answer(r->keys, type, reply);
+    /* A reply that comes when nobody waits for it would be taken for that to another request. */
+    if (rs_client_is_loss(err) || err == RESEAL_ECANCELED) rs_cleanup_close(&r->keys);
     pthread_mutex_unlock(&r->keys_lock);
     return err;
 }
@@ -48,13 +69,9 @@ int rs_client_keys_ask(struct reseal *r, uint16_t type, const void *body, size_t
 static int keys_call(struct reseal *r, uint16_t type, const void *body, size_t len, const int *fds,
                      unsigned nfds, void *reply, size_t reply_len, int *reply_fds, unsigned reply_nfds)
 {
-    pthread_mutex_lock(&r->keys_lock);
-    int err = connect_keys(r);
-    if (err == 0)
-        err = rs_msg_call(r->keys, type, body, len, fds, nfds, reply, reply_len, reply_fds, reply_nfds);
-    if (rs_client_is_loss(err)) rs_cleanup_close(&r->keys);
-    pthread_mutex_unlock(&r->keys_lock);
-    return err;
+    struct rs_msg msg;
+    int err = rs_client_keys_ask(r, type, body, len, fds, nfds, &msg);
+    return rs_msg_take(&msg, err, reply, reply_len, reply_fds, reply_nfds);
 }
 
 static int wire_use(struct rs_msg_key_use *wire, const struct reseal_key_use *use, unsigned bits)

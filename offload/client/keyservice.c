@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "offload/client/keyservice.h"
 
+#include "offload/client/internal.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -47,6 +49,11 @@ int rs_keyservice_call(reseal *r, const char *method, json_t *args, const int *f
     else
         json_decref(reply);
     return err;
+}
+
+void rs_keyservice_stop_when(reseal *r, bool (*stopped)(void))
+{
+    r->stopped = stopped;
 }
 
 int rs_keyservice_handle(const json_t *result, reseal_key *out)

@@ -23,6 +23,12 @@
 RS_MUST_CHECK int rs_keyservice_call(reseal *r, const char *method, json_t *args, const int *fds,
                                      unsigned nfds, json_t **result, int *out_fd, char *why, size_t why_len);
 
+/*
+ * A call to the key service that still waits when `stopped` says true ends within a tenth of a second, with
+ * RESEAL_ECANCELED: what it asked for may be done all the same. `stopped` is set by a signal's handler.
+ */
+void rs_keyservice_stop_when(reseal *r, bool (*stopped)(void));
+
 /* The key in "handle" of an answer about a disk. RESEAL_EPROTO: there is none. */
 RS_MUST_CHECK int rs_keyservice_handle(const json_t *result, reseal_key *out);
 

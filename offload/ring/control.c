@@ -128,17 +128,21 @@ int rs_msg_take_fd(struct rs_msg *msg, unsigned i)
     return fd;
 }
 
-int rs_msg_ask(int sock, uint16_t type, const void *body, size_t len, const int *fds, unsigned nfds,
-               struct rs_msg *reply)
+int rs_msg_answer(int sock, uint16_t type, struct rs_msg *reply)
 {
-    int err = rs_msg_send(sock, type, 0, body, len, fds, nfds, 0);
-    if (err == 0) err = rs_msg_recv(sock, reply, 0);
+    int err = rs_msg_recv(sock, reply, 0);
     if (err != 0 || reply->header.type == (type | RS_MSG_REPLY)) return err;
     rs_msg_close_fds(reply);
     return RESEAL_EPROTO;
 }
 
-/* Checks a reply and moves its body and descriptors to the caller. */
+int rs_msg_ask(int sock, uint16_t type, const void *body, size_t len, const int *fds, unsigned nfds,
+               struct rs_msg *reply)
+{
+    int err = rs_msg_send(sock, type, 0, body, len, fds, nfds, 0);
+    return err == 0 ? rs_msg_answer(sock, type, reply) : err;
+}
+
 static int reply_take(struct rs_msg *msg, void *reply, size_t reply_len, int *reply_fds, unsigned reply_nfds)
 {
     const struct rs_msg_header *h = &msg->header;
@@ -155,19 +159,25 @@ static int reply_take(struct rs_msg *msg, void *reply, size_t reply_len, int *re
     return 0;
 }
 
+int rs_msg_take(struct rs_msg *msg, int err, void *reply, size_t reply_len, int *reply_fds,
+                unsigned reply_nfds)
+{
+    for (unsigned i = 0; i < reply_nfds; i++) reply_fds[i] = -1;
+    if (err == 0) {
+        err = reply_take(msg, reply, reply_len, reply_fds, reply_nfds);
+        rs_msg_close_fds(msg);
+    }
+    /* Between the service's own programs this may have been a key. */
+    rs_wipe(msg->body, sizeof(msg->body));
+    return err;
+}
+
 int rs_msg_call(int sock, uint16_t type, const void *body, size_t len, const int *fds, unsigned nfds,
                 void *reply, size_t reply_len, int *reply_fds, unsigned reply_nfds)
 {
-    for (unsigned i = 0; i < reply_nfds; i++) reply_fds[i] = -1;
     struct rs_msg msg;
     int err = rs_msg_ask(sock, type, body, len, fds, nfds, &msg);
-    if (err == 0) {
-        err = reply_take(&msg, reply, reply_len, reply_fds, reply_nfds);
-        rs_msg_close_fds(&msg);
-    }
-    /* Between the service's own programs this may have been a key. */
-    rs_wipe(msg.body, sizeof(msg.body));
-    return err;
+    return rs_msg_take(&msg, err, reply, reply_len, reply_fds, reply_nfds);
 }
 
 int rs_msg_text_fd(const char *text, size_t len)

@@ -191,6 +191,16 @@ void rs_msg_close_fds(struct rs_msg *msg);
 /* Takes descriptor i out of a message (the caller owns it then), or -1. */
 int rs_msg_take_fd(struct rs_msg *msg, unsigned i);
 
+/* The reply to a request of that type, as rs_msg_ask(): for who does something between the two. */
+RS_MUST_CHECK int rs_msg_answer(int sock, uint16_t type, struct rs_msg *reply);
+
+/*
+ * What rs_msg_call() does with a reply of fixed form: checks it, moves body and descriptors to the caller, wipes
+ * the message. `err` is why there is no reply, or 0.
+ */
+RS_MUST_CHECK int rs_msg_take(struct rs_msg *msg, int err, void *reply, size_t reply_len, int *reply_fds,
+                              unsigned reply_nfds);
+
 /*
  * Request and reply in one, as it came: sends, receives, checks the type. 0 whatever the status of the
  * reply is; the caller closes what descriptors it has. RESEAL_EPROTO.
