@@ -9,7 +9,9 @@ fail() { printf 'FAIL: %s\n' "$*"; bad=1; }
 
 for c in status 'top -n 1'; do
     # shellcheck disable=SC2086
-    "$reseal" $c --runtime-dir "$work/none" >/dev/null 2>"$work/err" && fail "$c without a service is no error"
+    "$reseal" $c --runtime-dir "$work/none" >/dev/null 2>"$work/err"
+    code=$?
+    [ $code -eq 7 ] || fail "$c without a service: exit code $code, not 7"
     [ "$(wc -l <"$work/err")" -eq 1 ] || fail "$c without a service deserves one line"
 done
 service_start

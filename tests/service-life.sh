@@ -52,7 +52,7 @@ service_stop
 
 refused "no service to take over" reseald --takeover --runtime-dir "$dir"
 refused "needs --policy" reseald
-refused "--policy: cannot be read" reseald --policy "$work/none" --runtime-dir "$dir"
+refused "cannot read the policy $work/none: No such file" reseald --policy "$work/none" --runtime-dir "$dir"
 refused "takes options only" reseald --runtime-dir "$dir" more
 refused "exclude each other" reseald --runtime-dir "$dir" --workers 1 --cpus 0
 chmod 777 "$dir"

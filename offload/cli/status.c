@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-#include "offload/cli/cli.h"
+#include "offload/cli/exit.h"
 #include "offload/cli/socket.h"
 
 static const char help[] =
@@ -16,7 +16,7 @@ static const char help[] =
     "clients with their queues and sessions, and errors by cause.\n\n"
     "  --runtime-dir DIR  the service's folder ($RESEAL_RUNTIME_DIR, /run/reseal)\n"
     "  --json             what the service sent: reseal-status(1)\n\n"
-    "exit codes: 0 the service answered, 1 it did not, 2 usage\n"
+    "exit codes: 0 the service answered, 1 failed, 2 usage, 3 refused, 7 no service\n"
     "example: reseal status\n";
 
 int rs_status_get(reseal *r, json_t **out)
@@ -272,7 +272,7 @@ int reseal_cmd_status(int argc, char **argv)
     json_t *s;
     int err = fetch(runtime_dir, &s);
     if (err != 0)
-        return rs_cli_fail(RS_CLI_FAILED, argv[0], "%s; 'reseal doctor' says more", reseal_strerror(err));
+        return rs_cli_fail(rs_exit_of(err), argv[0], "%s; 'reseal doctor' says more", reseal_strerror(err));
     int bad = 0;
     if (json) {
         bad = json_dumpf(s, stdout, JSON_INDENT(2)) != 0;

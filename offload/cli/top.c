@@ -7,7 +7,7 @@
 #include <unistd.h>
 
 #include "offload/base/clock.h"
-#include "offload/cli/cli.h"
+#include "offload/cli/exit.h"
 #include "offload/cli/status.h"
 
 static const char help[] =
@@ -18,7 +18,7 @@ static const char help[] =
     "  -n COUNT           so many times (default: until interrupted)\n"
     "  -d SECONDS         between two looks, 0.1 to 3600 (1)\n"
     "  --runtime-dir DIR  the service's folder ($RESEAL_RUNTIME_DIR, /run/reseal)\n\n"
-    "exit codes: 0 done or interrupted, 1 the service did not answer, 2 usage\n"
+    "exit codes: 0 done or interrupted, 1 failed, 2 usage, 3 refused, 7 no service\n"
     "example: reseal top -n 10 -d 0.5\n";
 
 struct settings {
@@ -169,5 +169,5 @@ int reseal_cmd_top(int argc, char **argv)
         reseal_close(r);
     }
     if (err == 0) return RS_CLI_OK;
-    return rs_cli_fail(RS_CLI_FAILED, argv[0], "%s; 'reseal doctor' says more", reseal_strerror(err));
+    return rs_cli_fail(rs_exit_of(err), argv[0], "%s; 'reseal doctor' says more", reseal_strerror(err));
 }

@@ -4,6 +4,7 @@
 
 #include "offload/service/supervisor.h"
 
+#include <errno.h>
 #include <getopt.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -55,8 +56,9 @@ static int check(const struct rs_supervisor_options *o)
     if (o->workers != NULL && o->cpus != NULL) return wrong("--workers and --cpus exclude each other");
     if (o->policy == NULL && o->runtime_dir == NULL)
         return wrong("a service for all users needs --policy FILE; a private one --runtime-dir DIR");
-    if (o->policy != NULL && access(o->policy, R_OK) != 0) return wrong("--policy: cannot be read");
-    return 0;
+    if (o->policy == NULL || access(o->policy, R_OK) == 0) return 0;
+    fprintf(stderr, "reseald: cannot read the policy %s: %s\n", o->policy, strerror(errno));
+    return 2;
 }
 
 /* A name in a folder, in `room`; NULL when it is too long. */

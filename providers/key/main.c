@@ -281,7 +281,7 @@ static struct rs_policy *first_policy(const struct options *o)
         if (policy == NULL) die("policy", "out of memory");
         return policy;
     }
-    if (rs_policy_load(o->policy, &policy, why, sizeof(why)) != 0) die(o->policy, why);
+    if (rs_policy_load(o->policy, &policy, why, sizeof(why)) != 0) die("policy", why);
     return policy;
 }
 
