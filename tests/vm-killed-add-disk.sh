@@ -37,6 +37,19 @@ killed_at_changes "$count" sealed new add-disk --size 1M --node scsi0:3
 killed_at_changes "$count" sealed beside add-disk --size 1M --format xts --node scsi0:3
 killed_at_changes "$count" plain open add-disk --image web/more.img --plain --node scsi0:3
 
+# A second run adds no second disk, before the answer was given or after.
+for step in safe told; do
+    killed_restore sealed
+    code=0
+    RESEAL_VM_STOP_AT=$step reseal vm add-disk --safe-dir "$safe" --size 1M web >out 2>&1 || code=$?
+    [ $code = 137 ] || fail "not killed at $step"
+    [ $step = safe ] || grep -q 'scsi0:2 is .*web_1.img' out || fail "no answer: $(cat out)"
+    vm add-disk --size 1M web
+    vm_no_leftovers web
+    what="add-disk without a node, killed at $step"
+    nodes "{$two, 'scsi0:2': 'luks2'}"
+done
+
 gone() {
     vm show --json web >show
     python3 -c "

@@ -87,7 +87,7 @@ RS_MUST_CHECK int rs_vmc_bar(struct rs_vmc_change *ch);
  * work that was done stays to go on from. Returns the code. */
 int rs_vmc_give_up(struct rs_vmc_change *ch, int code);
 
-/* Commit, safe copy, end of the intent, event. */
+/* Commit, safe copy, event, the line for whoever asked; rs_vmc_told() ends the intent. */
 RS_MUST_CHECK int rs_vmc_finish(struct rs_vmc_change *ch);
 
 void rs_vmc_change_free(struct rs_vmc_change *ch);

@@ -4,7 +4,9 @@
 #include "offload/cli/transcode.h"
 #include "offload/cli/vm-keys.h"
 #include "offload/client/keyservice.h"
+#include "offload/vm/intent.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -36,6 +38,22 @@ int rs_vmc_open(struct rs_vmc *c, bool lines)
     if (!lines || !c->vm->sealed) return 0;
     code = rs_vmc_connect(c);
     return code != 0 ? code : rs_vmc_home_open(c);
+}
+
+/*
+ * Who was killed before it told what it did does it again: an add-disk would add a second one. So the intent,
+ * by which a rerun knows that all is done, goes after the answer.
+ */
+int rs_vmc_told(struct rs_vmc *c, int code)
+{
+    char why[RS_VM_WHY];
+    if (c->ended[0] == '\0') return code;
+    (void)fflush(stdout); /* who has closed it wants no answer */
+    rs_intent_step("told");
+    int err = rs_intent_end(c->ended, why, sizeof(why));
+    if (err == 0) return code;
+    int failed = rs_exit_of(err);
+    return rs_cli_fail(code != 0 ? code : failed, "vm", "%s", why);
 }
 
 void rs_vmc_close(struct rs_vmc *c)

@@ -186,6 +186,7 @@ static int run(const struct rs_vmc_command *command, int argc, char **argv)
         (void)signal(SIGPIPE, SIG_IGN);
         if (code == 0) code = command->run(c);
         report(c, command->name);
+        code = rs_vmc_told(c, code);
     }
     rs_vmc_close(c);
     free(c);

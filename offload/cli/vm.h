@@ -81,6 +81,7 @@ struct rs_vmc {
     bool release;                            /* its home, or a disk, is to be decrypted for good */
     struct rs_vmc_phrase phrase, new_phrase; /* vm-phrase.c's own; wiped by rs_vmc_close() */
     json_t *result;                          /* what --json prints besides the status */
+    char ended[PATH_MAX];                    /* the intent of what is done: it goes when that was told */
 };
 
 struct rs_vmc_command {
@@ -111,6 +112,9 @@ RS_MUST_CHECK int rs_vmc_connect(struct rs_vmc *c);
 
 /* Reads the VM; with `lines` an encrypted home is opened too. 0 or an exit code. */
 RS_MUST_CHECK int rs_vmc_open(struct rs_vmc *c, bool lines);
+
+/* What was done was told: its intent goes, if there is one. `code`, or why that failed. */
+RS_MUST_CHECK int rs_vmc_told(struct rs_vmc *c, int code);
 
 /* Frees what a command has. */
 void rs_vmc_close(struct rs_vmc *c);

@@ -459,10 +459,10 @@ int rs_intent_commit(struct rs_intent *i, char *why, size_t why_len)
                          why_len);
 }
 
-int rs_intent_end(struct rs_intent *i, char *why, size_t why_len)
+int rs_intent_end(const char *path, char *why, size_t why_len)
 {
-    int code = do_remove(i->path);
-    if (code != 0) return commit_failed(i->path, code, why, why_len);
+    int code = do_remove(path);
+    if (code != 0) return commit_failed(path, code, why, why_len);
     rs_intent_step("end");
     return 0;
 }

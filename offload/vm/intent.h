@@ -88,8 +88,11 @@ RS_MUST_CHECK int rs_intent_open_images(struct rs_intent *intent, char *why, siz
  */
 RS_MUST_CHECK int rs_intent_commit(struct rs_intent *intent, char *why, size_t why_len);
 
-/* The change is done: the intent goes. RESEAL_EIO with a line. */
-RS_MUST_CHECK int rs_intent_end(struct rs_intent *intent, char *why, size_t why_len);
+/*
+ * The change is done, and whoever asked for it knows: the intent at `path` goes. Until then a rerun does
+ * nothing a second time. RESEAL_EIO with a line.
+ */
+RS_MUST_CHECK int rs_intent_end(const char *path, char *why, size_t why_len);
 
 /* Drops what was staged, and the intent. RESEAL_EBUSY: it is in commit: it can only go on. RESEAL_EIO. */
 RS_MUST_CHECK int rs_intent_abandon(struct rs_intent *intent, char *why, size_t why_len);
