@@ -34,6 +34,17 @@ reseal transcode -q --in-place --zone 256K --chunk 64K xts:place.img,key=k1 xts:
 reseal transcode -q xts:place.img,key=k2 plain:back.raw
 cmp raw back.raw || fail "what was written is not the same"
 
+# What comes out in the clear has holes for its zeros, also where the source has none; an existing destination gets the zeros.
+reseal transcode -q --verify --source-passphrase-file old luks:full.luks plain:clear.raw
+cmp raw clear.raw || fail "zeros became something else"
+[ "$(holes clear.raw)" -gt $((56 << 20)) ] || fail "zeros in the clear are no holes"
+for how in --fill-holes --existing --force; do
+    yes old | head -c 64M >clear.raw
+    [ $how != --fill-holes ] || rm clear.raw
+    reseal transcode -q $how --source-passphrase-file old luks:full.luks plain:clear.raw
+    cmp raw clear.raw || fail "$how: zeros became something else"
+done
+
 # Bit-exact on request: a hole is ciphertext that happens to be zero.
 reseal transcode -q --fill-holes xts:sparse.img,key=k1 plain:exact1.raw
 reseal transcode -q --fill-holes --verify xts:sparse.img,key=k1 xts:exact.img,key=k2

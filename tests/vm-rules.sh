@@ -89,6 +89,7 @@ cryptsetup isLuks --type luks2 fresh/fresh.img || fail "no LUKS2"
 vm recrypt --deep fresh
 vm decrypt fresh
 [ "$(stat -c %s fresh/fresh.img)" = $((8 << 20)) ] || fail "a new disk has another size"
+[ "$(stat -c %b fresh/fresh.img)" -lt 8192 ] || fail "what was a hole has blocks: $(stat fresh/fresh.img)"
 grep -q NoDiskSpace "$work"/run/state/events.jsonl || fail "no event of missing room"
 grep -q 'crypto.Operation' "$work"/run/state/events.jsonl || fail "no event of an operation"
 

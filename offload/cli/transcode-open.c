@@ -317,7 +317,7 @@ static bool same_side(const struct rs_journal_side *j, const struct rs_tc_side *
 static int check_resume(struct rs_tc *t)
 {
     const struct rs_journal_super *s = &t->journal.super;
-    t->skip_holes = (s->flags & RS_JOURNAL_SKIP_HOLES) != 0;
+    t->skip_holes = t->new_holes = (s->flags & RS_JOURNAL_SKIP_HOLES) != 0;
     uint8_t check[RS_JOURNAL_CHECK];
     int code = rs_tc_check_value(t, check);
     if (code != 0) return code;
@@ -399,7 +399,9 @@ static void choose_holes(struct rs_tc *t)
     bool plain = t->o.src.kind == RS_SIDE_PLAIN;
     t->skip_holes = plain ? t->o.keep_holes : !t->o.fill_holes;
     /* A hole there would show what the destination held before. */
-    if (t->src_file.block || (!t->o.in_place && t->dst_file.fd >= 0 && !t->o.force)) t->skip_holes = false;
+    bool old = t->dst_file.fd >= 0 && (!t->o.force || t->dst_file.block);
+    if (t->src_file.block || (!t->o.in_place && old)) t->skip_holes = false;
+    t->new_holes = !t->o.in_place && !old && !t->o.fill_holes;
     if (t->o.dst.qcow2 && t->o.dst.offset % RS_QCOW2_CLUSTER != 0) t->skip_holes = false;
 }
 

@@ -9,6 +9,10 @@
 
 #define CHECKPOINT_NS 10000000000ull
 
+/* Zeros that become a hole: fewer would cost more writes than they save. */
+#define HOLE_MIN 65536u
+#define BLOCK    4096u
+
 /* A piece on its way: read into a buffer of the arena, transcoded there, then written or compared. */
 enum slot_state { SLOT_FREE, SLOT_READING, SLOT_READ, SLOT_IN_JOB, SLOT_LEAVING };
 
@@ -17,6 +21,7 @@ struct slot {
     enum slot_state state;
     uint64_t off; /* in the data */
     uint32_t len;
+    uint32_t at; /* of the result, what is before this is written or stays a hole */
     uint8_t *buf;
     uint8_t *other; /* comparing: what the result must be */
 };
@@ -30,6 +35,7 @@ struct pipe_run {
     uint64_t bytes;  /* through both keys */
     uint64_t holes;  /* passed over */
     bool end;        /* no read follows */
+    bool sparse;     /* zeros need not be written */
     unsigned jobs;   /* in the ring */
     unsigned busy;   /* slots that are not free */
     struct rs_io_op flush;
@@ -63,16 +69,52 @@ static void start_read(struct pipe_run *c, struct slot *s)
     rs_io_start(c->t->io, &s->op, c->p->from->file->direct);
 }
 
-/* Writes the result, or reads what it is to be compared with. */
+static void end_slot(struct pipe_run *c, struct slot *s)
+{
+    s->state = SLOT_FREE;
+    c->busy--;
+}
+
+static bool is_zero(const uint8_t *buf, size_t len)
+{
+    return buf[0] == 0 && (len == 1 || memcmp(buf, buf + 1, len - 1) == 0);
+}
+
+static uint32_t zeros_end(const struct slot *s, uint32_t at)
+{
+    while (at < s->len && is_zero(s->buf + at, RS_MIN(BLOCK, s->len - at))) at += RS_MIN(BLOCK, s->len - at);
+    return at;
+}
+
+/* Passes over zeros that are enough for a hole; how much is to be written up to the next of them, or the end.
+ */
+static uint32_t next_part(struct slot *s)
+{
+    uint32_t zeros = zeros_end(s, s->at);
+    if (zeros - s->at >= HOLE_MIN) s->at = zeros;
+    uint32_t end = s->at;
+    while (end < s->len && (zeros = zeros_end(s, end)) - end < HOLE_MIN)
+        end = zeros > end ? zeros : RS_MIN(end + BLOCK, s->len);
+    return end - s->at;
+}
+
+/* Writes the result, or what of it is more than zeros, or reads what it is to be compared with. */
 static void start_leaving(struct pipe_run *c, struct slot *s)
 {
     s->state = SLOT_LEAVING;
+    uint32_t len = c->sparse ? next_part(s) : s->len - s->at;
+    if (len == 0) {
+        c->bytes += s->len;
+        end_slot(c, s);
+        return;
+    }
     s->op = (struct rs_io_op){.what = c->p->compare ? RS_IO_READ : RS_IO_WRITE,
                               .fd = c->p->to->file->io_fd,
                               .image = c->p->to->file->image,
-                              .buf = c->p->compare ? s->other : s->buf,
-                              .len = s->len,
-                              .off = c->p->to->offset + s->off};
+                              .buf = c->p->compare ? s->other : s->buf + s->at,
+                              .len = len,
+                              .off = c->p->to->offset + s->off + s->at};
+    s->at += len;
     rs_io_start(c->t->io, &s->op, c->p->to->file->direct);
 }
 
@@ -99,12 +141,6 @@ static unsigned start_reads(struct pipe_run *c, unsigned max)
         start_read(c, s);
     }
     return n;
-}
-
-static void end_slot(struct pipe_run *c, struct slot *s)
-{
-    s->state = SLOT_FREE;
-    c->busy--;
 }
 
 static void give_up_slot(struct pipe_run *c, struct slot *s)
@@ -168,8 +204,7 @@ static void end_op(struct pipe_run *c, struct rs_io_op *op)
         return;
     }
     if (c->p->compare && memcmp(s->buf, s->other, s->len) != 0) report_difference(c, s);
-    c->bytes += s->len;
-    end_slot(c, s);
+    start_leaving(c, s); /* the rest */
 }
 
 /* Gives the service what has been read, in order of the slots; false when it is gone. */
@@ -210,6 +245,7 @@ static void end_job(struct pipe_run *c, const struct reseal_completion *done)
         return;
     }
     if (done->status != 0) (void)rs_failure_code(&c->t->f, done->status, "a job failed");
+    s->at = 0;
     if (done->status == 0 && c->t->f.exit == 0)
         start_leaving(c, s);
     else
@@ -293,6 +329,7 @@ static void set_up(struct pipe_run *c, struct rs_tc *t, const struct rs_tc_pipe 
                                      .base = t->src.offset,
                                      .size = t->data_size,
                                      .granule = RS_MAX(t->granule, least)};
+    c->sparse = t->new_holes && !p->compare && p->to->cipher == RESEAL_PLAIN;
     c->pos = p->start;
     c->failed = UINT64_MAX;
     c->last_flush = rs_progress_clock();

@@ -73,7 +73,8 @@ struct rs_tc {
     struct rs_tc_side src, dst;
     uint64_t data_size;
     uint32_t granule; /* the larger data unit */
-    bool skip_holes;
+    bool skip_holes;  /* of the source */
+    bool new_holes;   /* zeros that come out may become holes: the destination began as nothing but a hole */
     reseal_session *session;
     reseal_queue *queue;
     uint8_t *arena;
