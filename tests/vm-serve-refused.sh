@@ -8,11 +8,12 @@ service_start
 make_disk "$work/disk.luks" 8M luks2 4096
 cp "$work/disk.luks" "$work/was"
 
+within=()
 # refused CODE TEXT ARGUMENTS...
 refused() {
     local want=$1 text=$2 code=0
     shift 2
-    timeout 60 reseal vm serve --socket "$socket" "$@" >"$work/out" 2>"$work/err" </dev/null || code=$?
+    timeout 60 "${within[@]}" reseal vm serve --socket "$socket" "$@" >"$work/out" 2>"$work/err" </dev/null || code=$?
     [ "$code" = "$want" ] || fail "$*: exit code $code, not $want: $(cat "$work/err")"
     [ "$(wc -l <"$work/err")" = 1 ] || fail "$*: not one line: $(cat "$work/err")"
     grep -qF -- "$text" "$work/err" || fail "$*: '$text' is not in: $(cat "$work/err")"
@@ -41,6 +42,17 @@ p="--passphrase-file $work/pass"
     head -c 3000 "$work/disk.luks" >"$work/shorter"
     refused 5 "$work/shorter" --disk "$work/shorter" $p
     refused 1 'no .vmx' "$work/run"
+    # What cannot be written: a file, or for root a file system.
+    mkdir "$work/fixed"
+    cp "$work/disk.luks" "$work/fixed/disk.luks"
+    chmod 400 "$work/fixed/disk.luks"
+    if [ "$(id -u)" = 0 ]; then
+        within=(unshare -m sh -c 'mount --bind "$0" "$0" && mount -o remount,bind,ro "$0" && exec "$@"' "$work/fixed")
+    fi
+    if "${within[@]:-env}" true 2>/dev/null; then
+        refused 3 'give --read-only to serve it as it is' --disk "$work/fixed/disk.luks" $p
+    fi
+    within=()
     # One of two is wrong: none is served.
     refused 5 'is no LUKS image' --disk "$work/disk.luks" --disk "$work/zeros" $p
     : >"$work/file"

@@ -120,6 +120,18 @@ static int look_at(struct rs_serve *s, struct rs_serve_image *image)
     return 0;
 }
 
+/* Where nothing can be written it can be served all the same, when that is said. */
+static int check_writable(struct rs_serve *s, const char *path)
+{
+    if (s->read_only || faccessat(AT_FDCWD, path, W_OK, AT_EACCESS) == 0) return 0;
+    int e = errno;
+    if ((e != EROFS && e != EACCES && e != EPERM) || faccessat(AT_FDCWD, path, R_OK, AT_EACCESS) != 0)
+        return 0; /* to open it says why */
+    return rs_failure_set(&s->f, RS_EXIT_REFUSED,
+                          "%s cannot be written: %s: give --read-only to serve it as it is", path,
+                          strerror(e));
+}
+
 int rs_serve_open_images(struct rs_serve *s)
 {
     unsigned flags = (s->read_only ? 0u : RS_FILE_WRITE) | (s->direct ? RS_FILE_DIRECT : 0u);
@@ -128,6 +140,7 @@ int rs_serve_open_images(struct rs_serve *s)
         struct rs_serve_image *image = &s->images[i];
         int code = look_at(s, image);
         bool qcow2 = rs_disk_in_qcow2(image->look.format);
+        if (code == 0) code = check_writable(s, image->look.data_path);
         if (code == 0)
             code = qcow2 ? rs_file_open_qcow2(&image->file, image->look.data_path, flags | extra, 0, &s->f)
                          : rs_file_open(&image->file, image->look.data_path, flags, &s->f);
