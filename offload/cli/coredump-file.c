@@ -161,9 +161,19 @@ int rs_coredump_recrypt(const struct rs_cores *c, const char *file)
 int rs_coredump_rekey(const struct rs_cores *c)
 {
     struct work w = {.c = c, .file = "the key of this host", .in = -1, .out = -1, .phrase = -1};
-    json_t *answer = NULL;
-    if (join(&w) == 0 && ask(&w, "host.key", json_pack("{s:b}", "change", 1), NULL, 0, &answer) == 0)
+    json_t *answer = NULL, *args = json_pack("{s:b}", "change", 1);
+    if (c->provider != NULL || c->key != NULL)
+        json_object_update_new(args, json_pack("{s:s, s:s, s:o}", "provider",
+                                               c->provider != NULL ? c->provider : "", "provider_key",
+                                               c->key != NULL ? c->key : "", "details", rs_cores_host(NULL)));
+    if (join(&w) != 0)
+        json_decref(args);
+    else if (ask(&w, "host.key", args, NULL, 0, &answer) == 0 && c->json)
+        (void)(json_dumpf(answer, stdout, JSON_INDENT(2)), putchar('\n'));
+    else if (answer != NULL)
         printf("%s\n", text_of(answer, "key"));
+    if (answer != NULL && !c->json && text_of(answer, "provider_key")[0] != '\0')
+        printf("from key %s of provider %s\n", text_of(answer, "provider_key"), text_of(answer, "provider"));
     json_decref(answer);
     return end(&w);
 }

@@ -122,14 +122,22 @@ static json_t *plain(const char *text)
     return json_string(copy);
 }
 
+json_t *rs_cores_host(const char *name)
+{
+    char id[64], own[HOST_NAME_MAX + 1] = "";
+    machine_id(id, sizeof(id));
+    if (name == NULL && gethostname(own, sizeof(own) - 1) == 0) name = own;
+    return json_pack("{s:s, s:o, s:s}", "x-Component", "Reseal", "x-Name", plain(name != NULL ? name : ""),
+                     "x-Identifier", id);
+}
+
 static json_t *attributes_of(const struct rs_crash *crash)
 {
-    char id[64];
-    machine_id(id, sizeof(id));
-    return json_pack("{s:o, s:s, s:s, s:s, s:s, s:s, s:s, s:o, s:s}", "core.program", plain(crash->program),
-                     "core.pid", crash->pid, "core.uid", crash->uid, "core.gid", crash->gid, "core.signal",
-                     crash->signal, "core.time", crash->time, "x-Component", "Reseal", "x-Name",
-                     plain(crash->host), "x-Identifier", id);
+    json_t *all = json_pack("{s:o, s:s, s:s, s:s, s:s, s:s}", "core.program", plain(crash->program),
+                            "core.pid", crash->pid, "core.uid", crash->uid, "core.gid", crash->gid,
+                            "core.signal", crash->signal, "core.time", crash->time);
+    if (all != NULL) (void)json_object_update_new(all, rs_cores_host(crash->host));
+    return all;
 }
 
 static int seal(struct dump *d)

@@ -20,6 +20,9 @@ static const char help[] =
     "                Cryptographer.Access\n"
     "  rekey         make a new host key for later dumps: needs Cryptographer.RegisterHost\n"
     "\n"
+    "  --provider NAME         rekey: a key that this key provider makes, which any host that can\n"
+    "                          have it opens dumps with; without it the key is random\n"
+    "  --key ID                rekey: this key of the provider; another host's, to open its dumps\n"
     "  --folder PATH           the folder of dumps (" RS_CORES_FOLDER ")\n"
     "  --out FILE              extract, recrypt: the file to make, mode 0600\n"
     "  --force                 extract, recrypt: replace a file that exists\n"
@@ -29,16 +32,31 @@ static const char help[] =
     "  --keep-free BYTES       handle: leave this much room on the file system (1G)\n"
     "  --deadline SECONDS      handle: drop a dump that takes longer (600)\n"
     "  --runtime-dir DIR       the service's folder ($RESEAL_RUNTIME_DIR, /run/reseal)\n"
-    "  --json                  list, describe, status: as one object\n"
+    "  --json                  list, describe, status, rekey: as one object\n"
     "\n"
     "exit codes: 0 done, 1 failed (status: dumps are not sealed), 2 usage, 3 refused,\n"
     "4 wrong key or pass phrase, 5 damaged, 6 input/output or no space, 7 no service\n"
     "\n"
     "example: reseal coredump extract /var/lib/reseal/cores/app.4711.1700000000.core.ve --out app.core\n";
 
-enum { FOLDER = 256, OUT, FORCE, PHRASE, MAX_SIZE, MAX_COUNT, KEEP_FREE, DEADLINE, RUNTIME, JSON };
+enum {
+    PROVIDER = 256,
+    KEY,
+    FOLDER,
+    OUT,
+    FORCE,
+    PHRASE,
+    MAX_SIZE,
+    MAX_COUNT,
+    KEEP_FREE,
+    DEADLINE,
+    RUNTIME,
+    JSON
+};
 
-static const struct option options[] = {{"folder", required_argument, NULL, FOLDER},
+static const struct option options[] = {{"provider", required_argument, NULL, PROVIDER},
+                                        {"key", required_argument, NULL, KEY},
+                                        {"folder", required_argument, NULL, FOLDER},
                                         {"out", required_argument, NULL, OUT},
                                         {"force", no_argument, NULL, FORCE},
                                         {"passphrase-file", required_argument, NULL, PHRASE},
@@ -63,6 +81,12 @@ static int take_number(const char *name, const char *text, uint64_t max, uint64_
 static int take_option(struct rs_cores *c, int option)
 {
     switch (option) {
+    case PROVIDER:
+        c->provider = optarg;
+        return 0;
+    case KEY:
+        c->key = optarg;
+        return 0;
     case FOLDER:
         c->folder = optarg;
         return 0;

@@ -11,6 +11,7 @@
 #include "offload/cli/exit.h"
 
 #include <dirent.h>
+#include <jansson.h>
 #include <time.h>
 
 #define RS_CORES_FOLDER "/var/lib/reseal/cores"
@@ -27,6 +28,8 @@ struct rs_cores {
     uint64_t deadline;  /* seconds for one dump */
     const char *out;
     const char *passphrase_file;
+    const char *provider; /* of a new host key; NULL: none, it is random */
+    const char *key;      /* that key of it; NULL: a new one */
     bool json;
     bool force;
 };
@@ -41,6 +44,9 @@ struct rs_crash {
 
 /* argv: the values of RS_CORE_ARGS. The exit code. */
 int rs_coredump_handle(const struct rs_cores *c, int argc, char **argv);
+/* Which host this is: the texts x-Component, x-Name (NULL: this machine's name) and x-Identifier. NULL: no
+ * memory. */
+json_t *rs_cores_host(const char *name);
 
 /* ---- coredump-folder.c ---- */
 

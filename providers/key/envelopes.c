@@ -350,30 +350,10 @@ static void file_describe(struct rs_rpc *call)
     if (rs_rpc_args(call, "") && make_job(call, &rs_task_file_describe)) work(call, NULL);
 }
 
-/* Which key seals for this host; another one, when it is to be changed. */
-static void host_key(struct rs_rpc *call)
-{
-    struct rs_who who = rs_rpc_who(call);
-    struct rs_secrets keys = {0};
-    char id[RS_HOST_KEY_ID];
-    int change = rs_rpc_args(call, "change") ? rs_rpc_flag(call, "change") : -1;
-    if (change < 0 || (change == 1 && !rs_rpc_may(call, RS_PRIV_REGISTER_HOST))) return;
-    int r = change == 1 ? rs_host_key_change(call->d, &who, id) : 0;
-    if (r == 0) r = rs_host_key(call->d, &who, &keys);
-    if (r == RESEAL_ELIMIT)
-        rs_rpc_fail(call, r, "this host keeps %u keys already, for what was sealed under them", RS_HOST_KEYS);
-    else if (r != 0)
-        rs_rpc_fail(call, r, "the key of this host cannot be read or written: %s", reseal_strerror(r));
-    else
-        rs_rpc_answer(call, json_pack("{s:s, s:i}", "key", keys.at[0].name, "keys", (int)keys.n), -1);
-    rs_secrets_free(&keys);
-}
-
 const struct rs_rpc_method rs_rpc_envelopes[] = {
     {"file.seal", 2, 3, RS_NO_PRIVILEGE, file_seal}, /* Encrypt for a bundle and a pass phrase */
     {"file.open", 2, 3, RS_PRIV_ACCESS, file_open},
     {"file.rewrap", 2, 3, RS_NO_PRIVILEGE, file_rewrap}, /* Access, or Recrypt between bundles */
     {"file.describe", 1, 1, RS_NO_PRIVILEGE, file_describe},
-    {"host.key", 0, 0, RS_NO_PRIVILEGE, host_key}, /* RegisterHost to change it */
     {NULL, 0, 0, 0, NULL},
 };

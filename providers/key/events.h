@@ -15,6 +15,8 @@
 
 /* The ids that documents of the field know, and ours, which begin with "reseal.". */
 #define RS_EVENT_HOST_KEY_ERROR  "com.vmware.vc.host.Crypto.SendKeyError.HostError"
+#define RS_EVENT_NEW_KEY_MISSING "com.vmware.vc.host.Crypto.HostKey.NewKey.KeyMissingOnKMS"
+#define RS_EVENT_NEW_KEY_ERROR   "com.vmware.vc.host.Crypto.HostKey.NewKey.KMSClusterError"
 #define RS_EVENT_KEY_MISSING     "com.vmware.vc.kms.crypto.SendKeyError.KeyMissingOnKMS"
 #define RS_EVENT_KMS_ERROR       "com.vmware.vc.kms.crypto.SendKeyError.KMSClusterError"
 #define RS_EVENT_KEY_GENERATE    "com.vmware.vc.kms.crypto.KeyGenerateFail"

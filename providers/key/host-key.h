@@ -4,8 +4,8 @@
 
 /*
  * The key of this host, for what belongs to no VM: its core dumps. 32 random
- * bytes, sealed in the store, made when the host is prepared for encryption or when the key is
- * first needed. Changing it makes another the current one; the older ones stay,
+ * bytes, sealed in the store, random or from a key provider's key, made when the host is prepared for
+ * encryption or when the key is first needed. Changing it makes another the current one; the older ones stay,
  * since files were sealed under them.
  */
 
@@ -29,5 +29,14 @@ RS_MUST_CHECK int rs_host_key(struct rs_keyd *d, const struct rs_who *who, struc
 /* Makes another the current key, with the first event again. RESEAL_ELIMIT: RS_HOST_KEYS are there; and as
  * above. */
 RS_MUST_CHECK int rs_host_key_change(struct rs_keyd *d, const struct rs_who *who, char id[RS_HOST_KEY_ID]);
+
+/*
+ * The same with the key that belongs to a provider's key: HKDF-SHA-256(KEK, salt, "reseal host key v1"),
+ * where the salt is SHA-256(provider, NUL, key id). The salt's first eight bytes are its id, so that any host
+ * that can have that key opens what was sealed under it. It is kept like any other: no dump has to wait for a
+ * key server. One that is there already becomes the current one.
+ */
+RS_MUST_CHECK int rs_host_key_from(struct rs_keyd *d, const struct rs_who *who, const struct rs_kek *kek,
+                                   char id[RS_HOST_KEY_ID]);
 
 #endif

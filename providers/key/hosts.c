@@ -273,18 +273,6 @@ static void audit(struct rs_rpc *call, const char *name, int status)
     rs_audit(call->d, &who, call->method, object, status, NULL);
 }
 
-/* Hosts are the service's, not a tenant's. */
-static bool may(struct rs_rpc *call)
-{
-    const struct rs_client *c = call->client;
-    if (rs_events_all_visible(c->uid) || rs_policy_administrator(call->d->policy, c->uid, c->gid))
-        return true;
-    rs_rpc_fail(call, RESEAL_EPERM,
-                "%s is for root, the user of the service, and \"administrators\" of reseal-policy(5)",
-                call->method);
-    return false;
-}
-
 /* A fingerprint as openssl prints it, or without colons: 64 small digits in `out`. */
 static bool fingerprint_of(const char *text, char out[65])
 {
@@ -343,7 +331,9 @@ static void set_trusted(json_t *managers, const char *fingerprint, bool trusted)
 static void trust(struct rs_rpc *call)
 {
     char fingerprint[65];
-    int remove = rs_rpc_args(call, "fingerprint remove") && may(call) ? rs_rpc_flag(call, "remove") : -1;
+    int remove = rs_rpc_args(call, "fingerprint remove") && rs_rpc_administrator(call)
+                     ? rs_rpc_flag(call, "remove")
+                     : -1;
     if (remove < 0 || need_fingerprint(call, fingerprint) == NULL) return;
     json_t *managers = call->d->hosts->managers;
     bool was = json_object_get(managers, fingerprint) != NULL;
@@ -356,7 +346,7 @@ static void trust(struct rs_rpc *call)
 static void add(struct rs_rpc *call)
 {
     char pin[65];
-    if (!rs_rpc_args(call, "name address fingerprint cluster") || !may(call)) return;
+    if (!rs_rpc_args(call, "name address fingerprint cluster") || !rs_rpc_administrator(call)) return;
     const char *name = rs_rpc_need(call, "name", RS_HOST_NAME_MAX),
                *address = name != NULL ? rs_rpc_need(call, "address", 300) : NULL;
     const char *cluster = address != NULL ? rs_rpc_text(call, "cluster", RS_HOST_NAME_MAX) : NULL;
@@ -393,7 +383,7 @@ static struct rs_host *named(struct rs_rpc *call)
 
 static void prepare(struct rs_rpc *call)
 {
-    struct rs_host *h = rs_rpc_args(call, "name") && may(call) ? named(call) : NULL;
+    struct rs_host *h = rs_rpc_args(call, "name") && rs_rpc_administrator(call) ? named(call) : NULL;
     if (h == NULL) return;
     h->prepare = true;
     if (h->down) h->again_ns = 0;
@@ -405,7 +395,7 @@ static void prepare(struct rs_rpc *call)
 static void remove_host(struct rs_rpc *call)
 {
     char name[RS_HOST_NAME_MAX];
-    struct rs_host *h = rs_rpc_args(call, "name") && may(call) ? named(call) : NULL;
+    struct rs_host *h = rs_rpc_args(call, "name") && rs_rpc_administrator(call) ? named(call) : NULL;
     if (h == NULL) return;
     (void)snprintf(name, sizeof(name), "%s", h->name);
     host_free(call->d, h);
@@ -417,8 +407,9 @@ static void cluster(struct rs_rpc *call)
 {
     json_t *name_of, *list = json_object_get(call->args, "providers");
     size_t i;
-    const char *name =
-        rs_rpc_args(call, "name providers") && may(call) ? rs_rpc_need(call, "name", RS_HOST_NAME_MAX) : NULL;
+    const char *name = rs_rpc_args(call, "name providers") && rs_rpc_administrator(call)
+                           ? rs_rpc_need(call, "name", RS_HOST_NAME_MAX)
+                           : NULL;
     if (name == NULL) return;
     bool ok = json_is_array(list) && json_array_size(list) <= RS_PROVIDERS_MAX;
     json_array_foreach(list, i, name_of) ok =
@@ -452,7 +443,7 @@ static json_t *shown(const struct rs_keyd *d, const struct rs_host *h)
 
 static void list(struct rs_rpc *call)
 {
-    if (!rs_rpc_args(call, "") || !may(call)) return;
+    if (!rs_rpc_args(call, "") || !rs_rpc_administrator(call)) return;
     json_t *hosts = json_array();
     for (const struct rs_host *h = call->d->hosts->first; h != NULL; h = h->next)
         (void)json_array_append_new(hosts, shown(call->d, h));
@@ -475,7 +466,7 @@ static void presented_done(struct rs_keyd *d, void *arg, struct rs_task_answer *
 static void presented(struct rs_rpc *call)
 {
     const char *address =
-        rs_rpc_args(call, "address") && may(call) ? rs_rpc_need(call, "address", 300) : NULL;
+        rs_rpc_args(call, "address") && rs_rpc_administrator(call) ? rs_rpc_need(call, "address", 300) : NULL;
     if (address == NULL) return;
     json_t *args = json_pack("{s:s, s:s}", "op", "show", "address", address);
     int r =

@@ -4,8 +4,7 @@
 
 #include <stdio.h>
 
-/* An object of texts "x-..."; false: the call has failed. */
-static bool details_of(struct rs_rpc *call, const json_t **out)
+bool rs_rpc_key_details(struct rs_rpc *call, const json_t **out)
 {
     json_t *details = json_object_get(call->args, "details"), *value;
     const char *name;
@@ -40,7 +39,7 @@ static void make(struct rs_rpc *call)
     const json_t *details;
     if (!rs_rpc_args(call, "provider details")) return;
     const char *provider = rs_rpc_text(call, "provider", RS_PROVIDER_NAME_MAX);
-    if (provider == NULL || !details_of(call, &details)) return;
+    if (provider == NULL || !rs_rpc_key_details(call, &details)) return;
     const struct rs_who who = rs_rpc_who(call);
     rs_kek_make(call->d, &who, provider, details, made, call);
 }

@@ -31,6 +31,9 @@ void rs_rpc_refuse_as(struct rs_rpc *call, const char *name, const struct rs_tas
 /* A new provider becomes the default where there is none, or where `want` says so. */
 void rs_provider_may_be_default(struct rs_keyd *d, const struct rs_provider *p, bool want);
 
+/* The member "details", an object of texts "x-...", or NULL; false: the call has failed. */
+RS_MUST_CHECK bool rs_rpc_key_details(struct rs_rpc *call, const json_t **out);
+
 /* Methods. */
 void rs_provider_add(struct rs_rpc *call);
 void rs_provider_update(struct rs_rpc *call);

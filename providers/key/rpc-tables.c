@@ -12,5 +12,6 @@ const struct rs_rpc_method *const rs_rpc_tables[] = {
     rs_rpc_tenants,
     rs_rpc_vms,
     rs_rpc_hosts,
+    rs_rpc_host_key,
     NULL,
 };

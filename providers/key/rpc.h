@@ -61,6 +61,8 @@ int rs_rpc_flag(struct rs_rpc *call, const char *name);
 /* True when the client has the privilege, for methods whose arguments decide which is needed; else the call
  * has failed. */
 bool rs_rpc_may(struct rs_rpc *call, enum rs_privilege privilege);
+/* True for root, the user of the service, and the policy's administrators; else the call has failed. */
+RS_MUST_CHECK bool rs_rpc_administrator(struct rs_rpc *call); /* tenants.c */
 /* Whether the client may take plain text out of what this key opens (Cryptographer.Access and plain-out of
  * the pair; `provider`: whose KEK opens it): 0, or a status for which RS_RPC_NOT_PLAIN is the line. */
 RS_MUST_CHECK int rs_rpc_may_be_plain(const struct rs_rpc *call, const char *key_name, const char *provider);
@@ -84,6 +86,7 @@ extern const struct rs_rpc_method rs_rpc_homes[];         /* vm-homes.c: home.* 
 extern const struct rs_rpc_method rs_rpc_envelopes[];     /* envelopes.c: file.* */
 extern const struct rs_rpc_method rs_rpc_vms[];           /* vm-events.c: vm.* */
 extern const struct rs_rpc_method rs_rpc_hosts[];         /* hosts.c: host.* */
+extern const struct rs_rpc_method rs_rpc_host_key[];      /* host-key-calls.c: host.key */
 extern const struct rs_rpc_method rs_rpc_tenants[];       /* tenants.c: tenant.*, policy.*, event.* */
 
 #endif

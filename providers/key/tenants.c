@@ -155,20 +155,25 @@ void rs_tenants_end_clients(struct rs_keyd *d, const char *tenant)
 
 /* ---- who may, and which ------------------------------------------------------------------ */
 
-bool rs_tenants_may(struct rs_rpc *call)
+bool rs_rpc_administrator(struct rs_rpc *call)
 {
     const struct rs_client *c = call->client;
-    if (call->d->policy_path == NULL) {
-        rs_rpc_fail(call, RESEAL_ENOSUPPORT,
-                    "this service is private to one user: tenants need one that was started with --policy");
-        return false;
-    }
     if (rs_events_all_visible(c->uid) || rs_policy_administrator(call->d->policy, c->uid, c->gid))
         return true;
     rs_rpc_fail(call, RESEAL_EPERM,
                 "%s is for root, the user of the service, and \"administrators\" of reseal-policy(5)",
                 call->method);
     return false;
+}
+
+bool rs_tenants_may(struct rs_rpc *call)
+{
+    if (call->d->policy_path == NULL) {
+        rs_rpc_fail(call, RESEAL_ENOSUPPORT,
+                    "this service is private to one user: tenants need one that was started with --policy");
+        return false;
+    }
+    return rs_rpc_administrator(call);
 }
 
 /* The tenant that the argument "name" names; NULL: the call has failed. */
