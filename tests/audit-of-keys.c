@@ -251,6 +251,66 @@ static void a_tenant_sees_its_own(void **state)
     close(bob);
 }
 
+/* How many lines there are, in all pages; those that a page may miss fail the test. Takes `args`. */
+static unsigned pages(int sock, json_t *args)
+{
+    unsigned n = 0;
+    json_int_t at = 0;
+    for (bool more = true; more;) {
+        json_t *reply = NULL;
+        (void)json_object_set_new(args, "since", json_integer(at));
+        assert_int_equal(keyd_ask(sock, "audit.list", json_incref(args), NULL, 0, &reply, NULL), 0);
+        more = json_is_true(json_object_get(reply, "more"));
+        assert_true(number(reply, "last") > at || !more);
+        at = number(reply, "last");
+        n += (unsigned)json_array_size(json_object_get(reply, "audit"));
+        json_decref(reply);
+    }
+    json_decref(args);
+    return n;
+}
+
+static void lines_that_left_memory_are_listed_and_chosen(void **state)
+{
+    (void)state;
+    enum { SESSIONS = 2500 };
+    static const char line[] = "raw:mine -> random:files";
+    int sock = keyd_connect(&k), alice = keyd_connect_as(&k, ALICE), bob = keyd_connect_as(&k, BOB);
+    reseal_key mine, drawn;
+    struct rs_msg_session_keys keys;
+    assert_int_equal(keyd_raw(sock, raw_key, sizeof(raw_key), &xts, &mine), 0);
+    assert_int_equal(keyd_raw(bob, raw_key, sizeof(raw_key), &xts, &drawn), 0);
+    assert_int_equal(
+        keyd_random(
+            sock,
+            &(struct rs_msg_key_use){
+                .cipher = RESEAL_XTS, .use = 3, .unit = 4096, .step = 8, .bits = 256, .name = "files"},
+            &drawn),
+        0);
+    const struct rs_msg_session_request q = to_random(mine, drawn);
+    for (unsigned i = 0; i < SESSIONS; i++) assert_int_equal(keyd_session(&k, &q, &keys), 0);
+    assert_int_equal(pages(sock, json_pack("{s:s, s:s}", "id", "session.open", "object", line)), SESSIONS);
+    assert_int_equal(pages(sock, json_pack("{s:s, s:i, s:s}", "id", "session.*", "user", 0, "object", line)),
+                     SESSIONS);
+    assert_int_equal(pages(sock, json_pack("{s:s, s:s}", "object", line, "from", "2026-01-01T00:00")),
+                     SESSIONS);
+    assert_int_equal(pages(sock, json_pack("{s:s, s:s}", "object", line, "from", "9999-01-01")), 0);
+    assert_int_equal(pages(sock, json_pack("{s:s, s:i}", "object", line, "user", ALICE)), 0);
+    assert_int_equal(pages(sock, json_pack("{s:s, s:s}", "object", line, "of_tenant", "blue")), 0);
+    assert_true(pages(sock, json_pack("{s:s, s:i}", "of_tenant", "blue", "user", BOB)) >= 1);
+    /* Of what is in the files, too, everybody sees what he did himself. */
+    assert_int_equal(pages(alice, json_pack("{s:s}", "object", line)), 0);
+    assert_int_equal(pages(bob, json_pack("{s:s}", "of_tenant", "acme")), 0);
+    assert_true(pages(bob, json_object()) >= 1);
+    close(sock);
+    close(alice);
+    close(bob);
+    keyd_restart(&k, policy);
+    sock = keyd_connect(&k);
+    assert_int_equal(pages(sock, json_pack("{s:s, s:s}", "id", "session.open", "object", line)), SESSIONS);
+    close(sock);
+}
+
 static void sessions_of_a_service_that_died_are_told_as_lost(void **state)
 {
     (void)state;
@@ -350,6 +410,7 @@ int main(void)
         cmocka_unit_test(a_pass_phrase_and_those_that_are_wrong),
         cmocka_unit_test(a_tenant_sees_its_own),
         cmocka_unit_test(sessions_of_a_service_that_died_are_told_as_lost),
+        cmocka_unit_test(lines_that_left_memory_are_listed_and_chosen),
         cmocka_unit_test(without_audit_no_session_opens),
     };
     char folder[] = "/tmp/reseal-audit-XXXXXX";

@@ -1,15 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Journals number their lines, keep the last of them, cut texts of others, and go on after a restart. */
+/* Journals number their lines, keep the last of them, cut texts of others, and go on after a restart. Their
+ * files are read as far back as they are kept; who writes without end loses lines of his own only. */
+#include "offload/base/keymem.h"
+#include "providers/key/journal-kept.h"
 #include "providers/key/journal.h"
+#include "providers/key/store.h"
+#include "tests/support/cmocka.h"
+#include "tests/support/keyd.h"
 
-#include <setjmp.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 
-#include <cmocka.h>
-
-static struct rs_journal j = {.name = "events.jsonl", .fd = -1};
+static struct rs_journal j = {.name = "events.jsonl", .what = "operation", .owner = "\"uid\":", .fd = -1};
 
 static int setup(void **state)
 {
@@ -105,6 +107,141 @@ static void a_line_that_is_too_long_loses_its_details(void **state)
     json_decref(got);
 }
 
+/* ---- files ----------------------------------------------------------------------------------------- */
+
+#define KEEP   (1u << 20) /* closed at 64 KiB each */
+#define RARELY 500u       /* of so many lines one is another user's */
+
+static char folder[64];
+static struct rs_store *store;
+
+static int open_store(void **state)
+{
+    char why[256];
+    (void)state;
+    (void)snprintf(folder, sizeof(folder), "/tmp/reseal-journal-XXXXXX");
+    if (rs_keymem_init(0) != 0 || mkdtemp(folder) == NULL ||
+        rs_store_open(folder, NULL, &store, why, sizeof(why)) != 0)
+        return 1;
+    rs_journal_empty(&j, 0);
+    j.keep = KEEP;
+    j.dropped = 0;
+    return 0;
+}
+
+static int close_store(void **state)
+{
+    (void)state;
+    rs_journal_close(&j);
+    rs_store_close(store);
+    return RUN("rm", "-rf", folder);
+}
+
+static void write_line(unsigned uid, unsigned value)
+{
+    struct rs_journal_line line = {.what = "x", .uid = uid};
+    assert_true(
+        rs_journal_write(&j, store, &line,
+                         json_pack("{s:i, s:i, s:s, s:s}", "uid", uid, "value", value, "operation", "x",
+                                   "object", "raw:\\\",\"uid\":7, of somebody who would like it")));
+}
+
+struct seen {
+    uint64_t last;
+    unsigned of[3], lines, at_most;
+};
+
+static void see(struct seen *s, const char *text, size_t len)
+{
+    struct rs_journal_line line;
+    json_t *object = rs_journal_parse(&j, text, len, &line);
+    assert_non_null(object);
+    uint64_t n = (uint64_t)json_integer_value(json_object_get(object, "n"));
+    assert_true(n > s->last);
+    s->last = n;
+    assert_in_range(line.uid, 1, 2);
+    s->of[line.uid]++;
+    s->lines++;
+    json_decref(object);
+}
+
+static bool see_some(void *arg, const char *text, size_t len)
+{
+    struct seen *s = arg;
+    see(s, text, len);
+    return s->lines % s->at_most != 0;
+}
+
+/* All lines after a number, as audit.list pages through them. */
+static struct seen all_after(uint64_t after)
+{
+    struct seen s = {.last = after, .at_most = 100};
+    uint64_t at = after;
+    for (unsigned i = 0; at + 1 < j.first; i++) {
+        uint64_t next = rs_journal_look(&j, store, at, see_some, &s);
+        assert_true(next > at && i < 10000);
+        at = next;
+    }
+    for (; at < j.last; at++)
+        see(&s, j.ring[(at + 1) % RS_JOURNAL_RING].text, j.ring[(at + 1) % RS_JOURNAL_RING].len);
+    return s;
+}
+
+static void files_are_read_as_far_back_as_they_go(void **state)
+{
+    (void)state;
+    for (unsigned i = 1; i <= 4000; i++) write_line(1 + i % 2, i);
+    assert_int_equal(j.dropped, 0);
+    assert_true(j.nclosed > 2 && j.first > 2000);
+    struct seen s = all_after(0);
+    assert_int_equal(s.lines, 4000);
+    assert_int_equal(all_after(1234).lines, 4000 - 1234);
+    assert_int_equal(all_after(j.closed[1].first - 1).lines, 4000 - j.closed[1].first + 1);
+    assert_int_equal(all_after(j.closed[1].first).lines, 4000 - j.closed[1].first);
+    /* Another one reads the same, and goes on. */
+    rs_journal_close(&j);
+    rs_journal_read(&j, store);
+    assert_int_equal(j.last, 4000);
+    assert_int_equal(all_after(0).lines, 4000);
+    write_line(1, 0);
+    assert_int_equal(all_after(0).last, 4001);
+}
+
+static uint64_t bytes_on_disk(void)
+{
+    uint64_t n = j.file_bytes;
+    for (unsigned i = 0; i < j.nclosed; i++) n += j.closed[i].bytes;
+    return n;
+}
+
+static void who_writes_without_end_loses_his_own_lines(void **state)
+{
+    (void)state;
+    unsigned own = 0;
+    for (unsigned i = 0; i < 100; i++, own++) write_line(1, i);
+    for (unsigned i = 0; i < 30000; i++) {
+        bool rare = i % RARELY == 0;
+        own += rare;
+        write_line(rare ? 1 : 2, i);
+        assert_true(bytes_on_disk() <= KEEP);
+    }
+    struct seen s = all_after(0);
+    assert_int_equal(s.of[1], own);
+    assert_true(s.of[2] > 3000 && s.of[2] < 30000);
+    assert_int_equal(s.lines + j.dropped, 30100);
+    assert_string_equal(j.dropped_of, "2");
+    assert_true(j.nclosed < 40);
+    /* The newest are there, and after a restart it goes on as before. */
+    rs_journal_close(&j);
+    rs_journal_read(&j, store);
+    s = all_after(0);
+    assert_int_equal(s.of[1], own);
+    for (unsigned i = 0; i < 3000; i++) write_line(2, i);
+    s = all_after(0);
+    assert_int_equal(s.of[1], own);
+    assert_int_equal(s.last, 33100);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -112,6 +249,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(texts_are_cut_and_clean, setup, teardown),
         cmocka_unit_test_setup_teardown(details_are_cleaned_at_every_depth, setup, teardown),
         cmocka_unit_test_setup_teardown(a_line_that_is_too_long_loses_its_details, setup, teardown),
+        cmocka_unit_test_setup_teardown(files_are_read_as_far_back_as_they_go, open_store, close_store),
+        cmocka_unit_test_setup_teardown(who_writes_without_end_loses_his_own_lines, open_store, close_store),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

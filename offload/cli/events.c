@@ -5,24 +5,28 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
+#include <pwd.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/socket.h>
+#include <time.h>
 #include <unistd.h>
 
 #define LINE_ROOM 8192u
 
 static const char events_help[] =
-    "usage: reseal events [--since N] [--id GLOB] [--follow] [OPTIONS]\n"
+    "usage: reseal events [--since N|TIME] [--id GLOB] [--of-tenant NAME] [--follow] [OPTIONS]\n"
     "       reseal events webhook [URL | --remove] [OPTIONS]\n"
     "\n"
     "What happened to keys, key providers, hosts and VMs. You see the events of your own tenant.\n"
     "Each has a number, a time (UTC), an id and one line of text. 'webhook' posts them to URL as\n"
     "they come; without URL it shows where they are posted to.\n"
     "\n"
-    "  --since N          only events after number N\n"
+    "  --since N|TIME     only events after number N, or from TIME (UTC) on: 2026-11-22,\n"
+    "                     2026-11-22T10:30\n"
     "  --id GLOB          only events whose id matches; '*' stands for any characters\n"
+    "  --of-tenant NAME   only events of this tenant\n"
     "  --follow           keep printing events as they come\n"
     "  --secret-file F    webhook: sign each delivery with the contents of this file\n"
     "  --ca FILE          webhook: trust this CA (PEM) instead of those of the system\n"
@@ -32,21 +36,27 @@ static const char events_help[] =
     "example: reseal events --follow --id '*.SendKeyError.*'\n";
 
 static const char audit_help[] =
-    "usage: reseal audit [--since N] [--id GLOB] [OPTIONS]\n"
+    "usage: reseal audit [--since N|TIME] [--id GLOB] [--user NAME] [--of-tenant NAME]\n"
+    "                    [--object GLOB] [OPTIONS]\n"
     "\n"
     "Each use of a key and each administrative act, refused ones included: who did what, with which\n"
-    "key, and how it ended. Without Cryptographer.ManageKeys you see only your own.\n"
+    "key, and how it ended, as far back as the service keeps it. Without Cryptographer.ManageKeys\n"
+    "you see only your own.\n"
     "\n"
-    "  --since N          only lines after number N\n"
-    "  --id GLOB          only lines whose operation matches; '*' stands for any characters\n" RS_ASK_HELP
-    "\n"
+    "  --since N|TIME     only lines after number N, or from TIME (UTC) on: 2026-11-22,\n"
+    "                     2026-11-22T10:30\n"
+    "  --id GLOB          only lines whose operation matches; '*' stands for any characters\n"
+    "  --user NAME        only what this user did; a name or a number\n"
+    "  --of-tenant NAME   only lines of this tenant\n"
+    "  --object GLOB      only lines whose object matches\n" RS_ASK_HELP "\n"
     "exit codes: 0 done, 1 failed, 2 usage, 3 refused, 7 no service\n"
-    "example: reseal audit --id 'kek.*'\n";
+    "example: reseal audit --since 2026-11-01 --id 'kek.*' --user alice\n";
 
 struct wants {
     struct rs_ask ask;
-    int64_t since;
-    const char *id, *secret_file, *ca, *url;
+    int64_t since, user; /* user -1: any */
+    char from[32];       /* a time; "": any */
+    const char *id, *of_tenant, *object, *secret_file, *ca, *url;
     bool since_given, follow, service, remove, webhook;
 };
 
@@ -90,6 +100,15 @@ static void print_line(const json_t *e)
 
 /* ---- listing --------------------------------------------------------------------------- */
 
+static json_t *filters(const struct wants *w)
+{
+    json_t *args = json_pack("{s:I, s:s, s:s*, s:s*, s:s}", "since", (json_int_t)w->since, "id", w->id,
+                             "of_tenant", w->of_tenant, "object", w->object, "from", w->from);
+    if (args != NULL && w->user >= 0)
+        (void)json_object_set_new(args, "user", json_integer((json_int_t)w->user));
+    return args;
+}
+
 static int list(struct wants *w, const char *method, const char *member, void (*print)(const json_t *))
 {
     bool more = true;
@@ -97,8 +116,7 @@ static int list(struct wants *w, const char *method, const char *member, void (*
     while (more && code == 0) {
         json_t *answer = NULL, *e;
         size_t i;
-        code = rs_ask(&w->ask, method, json_pack("{s:I, s:s}", "since", (json_int_t)w->since, "id", w->id),
-                      NULL, 0, &answer, NULL);
+        code = rs_ask(&w->ask, method, filters(w), NULL, 0, &answer, NULL);
         if (code != 0) break;
         json_array_foreach(json_object_get(answer, member), i, e)
         {
@@ -220,6 +238,38 @@ static int set_webhook(struct wants *w)
 
 /* ---- commands ------------------------------------------------------------------------------ */
 
+/* A number, or "2026-11-22", "2026-11-22T10:30", "2026-11-22 10:30:15Z". */
+static bool since_of(struct wants *w, const char *text)
+{
+    static const char *const forms[] = {"%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M", "%Y-%m-%d"};
+    w->since_given = true;
+    if (rs_ask_number(text, INT64_MAX, &w->since)) return true;
+    w->since = 0;
+    size_t n = strlen(text);
+    if (n >= sizeof(w->from)) return false;
+    memcpy(w->from, text, n + 1);
+    if (n > 0 && w->from[n - 1] == 'Z') w->from[n - 1] = '\0';
+    if (n > 10 && w->from[10] == ' ') w->from[10] = 'T';
+    for (unsigned i = 0; i < RS_ARRAY_LEN(forms); i++) {
+        struct tm tm = {0};
+        const char *end = strptime(w->from, forms[i], &tm);
+        char again[32];
+        /* Written as the service writes it, since texts are compared. */
+        if (end != NULL && *end == '\0' && strftime(again, sizeof(again), forms[i], &tm) == strlen(w->from) &&
+            strcmp(again, w->from) == 0)
+            return true;
+    }
+    return false;
+}
+
+static bool user_of(struct wants *w, const char *text)
+{
+    if (rs_ask_number(text, UINT32_MAX, &w->user)) return true;
+    const struct passwd *user = getpwnam(text);
+    w->user = user != NULL ? (int64_t)user->pw_uid : -1;
+    return user != NULL;
+}
+
 static int parse(struct wants *w, int argc, char **argv, const struct option *options, const char *help)
 {
     for (int c; (c = getopt_long(argc, argv, "h", options, NULL)) != -1;) {
@@ -229,9 +279,14 @@ static int parse(struct wants *w, int argc, char **argv, const struct option *op
         }
         if (c == '?') return rs_cli_usage(argv[0]);
         if (rs_ask_option(&w->ask, c, optarg)) continue;
-        if (c == 's' && !rs_ask_number(optarg, INT64_MAX, &w->since))
-            return rs_cli_fail(RS_CLI_USAGE, argv[0], "--since takes the number of an event");
-        if (c == 's') w->since_given = true;
+        if (c == 's' && !since_of(w, optarg))
+            return rs_cli_fail(RS_CLI_USAGE, argv[0],
+                               "--since takes the number of a line, or a time (UTC) as 2026-11-22 or "
+                               "2026-11-22T10:30");
+        if (c == 'u' && !user_of(w, optarg))
+            return rs_cli_fail(RS_CLI_USAGE, argv[0], "--user: there is no user %s on this machine", optarg);
+        if (c == 't') w->of_tenant = optarg;
+        if (c == 'o') w->object = optarg;
         if (c == 'i') w->id = optarg;
         if (c == 'f') w->follow = true;
         if (c == 'S') w->secret_file = optarg;
@@ -247,21 +302,26 @@ int reseal_cmd_events(int argc, char **argv)
     static const struct option options[] = {RS_ASK_OPTIONS,
                                             {"since", required_argument, NULL, 's'},
                                             {"id", required_argument, NULL, 'i'},
+                                            {"of-tenant", required_argument, NULL, 't'},
                                             {"follow", no_argument, NULL, 'f'},
                                             {"secret-file", required_argument, NULL, 'S'},
                                             {"ca", required_argument, NULL, 'C'},
                                             {"service", no_argument, NULL, 'a'},
                                             {"remove", no_argument, NULL, 'r'},
                                             {NULL, 0, NULL, 0}};
-    struct wants w = {.ask = {.command = "events"}, .id = ""};
+    struct wants w = {.ask = {.command = "events"}, .id = "", .user = -1};
     int code = parse(&w, argc, argv, options, events_help);
     if (code != 0) return code < 0 ? RS_CLI_OK : code;
     w.webhook = optind < argc && strcmp(argv[optind], "webhook") == 0;
     if (w.webhook && optind + 1 < argc) w.url = argv[optind + 1];
     bool rest = argc - optind > (w.webhook ? 1 : 0) + (w.url != NULL ? 1 : 0);
     bool only_hook = w.secret_file != NULL || w.ca != NULL || w.service || w.remove;
-    if (rest || (w.webhook ? w.follow || w.since_given || (w.remove && w.url != NULL) : only_hook))
+    bool only_list = w.follow || w.since_given || w.of_tenant != NULL;
+    if (rest || (w.webhook ? only_list || (w.remove && w.url != NULL) : only_hook))
         return rs_cli_usage("events");
+    if (w.follow && (w.from[0] != '\0' || w.of_tenant != NULL))
+        return rs_cli_fail(RS_CLI_USAGE, "events",
+                           "--follow takes --since with a number, and no --of-tenant");
     if (w.webhook)
         code = w.url != NULL || w.remove ? set_webhook(&w) : show_webhook(&w);
     else
@@ -275,8 +335,11 @@ int reseal_cmd_audit(int argc, char **argv)
     static const struct option options[] = {RS_ASK_OPTIONS,
                                             {"since", required_argument, NULL, 's'},
                                             {"id", required_argument, NULL, 'i'},
+                                            {"user", required_argument, NULL, 'u'},
+                                            {"of-tenant", required_argument, NULL, 't'},
+                                            {"object", required_argument, NULL, 'o'},
                                             {NULL, 0, NULL, 0}};
-    struct wants w = {.ask = {.command = "audit"}, .id = ""};
+    struct wants w = {.ask = {.command = "audit"}, .id = "", .user = -1};
     int code = parse(&w, argc, argv, options, audit_help);
     if (code != 0) return code < 0 ? RS_CLI_OK : code;
     if (optind < argc) return rs_cli_usage("audit");

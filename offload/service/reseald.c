@@ -29,6 +29,7 @@ static const char help[] =
     "  --cpus LIST        the workers' processors, as in 1,3-5\n"
     "  --user NAME        run as this user, once the folder is made\n"
     "  --ready-fd N       write \"ready\" and a line feed to this descriptor when the service answers\n"
+    "  --keep-audit MIB   size up to which the audit is kept, 1 to 1048576 (default 256)\n"
     "  --agent ADDRESS    listen on HOST:PORT for a cluster's managers, which hand keys to this host\n"
     "  --takeover         replace the service that runs in DIR, without losing a job or moving a key\n"
     "  --foreground       accepted, and the default\n"
@@ -53,6 +54,9 @@ static bool is_number(const char *text, long max)
 static int check(const struct rs_supervisor_options *o)
 {
     if (o->workers != NULL && !is_number(o->workers, 64)) return wrong("--workers: 1 to 64");
+    if (o->keep_audit != NULL &&
+        (!is_number(o->keep_audit, 1048576) || *o->keep_audit < '1' || *o->keep_audit > '9'))
+        return wrong("--keep-audit: MiB, 1 to 1048576");
     if (o->workers != NULL && o->cpus != NULL) return wrong("--workers and --cpus exclude each other");
     if (o->policy == NULL && o->runtime_dir == NULL)
         return wrong("a service for all users needs --policy FILE; a private one --runtime-dir DIR");
@@ -89,11 +93,13 @@ static const char *default_state(const char *runtime, char *room, size_t len)
 
 int main(int argc, char **argv)
 {
-    static const struct option table[] = {
-        {"state-dir", 1, NULL, 's'},  {"runtime-dir", 1, NULL, 'd'}, {"agent", 1, NULL, 'a'},
-        {"policy", 1, NULL, 'p'},     {"workers", 1, NULL, 'w'},     {"cpus", 1, NULL, 'c'},
-        {"user", 1, NULL, 'u'},       {"ready-fd", 1, NULL, 'r'},    {"takeover", 0, NULL, 't'},
-        {"foreground", 0, NULL, 'f'}, {"help", 0, NULL, 'h'},        {NULL, 0, NULL, 0}};
+    static const struct option table[] = {{"state-dir", 1, NULL, 's'}, {"runtime-dir", 1, NULL, 'd'},
+                                          {"agent", 1, NULL, 'a'},     {"policy", 1, NULL, 'p'},
+                                          {"workers", 1, NULL, 'w'},   {"cpus", 1, NULL, 'c'},
+                                          {"user", 1, NULL, 'u'},      {"ready-fd", 1, NULL, 'r'},
+                                          {"takeover", 0, NULL, 't'},  {"foreground", 0, NULL, 'f'},
+                                          {"help", 0, NULL, 'h'},      {"keep-audit", 1, NULL, 'k'},
+                                          {NULL, 0, NULL, 0}};
     struct rs_supervisor_options o = {.ready_fd = -1};
     char room[PATH_MAX];
     for (int c; (c = getopt_long(argc, argv, "h", table, NULL)) != -1;) {
@@ -106,6 +112,9 @@ int main(int argc, char **argv)
             break;
         case 'a':
             o.agent = optarg;
+            break;
+        case 'k':
+            o.keep_audit = optarg;
             break;
         case 'p':
             o.policy = optarg;

@@ -155,6 +155,10 @@ static int start_keyd(struct rs_supervisor *s, int work)
     add(&a, s->options->policy != NULL ? s->options->policy : uid);
     add(&a, "--state-dir");
     add(&a, s->options->state_dir);
+    if (s->options->keep_audit != NULL) {
+        add(&a, "--keep-audit");
+        add(&a, s->options->keep_audit);
+    }
     if (s->options->agent != NULL) {
         add(&a, "--agent");
         add(&a, s->options->agent);

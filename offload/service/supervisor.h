@@ -17,6 +17,7 @@ struct rs_supervisor_options {
     const char *runtime_dir;
     const char *policy;         /* NULL: a private service, all for the own user */
     const char *state_dir;      /* of reseal-keyd */
+    const char *keep_audit;     /* MiB of the audit that are kept; NULL: reseal-keyd's default */
     const char *agent;          /* address that reseal-keyd listens on for managers; NULL: none */
     const char *user;           /* NULL: stay who we are */
     const char *workers, *cpus; /* handed on as they are; NULL: not given */

@@ -17,11 +17,17 @@ int rs_events_open(struct rs_keyd *d, struct rs_store *store)
     e->store = store;
     e->events.fd = e->audit.fd = -1;
     e->events.name = "events.jsonl";
+    e->events.what = "id";
+    e->events.owner = "\"tenant\":\"";
     e->audit.name = "audit.jsonl";
+    e->audit.what = "operation";
+    e->audit.owner = "\"uid\":";
+    e->audit.keep = d->keep_audit != 0 ? d->keep_audit : RS_JOURNAL_KEEP;
+    e->events.keep = e->audit.keep / 4;
     rs_journal_empty(&e->events, 0);
     rs_journal_empty(&e->audit, 0);
-    rs_journal_read(&e->events, store, "id");
-    rs_journal_read(&e->audit, store, "operation");
+    rs_journal_read(&e->events, store);
+    rs_journal_read(&e->audit, store);
     d->events = e;
     return 0;
 }
@@ -84,6 +90,27 @@ static void tell_lost(struct rs_keyd *d)
         json_pack("{s:I, s:I}", "events", (json_int_t)e->events.lost, "audit", (json_int_t)e->audit.lost));
 }
 
+/* Old lines went, since there is no room for all within what is kept. */
+static void tell_dropped(struct rs_keyd *d, const struct rs_journal *j, uint64_t *told, const char *owner)
+{
+    char line[200];
+    uint64_t n = j->dropped - *told;
+    if (n == 0) return;
+    *told = j->dropped;
+    (void)snprintf(line, sizeof(line),
+                   "%s has reached its %llu MiB: its %llu oldest lines of those who have the most in it went",
+                   j->name, (unsigned long long)(j->keep >> 20), (unsigned long long)n);
+    rs_event(d, "", RS_EVENT_LINES_DROPPED, line,
+             json_pack("{s:s, s:I, s:s}", "journal", j->name, "lines", (json_int_t)n, owner, j->dropped_of));
+}
+
+static void tell_all(struct rs_keyd *d)
+{
+    tell_lost(d);
+    tell_dropped(d, &d->events->audit, &d->events->audit_told, "last-of-user");
+    tell_dropped(d, &d->events->events, &d->events->events_told, "last-of-tenant");
+}
+
 void rs_event(struct rs_keyd *d, const char *tenant, const char *id, const char *message, json_t *details)
 {
     struct rs_journal_line line = {0};
@@ -104,7 +131,7 @@ void rs_event(struct rs_keyd *d, const char *tenant, const char *id, const char 
         rs_webhooks_wake(d);
     }
     rs_flush(d);
-    tell_lost(d);
+    tell_all(d);
 }
 
 void rs_audit_later(struct rs_keyd *d, const struct rs_who *who, const char *operation, const char *object,
@@ -133,6 +160,7 @@ void rs_audit_now(struct rs_keyd *d)
     if (d->events == NULL) return;
     (void)rs_journal_catch_up(&d->events->audit, d->events->store); /* its failure says it */
     rs_flush(d);
+    tell_dropped(d, &d->events->audit, &d->events->audit_told, "last-of-user");
 }
 
 void rs_audit(struct rs_keyd *d, const struct rs_who *who, const char *operation, const char *object,

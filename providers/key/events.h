@@ -43,6 +43,7 @@
 #define RS_EVENT_HOST_ENABLED  "com.vmware.vc.host.Crypto.Enabled"
 #define RS_EVENT_HOST_KEY      "com.vmware.vc.crypto.HostKeyUpdatedEvent"
 #define RS_EVENT_LINES_LOST    "reseal.journal.LinesLost"
+#define RS_EVENT_LINES_DROPPED "reseal.journal.LinesDropped"
 #define RS_EVENT_CORE_DUMPED   "esx.problem.application.core.dumped.encrypted"
 
 /*
@@ -105,8 +106,9 @@ struct rs_webhook;  /* webhook.c */
 struct rs_events {
     struct rs_store *store; /* NULL: memory alone */
     struct rs_journal events, audit;
-    uint64_t lost_told;      /* of lines that were lost, those that an event told of */
-    struct rs_watch flusher; /* flush.c */
+    uint64_t lost_told;               /* of lines that were lost, those that an event told of; */
+    uint64_t audit_told, events_told; /* and of those that were dropped */
+    struct rs_watch flusher;          /* flush.c */
     bool flusher_runs, flushing;
     struct rs_follower *followers;
     struct rs_webhook *webhooks; /* webhook.c */

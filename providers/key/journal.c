@@ -2,6 +2,7 @@
 /* A journal: numbered lines of JSON in a file of the store, the last of them in memory. */
 #include "providers/key/journal.h"
 
+#include "providers/key/journal-kept.h"
 #include "providers/key/store.h"
 #include "reseal/reseal.h"
 
@@ -76,26 +77,12 @@ static void time_text(char out[32])
 
 /* ---- files ------------------------------------------------------------------------- */
 
-static void name_of(const struct rs_journal *j, unsigned age, char out[64])
-{
-    if (age == 0)
-        (void)snprintf(out, 64, "%s", j->name);
-    else
-        (void)snprintf(out, 64, "%s.%u", j->name, age);
-}
-
-/* NAME becomes NAME.1, and so on; the oldest goes. Lines that were not flushed are, since a flush is of the
- * file that has the name. */
+/* Lines that were not flushed are, since a flush is of the file that has the name. */
 static void rotate(struct rs_journal *j, int folder)
 {
-    char from[64], to[64];
     if (fdatasync(j->fd) != 0) j->failure = RESEAL_EIO;
     rs_cleanup_close(&j->fd);
-    for (unsigned age = RS_JOURNAL_FILES - 1; age != 0; age--) {
-        name_of(j, age - 1, from);
-        name_of(j, age, to);
-        (void)renameat(folder, from, folder, to);
-    }
+    rs_journal_kept_add(j, folder);
     j->file_bytes = 0;
 }
 
@@ -141,15 +128,16 @@ static int append(struct rs_journal *j, struct rs_store *store, bool one)
     RS_FREE char *many = NULL;
     uint64_t first = j->written + 1, upto = first;
     size_t len = line_at(j, first)->len;
+    uint64_t most = rs_journal_file_max(j);
     int r = open_file(j, store);
-    if (r == 0 && j->file_bytes + len > RS_JOURNAL_FILE) {
+    if (r == 0 && j->file_bytes + len > most) {
         rotate(j, rs_store_folder(store));
         r = open_file(j, store);
     }
     if (r != 0) return r;
     if (!one && first < j->last) many = malloc(AT_ONCE);
     while (many != NULL && upto < j->last && len + line_at(j, upto + 1)->len <= AT_ONCE &&
-           j->file_bytes + len + line_at(j, upto + 1)->len <= RS_JOURNAL_FILE)
+           j->file_bytes + len + line_at(j, upto + 1)->len <= most)
         len += line_at(j, ++upto)->len;
     size_t at = 0;
     for (uint64_t n = first; many != NULL && n <= upto; at += line_at(j, n++)->len)
@@ -245,22 +233,28 @@ static void copy_text(const json_t *object, const char *member, char *out, size_
     (void)snprintf(out, room, "%s", text != NULL ? text : "");
 }
 
-/* Takes a line of the file, when it goes on from the one before it. */
-static void take(struct rs_journal *j, const char *text, size_t len, const char *what)
+json_t *rs_journal_parse(const struct rs_journal *j, const char *text, size_t len,
+                         struct rs_journal_line *line)
 {
-    struct rs_journal_line line = {.len = len + 1};
-    json_t *object = len + 1 < RS_JOURNAL_LINE ? json_loadb(text, len, 0, NULL) : NULL;
+    json_t *object = len < RS_JOURNAL_LINE ? json_loadb(text, len, 0, NULL) : NULL;
+    *line = (struct rs_journal_line){.len = len};
+    copy_text(object, "tenant", line->tenant, sizeof(line->tenant));
+    copy_text(object, j->what, line->what, sizeof(line->what));
+    line->uid = (uint32_t)json_integer_value(json_object_get(object, "uid"));
+    return object;
+}
+
+/* Takes a line of the file, when it goes on from the one before it. */
+static void take(struct rs_journal *j, const char *text, size_t len)
+{
+    struct rs_journal_line line;
+    json_t *object = rs_journal_parse(j, text, len, &line);
     json_int_t n = json_integer_value(json_object_get(object, "n"));
-    if (n > 0 && (uint64_t)n > j->last) {
-        copy_text(object, "tenant", line.tenant, sizeof(line.tenant));
-        copy_text(object, what, line.what, sizeof(line.what));
-        line.uid = (uint32_t)json_integer_value(json_object_get(object, "uid"));
-        line.text = malloc(len + 2);
-    }
+    if (n > 0 && (uint64_t)n > j->last) line.text = malloc(len + 1);
     json_decref(object);
     if (line.text == NULL) return;
     memcpy(line.text, text, len);
-    memcpy(line.text + len, "\n", 2);
+    line.text[len] = '\0';
     if ((uint64_t)n != j->last + 1) rs_journal_empty(j, (uint64_t)n - 1);
     keep(j, &line);
 }
@@ -283,25 +277,28 @@ static char *tail_of(int folder, const char *name, size_t *len, uint64_t *size)
     return text;
 }
 
-static void read_file(struct rs_journal *j, int folder, unsigned age, const char *what)
+static void read_file(struct rs_journal *j, int folder, const char *name)
 {
-    char name[64];
     size_t len = 0;
     uint64_t size = 0;
-    name_of(j, age, name);
     RS_FREE char *text = tail_of(folder, name, &len, &size);
     if (text == NULL) return;
-    if (age == 0) j->file_bytes = size;
+    if (strcmp(name, j->name) == 0) j->file_bytes = size;
     for (char *at = text, *end;
          at < text + len && (end = memchr(at, '\n', (size_t)(text + len - at))) != NULL; at = end + 1)
-        take(j, at, (size_t)(end - at), what);
+        take(j, at, (size_t)(end - at) + 1);
 }
 
-void rs_journal_read(struct rs_journal *j, struct rs_store *store, const char *what)
+void rs_journal_read(struct rs_journal *j, struct rs_store *store)
 {
+    char name[RS_JOURNAL_NAME];
     if (store == NULL) return;
-    read_file(j, rs_store_folder(store), 1, what);
-    read_file(j, rs_store_folder(store), 0, what);
+    rs_journal_kept_open(j, store);
+    if (j->nclosed != 0) {
+        rs_journal_kept_name(j, j->closed[j->nclosed - 1].first, name);
+        read_file(j, rs_store_folder(store), name);
+    }
+    read_file(j, rs_store_folder(store), j->name);
     j->written = j->last;
 }
 
@@ -318,5 +315,6 @@ void rs_journal_empty(struct rs_journal *j, uint64_t last)
 void rs_journal_close(struct rs_journal *j)
 {
     rs_journal_empty(j, 0);
+    rs_journal_kept_close(j);
     rs_cleanup_close(&j->fd);
 }

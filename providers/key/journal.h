@@ -12,11 +12,12 @@
 
 #include <jansson.h>
 
-#define RS_JOURNAL_RING  1024u       /* lines in memory */
-#define RS_JOURNAL_LINE  4096u       /* bytes of a line with its newline */
-#define RS_JOURNAL_FILE  (16u << 20) /* bytes of a file before it becomes NAME.1, */
-#define RS_JOURNAL_FILES 4u          /* that one NAME.2, up to this many in all */
-#define RS_JOURNAL_TEXT  256u        /* bytes of a text of others */
+#define RS_JOURNAL_RING 1024u          /* lines in memory */
+#define RS_JOURNAL_LINE 4096u          /* bytes of a line with its newline */
+#define RS_JOURNAL_FILE (16u << 20)    /* at most, bytes of a file before it is closed (journal-kept.h) */
+#define RS_JOURNAL_KEEP (256ull << 20) /* bytes of all its files, unless something else is said */
+#define RS_JOURNAL_SCAN (256u << 10)   /* bytes of lines that one look at the files reads */
+#define RS_JOURNAL_TEXT 256u           /* bytes of a text of others */
 
 struct rs_journal_line {
     char *text; /* JSON and a newline */
@@ -26,9 +27,18 @@ struct rs_journal_line {
     uint32_t uid;  /* of an audit line: who did it */
 };
 
+struct rs_journal_file; /* journal-kept.h */
+
 /* Lines `first` to `last` are in memory, line n at ring[n % RS_JOURNAL_RING]; none when last < first. */
 struct rs_journal {
-    const char *name; /* of its file: "events.jsonl" */
+    const char *name;               /* of its file: "events.jsonl" */
+    const char *what;               /* the member that goes to line.what: "id" */
+    const char *owner;              /* what stands before a line's owner in its text: "\"uid\":" */
+    uint64_t keep;                  /* bytes of all its files; 0: RS_JOURNAL_KEEP */
+    struct rs_journal_file *closed; /* oldest first */
+    unsigned nclosed;
+    uint64_t dropped;    /* lines that went to keep within `keep`, */
+    char dropped_of[64]; /* the last of them of this owner */
     uint64_t first, last;
     int fd; /* of the file, -1: not open; inode and bytes tell when another has its name */
     uint64_t inode, file_bytes;
@@ -41,9 +51,22 @@ struct rs_journal {
 
 struct rs_store;
 
-/* Reads the end of what is in the store (NULL: none); `what` names the member that goes to line.what.
- * Numbers go on from there. The journal was rs_journal_empty(j, 0) before, and has no file. */
-void rs_journal_read(struct rs_journal *j, struct rs_store *store, const char *what);
+/* Finds the files and reads the end of what is in the store (NULL: none). Numbers go on from there. The
+ * journal was rs_journal_empty(j, 0) before, and has no file. */
+void rs_journal_read(struct rs_journal *j, struct rs_store *store);
+
+/* The line of a journal in a text, with tenant, what and uid set in *line; NULL: it is none. The caller's. */
+json_t *rs_journal_parse(const struct rs_journal *j, const char *text, size_t len,
+                         struct rs_journal_line *line);
+
+/*
+ * Calls `each` for lines of the files that are not in memory, in order, those after number `after`, until it
+ * returns false or RS_JOURNAL_SCAN bytes were read. The number up to which all was looked at: first - 1 when
+ * the rest is in memory.
+ */
+typedef bool rs_journal_each(void *arg, const char *text, size_t len);
+RS_MUST_CHECK uint64_t rs_journal_look(struct rs_journal *j, struct rs_store *store, uint64_t after,
+                                       rs_journal_each *each, void *arg);
 
 /*
  * Writes a line: number, time and `members`, which it takes. `line` has tenant, what and uid set; its text

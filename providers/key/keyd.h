@@ -89,6 +89,7 @@ struct rs_keyd {
     struct rs_nursery nursery;
     struct rs_store *store; /* NULL only in tests */
     const char *state_folder;
+    uint64_t keep_audit; /* bytes of the audit that are kept; 0: RS_JOURNAL_KEEP */
     struct rs_providers providers;
     struct rs_keks keks;
     struct rs_protections protections;

@@ -35,6 +35,7 @@
 struct options {
     int listen_fd, work_fd, supervisor_fd;
     const char *policy, *state, *agent;
+    uint64_t keep_audit; /* bytes; 0: the default */
     bool private;
     uid_t private_uid;
 };
@@ -89,7 +90,7 @@ static RS_NORETURN void die(const char *what, const char *why)
 static RS_NORETURN void usage(void)
 {
     (void)fputs("usage: reseal-keyd --listen-fd N --work-fd N --supervisor-fd N --state-dir DIR [--agent "
-                "ADDRESS] (--policy FILE | "
+                "ADDRESS] [--keep-audit MIB] (--policy FILE | "
                 "--private-uid UID)\n"
                 "It is started by reseald.\n",
                 stderr);
@@ -108,10 +109,15 @@ static unsigned long number_of(const char *text, unsigned long max)
 static struct options options_of(int argc, char **argv)
 {
     static const struct option names[] = {
-        {"listen-fd", required_argument, NULL, 'l'},     {"work-fd", required_argument, NULL, 'w'},
-        {"supervisor-fd", required_argument, NULL, 's'}, {"policy", required_argument, NULL, 'p'},
-        {"private-uid", required_argument, NULL, 'u'},   {"state-dir", required_argument, NULL, 'd'},
-        {"agent", required_argument, NULL, 'a'},         {NULL, 0, NULL, 0},
+        {"listen-fd", required_argument, NULL, 'l'},
+        {"work-fd", required_argument, NULL, 'w'},
+        {"supervisor-fd", required_argument, NULL, 's'},
+        {"policy", required_argument, NULL, 'p'},
+        {"private-uid", required_argument, NULL, 'u'},
+        {"state-dir", required_argument, NULL, 'd'},
+        {"agent", required_argument, NULL, 'a'},
+        {"keep-audit", required_argument, NULL, 'k'},
+        {NULL, 0, NULL, 0},
     };
     struct options o = {.listen_fd = -1, .work_fd = -1, .supervisor_fd = -1};
     for (int c; (c = getopt_long(argc, argv, "", names, NULL)) != -1;) {
@@ -121,6 +127,7 @@ static struct options options_of(int argc, char **argv)
         if (c == 's') o.supervisor_fd = (int)number_of(optarg, 1 << 20);
         if (c == 'p') o.policy = optarg;
         if (c == 'd') o.state = optarg;
+        if (c == 'k') o.keep_audit = (uint64_t)number_of(optarg, 1 << 20) << 20;
         if (c == 'u') {
             o.private = true;
             o.private_uid = (uid_t)number_of(optarg, UINT32_MAX - 1u);
@@ -239,6 +246,7 @@ static void open_state(struct rs_keyd *d, const struct options *o)
 {
     char why[512];
     d->state_folder = o->state;
+    d->keep_audit = o->keep_audit;
     const struct rs_store_keeper keeper = rs_tpm_keeper(d);
     if (rs_store_open(o->state, &keeper, &d->store, why, sizeof(why)) != 0) die("state folder", why);
     if (rs_events_open(d, d->store) != 0 || rs_providers_load(d) != 0)
