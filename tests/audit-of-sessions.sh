@@ -5,7 +5,7 @@
 set -u
 umask 077
 . "$RESEAL_SOURCE/tests/support/service.sh"
-service_start
+service_start --keep-audit 1
 bad=0
 fail() { printf 'FAIL: %s\n' "$*"; bad=1; }
 
@@ -41,6 +41,21 @@ reseal provider add house --native >/dev/null && printf 'of the backup' >"$work/
 reseal transcode -q --to-provider house "plain:$work/plain" "luks:$work/sealed" || fail "to the provider: $?"
 audit_has session.open '"destination-provider": *"house"'
 reseal audit | grep -q 'session.open' || fail "reseal audit without --json"
+
+# Chosen by time, user and object; as little is shown of what did not happen.
+now=$(date -u +%Y-%m-%dT%H:%M)
+[ "$(reseal audit --user "$(id -u)" --object "luks:$uuid" | wc -l)" -ge 2 ] || fail "by object: $(reseal audit --object "luks:$uuid")"
+[ "$(reseal audit --since 2020-01-01 --id key.raw | wc -l)" -ge 1 ] || fail "from a time that is over"
+[ -z "$(reseal audit --since 2999-12-31T23:59 --json)" ] || fail "from a time to come"
+[ -z "$(reseal audit --user 4294967290)" ] || fail "what another user did"
+[ -z "$(reseal audit --of-tenant nobody --since "${now%T*} 00:00:00Z")" ] || fail "what another tenant did"
+for since in yesterday 2026-13-01 2026-1-1 -5; do
+    reseal audit --since "$since" >/dev/null 2>"$work/err" && fail "--since $since"
+    grep -q 'a time (UTC)' "$work/err" || fail "--since $since: $(cat "$work/err")"
+done
+reseal audit --user no-such-user >/dev/null 2>"$work/err" && fail "a user that is none"
+"$RESEAL_BUILD/bin/reseald" --runtime-dir "$work/other" --keep-audit 0 2>"$work/err" </dev/null && fail "--keep-audit 0"
+grep -q 'MiB, 1 to' "$work/err" || fail "--keep-audit 0: $(cat "$work/err")"
 
 hex=$(od -An -tx1 -N16 "$work/key" | tr -d ' \n')
 files=$(find "$work/run" "$work/run"/../ -name 'audit.jsonl*' 2>/dev/null | sort -u)

@@ -77,3 +77,18 @@ grep -q 'PRIVATE KEY' "$work/shown" && fail "a private key is shown"
 grep -rq 'PRIVATE KEY' "$RESEAL_RUNTIME_DIR/state" && fail "a private key lies in the state folder"
 openssl x509 -in "$pki/bob.crt" -noout -enddate >/dev/null
 refused 1 'has expired' reseal provider certificate vault --cert "$pki/expired.crt" --key "$pki/expired.key"
+
+# Nobody asks for a key any more: a provider is looked at all the same, once a day; here every second.
+service_stop
+journal=$RESEAL_RUNTIME_DIR/state/events.jsonl
+told() { grep -c 'KMSClientCertExpirationEvent.*"provider":"vault"' "$journal" || true; }
+before=$(told)
+export RESEAL_KEYD_LOOK=1
+service_start </dev/null >"$work/reseald.log" 2>&1
+for _ in $(seq 1200); do
+    [ "$(told)" -gt "$before" ] && break
+    sleep 0.05
+done
+[ "$(told)" -gt "$before" ] || fail "the end of a certificate is told only when somebody asks for a key"
+kmip_kill "$port"
+event com.vmware.vc.kms.crypto.Unreachable "127.0.0.1:$port"

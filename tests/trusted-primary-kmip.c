@@ -10,9 +10,13 @@
 #include "tests/support/kmip-server.h"
 #include "tests/support/trusted.h"
 
+#include <netinet/in.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
 
 static struct trusted trusted;
 static struct kmip_server server;
@@ -67,16 +71,21 @@ static json_t *primaries(const char *id)
                      "id", id);
 }
 
-static int ask(const char *op, const char *key, struct rs_task_own *own)
+static int ask_with(json_t *config, const char *op, const char *key, json_t *state, struct rs_task_own *own)
 {
     static struct rs_secrets secrets;
-    json_t *config = trusted_published(&trusted);
     char why[256];
     assert_int_equal(rs_trusted_check(config, &secrets, why, sizeof(why)), 0);
-    json_t *args = json_pack("{s:s, s:o, s:s*}", "op", op, "config", config, "key", key);
+    json_t *args =
+        json_pack("{s:s, s:o, s:s*, s:o*}", "op", op, "config", config, "key", key, "state", state);
     rs_task_run_here(&rs_task_trusted, args, &secrets, own);
     json_decref(args);
     return own->answer.status;
+}
+
+static int ask(const char *op, const char *key, struct rs_task_own *own)
+{
+    return ask_with(trusted_published(&trusted), op, key, NULL, own);
 }
 
 /* The helper needs a moment to ask the server. */
@@ -110,6 +119,54 @@ static int teardown(void **state)
     return 0;
 }
 
+static unsigned told(const struct rs_task_own *own, const char *event)
+{
+    unsigned n = 0;
+    size_t i;
+    json_t *one;
+    json_array_foreach(json_object_get(own->answer.result, "down"), i, one) n +=
+        strcmp(json_string_value(json_object_get(one, "event")), event) == 0;
+    return n;
+}
+
+/* Nobody listens there as long as it is bound. */
+static json_t *with_one_that_is_away(int sock)
+{
+    struct sockaddr_in in = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    socklen_t len = sizeof(in);
+    char address[32];
+    assert_int_equal(bind(sock, (struct sockaddr *)&in, len), 0);
+    assert_int_equal(getsockname(sock, (struct sockaddr *)&in, &len), 0);
+    (void)snprintf(address, sizeof(address), "127.0.0.1:%u", ntohs(in.sin_port));
+    json_t *config = trusted_published(&trusted), *list = json_object_get(config, "attest");
+    json_t *away = json_deep_copy(json_array_get(list, 0));
+    assert_int_equal(json_object_set_new(away, "address", json_string(address)), 0);
+    assert_int_equal(json_array_insert_new(list, 0, away), 0);
+    return config;
+}
+
+/* It is told once, and a look at the services that answer says when certificates at the key server end. */
+static void one_of_several_services_is_away(void **state)
+{
+    struct rs_task_own own;
+    (void)state;
+    int64_t now = (int64_t)time(NULL), year = INT64_C(366) * 86400;
+    int sock = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    json_t *config = with_one_that_is_away(sock), *before;
+    assert_int_equal(ask_with(json_deep_copy(config), "make", NULL, NULL, &own), 0);
+    assert_int_equal(told(&own, RS_EVENT_TA_PARTLY), 1);
+    assert_int_equal(told(&own, RS_EVENT_ATTEST_PASS), 1);
+    before = json_deep_copy(json_object_get(own.answer.result, "state"));
+    rs_task_own_free(&own);
+    assert_int_equal(ask_with(config, "test", NULL, before, &own), 0);
+    assert_int_equal(told(&own, RS_EVENT_TA_PARTLY), 0);
+    const json_t *ends = json_object_get(own.answer.result, "expires");
+    assert_in_range(json_integer_value(json_object_get(ends, "client")), now, now + year);
+    assert_in_range(json_integer_value(json_object_get(ends, "server")), now, now + year);
+    rs_task_own_free(&own);
+    close(sock);
+}
+
 static void keys_outlive_the_server_for_a_while(void **state)
 {
     struct rs_task_own own;
@@ -141,6 +198,9 @@ static void keys_outlive_the_server_for_a_while(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(keys_outlive_the_server_for_a_while)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(keys_outlive_the_server_for_a_while),
+        cmocka_unit_test(one_of_several_services_is_away),
+    };
     return cmocka_run_group_tests(tests, setup, teardown);
 }

@@ -98,6 +98,7 @@ struct rs_keyd {
     uint8_t instance[16];
     uint32_t next_client;
     uint32_t deadline_s;
+    uint32_t look_s;  /* between looks at a key provider; 0: a day */
     uint64_t refused; /* session requests that the policy refused */
     struct rs_events *events;
     json_t *tenants; /* tenants.c */

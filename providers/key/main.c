@@ -293,11 +293,12 @@ static struct rs_policy *first_policy(const struct options *o)
     return policy;
 }
 
-static unsigned deadline(void)
+/* Seconds that a test sets. */
+static unsigned seconds_of(const char *variable, unsigned otherwise)
 {
-    const char *text = secure_getenv("RESEAL_KEYD_DEADLINE");
+    const char *text = secure_getenv(variable);
     unsigned long s = text != NULL ? strtoul(text, NULL, 10) : 0;
-    return s >= 1 && s <= 3600 ? (unsigned)s : RS_KEYD_DEADLINE_S;
+    return s >= 1 && s <= 3600 ? (unsigned)s : otherwise;
 }
 
 int main(int argc, char **argv)
@@ -316,7 +317,8 @@ int main(int argc, char **argv)
                     stderr);
     if (OPENSSL_init_crypto(OPENSSL_INIT_NO_LOAD_CONFIG, NULL) != 1) die("libcrypto", "does not start");
     warm_libcrypto();
-    d.deadline_s = deadline();
+    d.deadline_s = seconds_of("RESEAL_KEYD_DEADLINE", RS_KEYD_DEADLINE_S);
+    d.look_s = seconds_of("RESEAL_KEYD_LOOK", 0);
     d.policy = first_policy(&o);
     d.policy_path = o.policy;
     if (rs_keyd_init(&d) != 0) die("cannot start", reseal_strerror(RESEAL_ENOMEM));

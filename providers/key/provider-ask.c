@@ -47,7 +47,7 @@ static void tell_end(struct rs_keyd *d, const struct rs_provider *p, const char 
     struct tm tm;
     time_t when = (time_t)end;
     if (gmtime_r(&when, &tm) != NULL) (void)strftime(date, sizeof(date), "%Y-%m-%d %H:%M:%S UTC", &tm);
-    (void)snprintf(line, sizeof(line), "the certificate of the %s of key provider %s %s %s", whose, p->name,
+    (void)snprintf(line, sizeof(line), "the certificate of %s of key provider %s %s %s", whose, p->name,
                    end <= (int64_t)time(NULL) ? "expired on" : "expires on", date);
     rs_event(d, p->tenant, id, line, json_pack("{s:s, s:s}", "provider", p->name, "expires", date));
 }
@@ -56,8 +56,13 @@ static void look_at_ends(struct rs_keyd *d, struct rs_provider *p, const json_t 
 {
     int64_t client = json_integer_value(json_object_get(expires, "client"));
     int64_t server = json_integer_value(json_object_get(expires, "server"));
-    if (worth_telling(client, &p->told_client)) tell_end(d, p, RS_EVENT_CLIENT_CERT, "client", client);
-    if (worth_telling(server, &p->told_server)) tell_end(d, p, RS_EVENT_SERVER_CERT, "server", server);
+    bool remote = p->kind == &rs_provider_trusted; /* its service is the client, not we */
+    if (worth_telling(client, &p->told_client))
+        tell_end(d, p, remote ? RS_EVENT_TA_CLIENT_CERT : RS_EVENT_CLIENT_CERT,
+                 remote ? "the service, for its key server," : "the client", client);
+    if (worth_telling(server, &p->told_server))
+        tell_end(d, p, remote ? RS_EVENT_TA_SERVER_CERT : RS_EVENT_SERVER_CERT,
+                 remote ? "the service's key server" : "the server", server);
 }
 
 static void tell_down(struct rs_keyd *d, const struct rs_provider *p, const json_t *down)

@@ -69,6 +69,7 @@ struct rs_provider {
     json_t *state;   /* what its tasks keep between them, or NULL */
     unsigned running;
     int64_t told_client, told_server; /* seconds: when the end of a certificate was an event */
+    uint64_t look_ns;                 /* when it is looked at next; 0: not known yet */
     /* Keys that hosts wait for, hosts-late.c: one is asked for; until when none is, after how many failures.
      */
     bool late_asking;
@@ -124,6 +125,9 @@ RS_MUST_CHECK int rs_providers_add(struct rs_keyd *d, const struct rs_provider_n
 
 /* Forgets it, its keys and its requests, which fail, and removes it from the store. */
 RS_MUST_CHECK int rs_providers_remove(struct rs_keyd *d, struct rs_provider *p);
+
+/* Looks at those that nobody asks; milliseconds until it must be called again, -1: never. */
+int rs_providers_tick(struct rs_keyd *d);
 
 /* What a tenant's default is now; NULL clears it. */
 RS_MUST_CHECK int rs_providers_set_default(struct rs_keyd *d, const char *tenant, const char *name);

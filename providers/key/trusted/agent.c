@@ -82,6 +82,11 @@ const char *rs_agent_token(const struct rs_agent *a)
 
 /* ---- asking ------------------------------------------------------------------------------------ */
 
+static const char *what_is(const char *list)
+{
+    return strcmp(list, "attest") == 0 ? "attestation service" : "key provider service";
+}
+
 static int dial(struct rs_agent *a, const char *list, size_t index, struct rs_wire_link **link,
                 struct rs_wire_error *error)
 {
@@ -93,8 +98,7 @@ static int dial(struct rs_agent *a, const char *list, size_t index, struct rs_wi
     if (address == NULL || !rs_wire_split(address, 0, host, &port) ||
         rs_wire_member(server, "spki", spki, sizeof(spki)) != (int64_t)sizeof(spki))
         return rs_wire_fail(error, RS_WIRE_BAD_SETUP, "the address of a service cannot be read");
-    const struct rs_wire_address to = {.what = strcmp(list, "attest") == 0 ? "attestation service"
-                                                                           : "key provider service",
+    const struct rs_wire_address to = {.what = what_is(list),
                                        .remedy = "a newly published file: remove and add the provider",
                                        .host = host,
                                        .port = port};
@@ -103,6 +107,52 @@ static int dial(struct rs_agent *a, const char *list, size_t index, struct rs_wi
                                         .cert = rs_secrets_text(&a->task->yields, "tls-cert"),
                                         .key = rs_secrets_text(&a->task->yields, "tls-key")};
     return rs_wire_connect(link, &to, &trust, CONNECT_MS, error);
+}
+
+static const char *address_of(const struct rs_agent *a, const char *list, size_t i)
+{
+    const json_t *server = json_array_get(json_object_get(a->config, list), i);
+    const char *address = json_string_value(json_object_get(server, "address"));
+    return address != NULL ? address : "";
+}
+
+/* Told as an event of its own, since the request goes on. */
+static void tell(struct rs_agent *a, const char *address, const char *why, const char *id)
+{
+    json_t *list = json_object_get(a->task->result, "down");
+    if (list == NULL) (void)json_object_set_new(a->task->result, "down", list = json_array());
+    (void)json_array_append_new(list,
+                                json_pack("{s:s, s:s, s:s}", "address", address, "why", why, "event", id));
+}
+
+/* What this task knows of services that were told to be down; tasks hand it on. */
+static json_t *known_down(struct rs_agent *a)
+{
+    json_t *state = json_object_get(a->task->result, "state");
+    if (state != NULL) return state;
+    state = json_deep_copy(json_object_get(a->task->args, "state"));
+    if (!json_is_object(state)) {
+        json_decref(state);
+        state = json_object();
+    }
+    (void)json_object_set_new(a->task->result, "state", state);
+    return state;
+}
+
+/* Service `answered` of a list did, those before it did not: each is told once until it answers again. */
+static void tell_partly_down(struct rs_agent *a, const char *list, size_t answered)
+{
+    json_t *state = known_down(a);
+    char line[300];
+    (void)json_object_del(state, address_of(a, list, answered));
+    for (size_t i = 0; i < answered; i++) {
+        const char *address = address_of(a, list, i);
+        if (json_object_get(state, address) != NULL) continue;
+        (void)json_object_set_new(state, address, json_true());
+        (void)snprintf(line, sizeof(line), "%s %.128s does not answer, another one does", what_is(list),
+                       address);
+        tell(a, address, line, RS_EVENT_TA_PARTLY);
+    }
 }
 
 int rs_agent_ask(struct rs_agent *a, const char *list, const struct rs_wire_message *request,
@@ -117,8 +167,10 @@ int rs_agent_ask(struct rs_agent *a, const char *list, const struct rs_wire_mess
         err = dial(a, list, i, &link, &error);
         if (err == 0) err = rs_wire_ask(link, request, answer, REQUEST_MS, &error);
         rs_wire_disconnect(link);
+        if (err != 0 && error.fault != RS_WIRE_NO_FAULT) continue;
         /* It has answered, whatever it says. */
-        if (err == 0 || error.fault == RS_WIRE_NO_FAULT) break;
+        tell_partly_down(a, list, i);
+        break;
     }
     if (err == 0) return 0;
     if (error.fault != RS_WIRE_NO_FAULT) event(a, RS_EVENT_TA_DOWN);
@@ -274,18 +326,12 @@ static int quote(struct rs_agent *a, struct rs_tpm *tpm)
     return err;
 }
 
-/* Told as an event of its own, since the request goes on. */
 static void tell_pass(struct rs_agent *a)
 {
     char line[200];
-    const json_t *first = json_array_get(json_object_get(a->config, "attest"), 0);
-    json_t *list = json_object_get(a->task->result, "down");
     (void)snprintf(line, sizeof(line), "host %.64s passed attestation for key provider service %.64s",
                    config_text(a, "host"), config_text(a, "name"));
-    if (list == NULL) (void)json_object_set_new(a->task->result, "down", list = json_array());
-    (void)json_array_append_new(list, json_pack("{s:s, s:s, s:s}", "address",
-                                                json_string_value(json_object_get(first, "address")), "why",
-                                                line, "event", RS_EVENT_ATTEST_PASS));
+    tell(a, address_of(a, "attest", 0), line, RS_EVENT_ATTEST_PASS);
 }
 
 static bool is_fresh(const struct rs_agent *a, bool *valid)

@@ -73,6 +73,10 @@ static int hello(struct call *c)
 {
     (void)json_object_set_new(c->answer->json, "name", json_string(c->s->name));
     (void)json_object_set_new(c->answer->json, "ready", json_boolean(c->s->primaries.at[0].ready));
+    (void)json_object_set_new(c->answer->json, "expires",
+                              json_pack("{s:I, s:I}", "client",
+                                        (json_int_t)rs_primaries_end(&c->s->primaries, 0), "server",
+                                        (json_int_t)rs_primaries_end(&c->s->primaries, 1)));
     return 0;
 }
 

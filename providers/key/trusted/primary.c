@@ -5,6 +5,7 @@
 #include "offload/base/keymem.h"
 #include "offload/base/sandbox.h"
 #include "providers/key/standard/kmip-client.h"
+#include "providers/key/standard/provider.h"
 #include "providers/key/wire/dial.h"
 #include "reseal/reseal.h"
 
@@ -28,6 +29,7 @@
 struct reply {
     uint32_t index;
     int32_t status;
+    int64_t ends[2];
     uint8_t key[RS_NATIVE_KDK_LEN];
     char why[256];
 };
@@ -118,6 +120,8 @@ static void fetch(struct source *s, struct reply *r)
         (void)snprintf(r->why, sizeof(r->why), "%s",
                        c != NULL && rs_kmip_client_error(c)->why[0] != '\0' ? rs_kmip_client_error(c)->why
                                                                             : reseal_strerror(r->status));
+    if (s->cert != NULL) r->ends[0] = rs_standard_expires(s->cert);
+    if (c != NULL) r->ends[1] = rs_kmip_client_expires(c);
     rs_kmip_client_close(c);
 }
 
@@ -236,6 +240,8 @@ static void take(struct rs_primaries *p, const struct reply *r)
     struct rs_primary *one = r->index < p->n ? &p->at[r->index] : NULL;
     p->waiting = false;
     if (one == NULL || one->from_file) return;
+    for (unsigned i = 0; i < 2; i++)
+        if (r->ends[i] != 0) one->ends[i] = r->ends[i];
     if (r->status != 0) {
         (void)snprintf(one->why, sizeof(one->why), "%.255s", r->why);
         rs_daemon_log(p->daemon, "primary key %u: %s", r->index, one->why);
@@ -274,6 +280,16 @@ void rs_primaries_tick(struct rs_primaries *p)
         bool due = !one->ready || one->until_ns - now < p->cache_ns / 2;
         if (due && !p->waiting && (one->asked_ns == 0 || now - one->asked_ns > RETRY_NS)) ask(p, i);
     }
+}
+
+int64_t rs_primaries_end(const struct rs_primaries *p, unsigned whose)
+{
+    int64_t first = 0;
+    for (unsigned i = 0; i < p->n; i++) {
+        int64_t end = p->at[i].ends[whose];
+        if (end != 0 && (first == 0 || end < first)) first = end;
+    }
+    return first;
 }
 
 struct rs_primary *rs_primaries_of(struct rs_primaries *p, const char *id)

@@ -21,7 +21,8 @@ struct rs_primary {
     struct rs_native_kdk *kdk; /* key memory */
     bool ready, from_file;
     uint64_t asked_ns, until_ns; /* rs_now_ns() */
-    char why[256];               /* why it is not ready */
+    int64_t ends[2]; /* of the certificates of client and key server, seconds since 1970; 0: not known */
+    char why[256];   /* why it is not ready */
 };
 
 struct rs_primaries {
@@ -43,6 +44,9 @@ void rs_primaries_open(struct rs_primaries *p, struct rs_daemon *d);
 
 /* Asks the helper for what is due, and takes what it answered. Never waits. */
 void rs_primaries_tick(struct rs_primaries *p);
+
+/* The end of the first certificate that ends, of the client (0) or of key servers (1); 0: not known. */
+int64_t rs_primaries_end(const struct rs_primaries *p, unsigned whose);
 
 /* The one that a key id belongs to; NULL: none. It may not be ready. */
 struct rs_primary *rs_primaries_of(struct rs_primaries *p, const char *id);

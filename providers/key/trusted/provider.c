@@ -143,6 +143,22 @@ static int take_key(struct rs_agent *a, const char *method, const char *key)
 
 /* ---- test --------------------------------------------------------------------------------------- */
 
+/* Certificates between the service and its key server: the first that ends counts. */
+static void take_ends(struct rs_task *t, const json_t *answer)
+{
+    static const char *const whose[] = {"client", "server"};
+    const json_t *ends = json_object_get(answer, "expires");
+    json_t *all = json_object_get(t->result, "expires");
+    if (ends == NULL) return;
+    if (all == NULL) (void)json_object_set_new(t->result, "expires", all = json_object());
+    for (unsigned i = 0; i < RS_ARRAY_LEN(whose); i++) {
+        json_int_t end = json_integer_value(json_object_get(ends, whose[i]));
+        json_int_t first = json_integer_value(json_object_get(all, whose[i]));
+        if (end > 0 && (first == 0 || end < first))
+            (void)json_object_set_new(all, whose[i], json_integer(end));
+    }
+}
+
 static void test_services(struct rs_agent *a, const char *list, const char *vendor, json_t *out)
 {
     size_t i;
@@ -161,6 +177,7 @@ static void test_services(struct rs_agent *a, const char *list, const char *vend
             (void)json_object_update_new(
                 row, json_pack("{s:s, s:s}", "error", error.why[0] != '\0' ? error.why : reseal_strerror(err),
                                "event", RS_EVENT_TA_DOWN));
+        take_ends(a->task, answer);
         json_decref(answer);
         (void)json_array_append_new(out, row);
     }
