@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "offload/cli/vm-home.h"
 
+#include "offload/cli/socket.h"
 #include "offload/vm/safe.h"
 
 #include <errno.h>
@@ -200,6 +201,25 @@ int rs_vmc_convert_file(struct rs_vmc *c, const char *from, const struct rs_vmc_
 
 /* ---- the safe copy ------------------------------------------------------------------ */
 
+static bool has_copies(const struct rs_vmc *c, const char *folder)
+{
+    struct rs_safe_copy have[RS_SAFE_VERSIONS];
+    char why[RS_VM_WHY];
+    return rs_safe_list(folder, c->vm->vmx_path, have, why, sizeof(why)) > 0;
+}
+
+bool rs_vmc_safe_folder(const struct rs_vmc *c, bool to_read, char out[PATH_MAX])
+{
+    char room[PATH_MAX], other[PATH_MAX];
+    if (c->o.safe_dir == NULL &&
+        rs_safe_own_folder(rs_socket_folder(c->o.runtime_dir, room, sizeof(room)), out)) {
+        /* Those from when it was not the place. */
+        if (!to_read || has_copies(c, out) || !rs_safe_folder(NULL, other) || !has_copies(c, other))
+            return true;
+    }
+    return rs_safe_folder(c->o.safe_dir, out);
+}
+
 /* The UUID in the newest copy; empty: there is none that says it. */
 static void safe_uuid(const char *folder, const char *vmx_path, char out[RS_VM_UUID_LEN])
 {
@@ -220,7 +240,7 @@ static void safe_uuid(const char *folder, const char *vmx_path, char out[RS_VM_U
 int rs_vmc_same_vm(struct rs_vmc *c)
 {
     char folder[PATH_MAX], uuid[RS_VM_UUID_LEN];
-    if (!c->vm->sealed || !rs_safe_folder(c->o.safe_dir, folder)) return 0;
+    if (!c->vm->sealed || !rs_vmc_safe_folder(c, true, folder)) return 0;
     safe_uuid(folder, c->vm->vmx_path, uuid);
     if (uuid[0] == '\0' || strcmp(uuid, c->vm->uuid) == 0) return 0;
     return rs_failure_set(
@@ -239,7 +259,7 @@ static int safe_failed(struct rs_vmc *c, int err, const char *why)
 int rs_vmc_safe_place(struct rs_vmc *c)
 {
     char why[RS_VM_WHY], folder[PATH_MAX];
-    if (!rs_safe_folder(c->o.safe_dir, folder))
+    if (!rs_vmc_safe_folder(c, false, folder))
         return rs_failure_set(&c->f, RS_EXIT_USAGE,
                               "there is no place for the safe copy: name one with --safe-dir");
     int err = rs_safe_prepare(folder, c->vm->vmx_path, why, sizeof(why));
@@ -252,7 +272,7 @@ int rs_vmc_keep_safe(struct rs_vmc *c, uint64_t *version)
     RS_FREE char *text = NULL;
     size_t len = 0;
     struct rs_vmx *v = NULL;
-    if (!rs_safe_folder(c->o.safe_dir, folder))
+    if (!rs_vmc_safe_folder(c, false, folder))
         return rs_failure_set(&c->f, RS_EXIT_USAGE,
                               "there is no place for the safe copy: name one with --safe-dir");
     if (rs_vm_read_file(c->vm->vmx_path, RS_VMX_MAX, &text, &len) != 0)

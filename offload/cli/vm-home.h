@@ -40,6 +40,10 @@ RS_MUST_CHECK int rs_vmc_convert_file(struct rs_vmc *c, const char *from, const 
 /* True when the file is an envelope. */
 bool rs_vmc_is_envelope(const char *path);
 
+/* The folder of all safe copies: --safe-dir, else that of a private service, else the user's; `to_read`:
+ * where this VM has some. False: there is no such place. */
+RS_MUST_CHECK bool rs_vmc_safe_folder(const struct rs_vmc *c, bool to_read, char out[PATH_MAX]);
+
 /* Refuses a .vmx that the safe copies of its place say to be of another VM. */
 RS_MUST_CHECK int rs_vmc_same_vm(struct rs_vmc *c);
 

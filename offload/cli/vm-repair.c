@@ -44,7 +44,7 @@ static int find_copies(struct repair *r)
 {
     struct rs_vmc *c = r->c;
     char why[RS_VM_WHY];
-    if (!rs_safe_folder(c->o.safe_dir, r->folder))
+    if (!rs_vmc_safe_folder(c, true, r->folder))
         return rs_failure_set(&c->f, RS_EXIT_USAGE,
                               "there is no place of safe copies: name it with --safe-dir");
     int n = rs_safe_list(r->folder, c->vm->vmx_path, r->have, why, sizeof(why));

@@ -7,10 +7,12 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <libgen.h>
+#include <linux/magic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/file.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #define PLACE_MAX (PATH_MAX - 32) /* room for a file in it */
@@ -28,6 +30,24 @@ bool rs_safe_folder(const char *given, char out[PATH_MAX])
     else if (home != NULL && home[0] == '/')
         n = snprintf(out, PATH_MAX, "%s/.local/state/reseal/vmx", home);
     return n > 0 && n < PATH_MAX;
+}
+
+/* Memory, of which nothing is left when the machine starts again. */
+static bool is_lasting(const char *folder)
+{
+    struct statfs fs;
+    return statfs(folder, &fs) == 0 && fs.f_type != TMPFS_MAGIC && fs.f_type != RAMFS_MAGIC;
+}
+
+bool rs_safe_own_folder(const char *runtime, char out[PATH_MAX])
+{
+    struct stat st;
+    int n = snprintf(out, PATH_MAX, "%s/state", runtime);
+    if (n <= 0 || n >= PATH_MAX - 8 || lstat(out, &st) != 0 || !S_ISDIR(st.st_mode) || st.st_uid != geteuid())
+        return false;
+    if (!is_lasting(out)) return false;
+    memcpy(out + n, "/vmx", sizeof("/vmx"));
+    return true;
 }
 
 /* FNV-1a, 64 bits: a name for a path, nothing more; the path is noted beside and compared. */

@@ -21,6 +21,12 @@
  * ~/.local/state/reseal/vmx for others. False: there is no such place, or too long. */
 RS_MUST_CHECK bool rs_safe_folder(const char *given, char out[PATH_MAX]);
 
+/*
+ * That of a private service with a runtime folder of its own, `runtime`: in its state folder there, as with
+ * the rest that it keeps. False: it has none, it is another user's, or a restart of the machine empties it.
+ */
+RS_MUST_CHECK bool rs_safe_own_folder(const char *runtime, char out[PATH_MAX]);
+
 /* Makes the place, before anything is changed that shall be kept there. RESEAL_EINVAL: it is within the VM's
  * own folder; RESEAL_EIO; with a line. */
 RS_MUST_CHECK int rs_safe_prepare(const char *folder, const char *vmx_path, char *why, size_t why_len);
