@@ -19,3 +19,19 @@ vm decrypt --disk scsi0:0 web
 cmp web/system.img web.orig/system.img || fail "LUKS1 did not come back"
 vm decrypt web
 vm_is_original web
+
+# An image that two VMs use: its LUKS1 header tells the other one nothing of a new key. The line that names it is copied.
+vm encrypt --format luks1 web
+cp -r web twin
+mv twin/web.vmx twin/twin.vmx
+ln -sf ../web/system.img twin/system.img
+vm recrypt --shallow web
+hint='copy the line NODE.keyId from the .vmx of that one'
+[ "$(vm show twin | grep -F "$hint" | sed 's/^ *\([^ ]*\) .*/\1/')" = scsi0:0 ] || fail "show: $(vm show twin)"
+vm_expect 4 "$hint" vm recrypt --shallow twin
+vm_expect 4 "$hint" timeout 60 reseal vm serve twin
+{ grep -v '^scsi0:0.keyId' twin/twin.vmx && grep '^scsi0:0.keyId' web/web.vmx; } >mended
+cp mended twin/twin.vmx
+vm show twin | grep -F "$hint" && fail "the line does not help"
+vm recrypt --shallow twin
+vm show web | grep -qF "$hint" || fail "show: $(vm show web)"

@@ -121,6 +121,12 @@ static int try_key(struct rs_vmc *c, const struct rs_disk *d)
     if (header < 0) return rs_failure_errno(&c->f, header, "read the header in", d->header_path);
     int err = rs_vmc_disk_open(c->service, header, rs_disk_is_luks1(d->format) ? &key : NULL,
                                RESEAL_USE_SOURCE, &handle, &luks, why, sizeof(why));
+    if (err == RESEAL_EPASS && rs_disk_is_luks1(d->format))
+        return rs_failure_set(
+            &c->f, RS_EXIT_KEY,
+            "%s is encrypted, and not with the key of %s: a LUKS1 header cannot say with which "
+            "one; reseal transcode makes a LUKS2 image of it",
+            d->path, c->vm->name);
     if (err != 0)
         return rs_failure_set(&c->f, rs_exit_of(err), "%s is encrypted, and its key cannot be used: %s",
                               d->path, why);

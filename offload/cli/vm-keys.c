@@ -299,12 +299,31 @@ int rs_vmc_home_rewrap(struct rs_vmc *c, const struct rs_vmc_key *key, struct rs
 
 /* ---- disks -------------------------------------------------------------------------- */
 
+/* A LUKS1 header has no room for its key's name: who has the image too does not learn of a new one. */
+static void tell_luks1(int header, char *why, size_t why_len)
+{
+    uint8_t start[8];
+    if (rs_pread_full(header, start, sizeof(start), 0) != 0 || memcmp(start, "LUKS\xba\xbe\0\1", 8) != 0)
+        return;
+    (void)snprintf(why, why_len,
+                   "the LUKS1 header has another key than the .vmx names, as when another VM that uses the "
+                   "image was recrypted: copy the line NODE.keyId from the .vmx of that one");
+}
+
+static int ask_disk(reseal *service, const char *method, json_t *args, int header, json_t **answer, int *fd,
+                    char *why, size_t why_len)
+{
+    int err = rs_keyservice_call(service, method, args, &header, 1, answer, fd, why, why_len);
+    if (err == RESEAL_EPASS) tell_luks1(header, why, why_len);
+    return err;
+}
+
 int rs_vmc_disk_open(reseal *service, int header, const struct rs_vmc_key *key, uint32_t use, reseal_key *out,
                      struct reseal_luks *luks, char *why, size_t why_len)
 {
     json_t *args = json_pack("{s:i}", "use", (int)use), *answer = NULL;
     put_key(args, key);
-    int err = rs_keyservice_call(service, "disk.open", args, &header, 1, &answer, NULL, why, why_len);
+    int err = ask_disk(service, "disk.open", args, header, &answer, NULL, why, why_len);
     if (err == 0) {
         *luks = (struct reseal_luks){.size = sizeof(*luks)};
         if (rs_keyservice_luks(answer, luks) != 0 || rs_keyservice_handle(answer, out) != 0 ||
@@ -342,15 +361,17 @@ int rs_vmc_disk_format(struct rs_vmc *c, const struct rs_vmc_format *f, const ch
 int rs_vmc_disk_rewrap(struct rs_vmc *c, int header, const struct rs_vmc_key *was,
                        const struct rs_vmc_key *key, const char *name, int *fresh)
 {
-    char what[RS_DISK_NODE_MAX + 64];
+    char what[RS_DISK_NODE_MAX + 64], why[RS_KEYSERVICE_WHY];
     (void)snprintf(what, sizeof(what), "cannot change the key of %s", name);
-    json_t *args = json_pack("{s:o}", "details", details(c));
+    json_t *args = json_pack("{s:o}", "details", details(c)), *answer = NULL;
     put_key(args, key);
     if (was != NULL) {
         json_object_set_new(args, "old_provider", json_string(was->provider));
         json_object_set_new(args, "old_key", json_string(was->key));
     }
-    int code = call(c, "disk.rewrap", args, &header, 1, NULL, fresh, what);
+    int err = ask_disk(c->service, "disk.rewrap", args, header, &answer, fresh, why, sizeof(why));
+    int code = err == 0 ? 0 : fail(c, err, what, why, answer);
+    json_decref(answer);
     return code != 0 ? code : *fresh >= 0 ? 0 : broken(c, "disk.rewrap");
 }
 

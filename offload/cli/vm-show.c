@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "offload/cli/progress.h"
+#include "offload/cli/vm-copy.h"
 #include "offload/cli/vm-home.h"
 #include "offload/vm/chain.h"
 #include "offload/vm/intent.h"
@@ -33,6 +34,21 @@ static json_t *key_json(struct rs_vmc *c, const struct rs_vmc_key *key)
     return o;
 }
 
+/* That the key can be had does not say that it is the disk's: other headers name theirs themselves. */
+static void try_luks1(const struct rs_vmc *c, const struct rs_disk *d, const struct rs_vmc_key *key,
+                      json_t *o)
+{
+    char why[RS_KEYSERVICE_WHY];
+    struct reseal_luks luks;
+    reseal_key handle;
+    if (d->format != RS_DISK_LUKS1 || !json_is_true(json_object_get(o, "available"))) return;
+    RS_CLOSE int header = rs_vmc_header_copy(d->header_path, false);
+    if (header < 0) return;
+    int err = rs_vmc_disk_open(c->service, header, key, RESEAL_USE_SOURCE, &handle, &luks, why, sizeof(why));
+    if (err == 0) (void)!reseal_key_close(c->service, handle);
+    if (err == RESEAL_EPASS) json_object_set_new(o, "problem", json_string(why));
+}
+
 static json_t *disk_json(struct rs_vmc *c, const struct rs_vm_disk *v)
 {
     const struct rs_disk *d = &v->disk;
@@ -53,6 +69,7 @@ static json_t *disk_json(struct rs_vmc *c, const struct rs_vm_disk *v)
     memcpy(key.key, d->key, sizeof(key.key));
     json_t *state = key_json(c, &key);
     if (state != NULL) json_object_update_new(o, state);
+    try_luks1(c, d, &key, o);
     if (json_is_false(json_object_get(o, "available")))
         json_object_set_new(o, "problem",
                             json_string("the disk is encrypted and a required key was not found"));
