@@ -22,14 +22,15 @@ static const uint64_t lengths[] = {0, 1, 4095, 4096, 4097, (1u << 20) - 1, 1u <<
 /* The exit code of tests/support/envelope.py; 77: there is none here. */
 static int other_program(int in, int out, const char *const *words)
 {
-    char path[4096], *argv[9] = {(char[]){"python3"}, path};
+    /* The whole path: a bare name has Python look for its modules where PATH has another one. */
+    char path[4096], *argv[9] = {(char[]){"/usr/bin/python3"}, path};
     const char *source = getenv("RESEAL_SOURCE");
     (void)snprintf(path, sizeof(path), "%s/tests/support/envelope.py", source != NULL ? source : ".");
     for (int i = 0; words[i] != NULL; i++) argv[i + 2] = (char *)(uintptr_t)words[i];
     pid_t pid = fork();
     if (pid == 0) {
         if (dup2(in, 0) < 0 || dup2(out, 1) < 0) _exit(2);
-        execv("/usr/bin/python3", argv);
+        execv(argv[0], argv);
         _exit(77);
     }
     int status;

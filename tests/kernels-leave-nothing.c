@@ -3,6 +3,7 @@
 #include "providers/crypto/engine.h"
 #include "providers/crypto/vaes/key.h"
 #include "tests/support/cmocka.h"
+#include "tests/support/remains.h"
 
 #include <pthread.h>
 #include <stdio.h>
@@ -42,15 +43,15 @@ static void on_own_stack(struct work *w, uint8_t *stack)
     assert_int_equal(w->failed, 0);
 }
 
-static void assert_absent(const uint8_t *stack, const uint8_t block[16], const char *what,
+static void assert_absent(const struct remains *stack, const uint8_t block[16], const char *what,
                           const struct work *w)
 {
-    if (memmem(stack, STACK, block, 16) == NULL) return;
+    if (!remains_hold(stack, block)) return;
     fail_msg("%s: %s is left on the stack (source %u, destination %u)", w->engine->name, what,
              w->run.src.cipher, w->run.dst.cipher);
 }
 
-static void scan(const uint8_t *stack, const struct work *w)
+static void scan(const struct remains *stack, const struct work *w)
 {
     for (unsigned side = 0; side < 2; side++)
         for (unsigned r = 0; keys[side].rounds != 0 && r <= keys[side].rounds; r++) {
@@ -95,7 +96,8 @@ static void pair(const struct rs_engine *e, enum rs_cipher src, enum rs_cipher d
     w.run.out = out;
     memset(stack, 0, STACK);
     on_own_stack(&w, stack);
-    scan(stack, &w);
+    const struct remains left = remains_of(stack, STACK);
+    scan(&left, &w);
 }
 
 static void nothing_is_left(void **state)

@@ -8,6 +8,7 @@
 #include "providers/crypto/vaes/stream.h"
 #include "tests/support/cmocka.h"
 #include "tests/support/reference.h"
+#include "tests/support/remains.h"
 
 #include <pthread.h>
 #include <stdio.h>
@@ -85,22 +86,17 @@ static void *call_main(void *arg)
     return arg;
 }
 
-static __attribute__((noinline)) bool holds(const uint8_t *memory, size_t len, const uint8_t *block)
+static void assert_absent(const struct remains *stack, const uint8_t *block, const char *what)
 {
-    return memmem(memory, len, block, 16) != NULL;
-}
-
-static void assert_absent(const uint8_t *stack, const uint8_t *block, const char *what)
-{
-    bool there = holds(stack, STACK, block);
-    if (there || holds(w.registers, REGISTERS, block))
+    bool there = remains_hold(stack, block);
+    if (there || memmem(w.registers, REGISTERS, block, 16) != NULL)
         fail_msg("%s: %s leaves %s in %s (%zu bytes at %zu, %u rounds, %s)", w.kernels->name, names[w.call],
                  what, there ? "the stack" : "a register", w.len, w.at, key.rounds,
                  w.decrypt ? "decrypting" : "encrypting");
 }
 
 /* A block as it is and as the kernels hash it. */
-static void assert_block_absent(const uint8_t *stack, const uint8_t *block, const char *what)
+static void assert_block_absent(const struct remains *stack, const uint8_t *block, const char *what)
 {
     uint8_t reversed[16];
     for (unsigned i = 0; i < 16; i++) reversed[i] = block[15 - i];
@@ -108,7 +104,7 @@ static void assert_block_absent(const uint8_t *stack, const uint8_t *block, cons
     assert_absent(stack, reversed, what);
 }
 
-static void scan(const uint8_t *stack, enum call call)
+static void scan(const struct remains *stack, enum call call)
 {
     for (unsigned r = 0; r <= key.rounds; r++) assert_absent(stack, key.enc[r], "a round key");
     for (unsigned i = 0; call != CTR && i < RS_GHASH_POWERS; i++)
@@ -134,7 +130,8 @@ static void call_and_scan(uint8_t *stack, enum call call, size_t at, size_t len)
     assert_int_equal(pthread_create(&thread, &attr, call_main, NULL), 0);
     assert_int_equal(pthread_join(thread, NULL), 0);
     pthread_attr_destroy(&attr);
-    scan(stack, call);
+    const struct remains left = remains_of(stack, STACK);
+    scan(&left, call);
 }
 
 /* One message in two calls of text, the second one of which may begin in a block. */

@@ -8,6 +8,7 @@
 #include "providers/crypto/vaes/stream.h"
 #include "tests/support/cmocka.h"
 #include "tests/support/reference.h"
+#include "tests/support/remains.h"
 
 #include <pthread.h>
 #include <stdio.h>
@@ -23,6 +24,7 @@ static uint8_t plain[MAX_LEN], sealed[MAX_LEN], out[MAX_LEN];
 static uint8_t registers[32][REGISTER] RS_ALIGNED(64);
 static uint8_t tweaks[MAX_LEN / 16 + 2][16];
 static uint8_t *stack;
+static struct remains left_there;
 static struct rs_vaes_key key RS_ALIGNED(RS_KEY_ALIGN);
 static uint64_t seed = 3;
 
@@ -84,7 +86,7 @@ static void on_own_stack(struct work *w)
 
 static void assert_absent(const uint8_t block[16], const char *what, const struct work *w)
 {
-    bool left = memmem(stack, STACK, block, 16) != NULL;
+    bool left = remains_hold(&left_there, block);
     if (!left && memmem(registers, sizeof(registers), block, 16) == NULL) return;
     fail_msg("%s: %s is left %s after %s %zu bytes", w->kernels->name, what,
              left ? "on the stack" : "in a register", w->encrypt ? "encrypting" : "decrypting", w->len);
@@ -92,6 +94,7 @@ static void assert_absent(const uint8_t block[16], const char *what, const struc
 
 static void scan(const struct work *w)
 {
+    left_there = remains_of(stack, STACK);
     for (unsigned r = 0; r <= key.rounds; r++) {
         assert_absent(key.enc[r], "an encryption round key", w);
         assert_absent(key.dec[r], "a decryption round key", w);

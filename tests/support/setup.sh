@@ -80,15 +80,30 @@ choose_build_root() {
     die "no folder to build in: make $reseal_source/build writable"
 }
 
-# build_preset NAME [TARGET...]: configures and builds, quietly; on failure shows the end of the log.
-build_preset() {
-    local preset=$1 dir=$reseal_build_root/$1 log
+# in_build_log NAME COMMAND...: runs it with its output at the end of the preset's build log; on failure shows that end.
+in_build_log() {
+    local preset=$1 log=$reseal_build_root/$1/build.log
     shift
-    mkdir -p "$dir" || die "cannot create $dir"
-    log=$dir/build.log
-    if ! (cd "$reseal_source" && cmake --preset "$preset" -B "$dir" && nice cmake --build "$dir" -- "$@") >"$log" 2>&1; then
-        tail -n 40 "$log" >&2
-        printf '%s: preset %s does not build; whole log: %s\n' "${0##*/}" "$preset" "$log" >&2
-        return 1
-    fi
+    (cd "$reseal_source" && "$@") >>"$log" 2>&1 && return 0
+    tail -n 40 "$log" >&2
+    printf '%s: preset %s does not build; whole log: %s\n' "${0##*/}" "$preset" "$log" >&2
+    return 1
 }
+
+# configure_preset NAME: quietly; on failure shows the end of the log.
+configure_preset() {
+    local dir=$reseal_build_root/$1
+    mkdir -p "$dir" || die "cannot create $dir"
+    : >"$dir/build.log"
+    in_build_log "$1" cmake --preset "$1" -B "$dir"
+}
+
+# build_targets NAME [TARGET...]: of a preset that is configured; all of them by default.
+build_targets() {
+    local preset=$1
+    shift
+    in_build_log "$preset" nice cmake --build "$reseal_build_root/$preset" -- "$@"
+}
+
+# build_preset NAME [TARGET...]: configures and builds.
+build_preset() { configure_preset "$1" && build_targets "$@"; }
