@@ -8,6 +8,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -254,9 +255,10 @@ static void nothing_leaks(RS_UNUSED void **state)
         if (clients == 1) break;
     }
     come_to_rest(&watcher);
-    int after = descriptors();
     if (before < 0) skip();
-    assert_int_equal(after, before);
+    /* Sockets of clients are closed by a thread that has only that to do. */
+    for (unsigned i = 0; i < 6000 && descriptors() != before; i++) (void)poll(NULL, 0, 10);
+    assert_int_equal(descriptors(), before);
     raw_close(&watcher);
 }
 
@@ -264,6 +266,7 @@ int main(void)
 {
     if (!service_is_built()) return 77;
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(nothing_leaks), /* first: nothing of the others is on its way */
         cmocka_unit_test(sessions_have_a_limit),
         cmocka_unit_test(queues_have_a_limit),
         cmocka_unit_test(absurd_queues_are_refused),
@@ -271,7 +274,6 @@ int main(void)
         cmocka_unit_test(revocation),
         cmocka_unit_test(broken_messages_end_the_connection),
         cmocka_unit_test(memory_must_be_sealed),
-        cmocka_unit_test(nothing_leaks),
     };
     return cmocka_run_group_tests(tests, service_group_start, service_group_stop);
 }

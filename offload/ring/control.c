@@ -7,11 +7,21 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-/* Room for the descriptors of one message and not one more: the kernel then says so with MSG_CTRUNC. */
+/*
+ * Room for all the descriptors that a message can have (SCM_MAX_FD): those for which there were none would be
+ * closed by the kernel, in this thread, whatever their close() waits for.
+ */
+#define FDS_MOST 253u
 union control_space {
     struct cmsghdr align;
-    char bytes[CMSG_SPACE(sizeof(int) * RS_MSG_FDS)];
+    char bytes[CMSG_SPACE(sizeof(int) * FDS_MOST)];
 };
+
+static void drop_at_once(int fd, uint32_t uid)
+{
+    (void)uid;
+    close(fd);
+}
 
 static int error_of_errno(void)
 {
@@ -66,21 +76,25 @@ int rs_msg_send(int sock, uint16_t type, int32_t status, const void *body, size_
     }
 }
 
-/* Collects what descriptors came, also those of a message that is refused later. */
-static void collect_fds(struct rs_msg *msg, struct msghdr *m)
+/* Collects what descriptors came, also those of a message that is refused later. False: there were more. */
+static bool collect_fds(struct rs_msg *msg, struct msghdr *m, rs_msg_drop *drop, uint32_t uid)
 {
+    bool fit = true;
     for (struct cmsghdr *c = CMSG_FIRSTHDR(m); c != NULL; c = CMSG_NXTHDR(m, c)) {
         if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS) continue;
         size_t n = (c->cmsg_len - CMSG_LEN(0)) / sizeof(int);
         for (size_t i = 0; i < n; i++) {
             int fd;
             memcpy(&fd, CMSG_DATA(c) + i * sizeof(int), sizeof(fd));
-            if (msg->nfds < RS_MSG_FDS)
+            if (msg->nfds < RS_MSG_FDS) {
                 msg->fds[msg->nfds++] = fd;
-            else
-                close(fd);
+            } else {
+                drop(fd, uid);
+                fit = false;
+            }
         }
     }
+    return fit;
 }
 
 static bool header_ok(const struct rs_msg_header *h, size_t n)
@@ -91,7 +105,7 @@ static bool header_ok(const struct rs_msg_header *h, size_t n)
     return (h->type & ~RS_MSG_REPLY) == RS_MSG_HELLO || h->version == RS_MSG_VERSION;
 }
 
-int rs_msg_recv(int sock, struct rs_msg *msg, int flags)
+int rs_msg_recv_from(int sock, struct rs_msg *msg, int flags, rs_msg_drop *drop, uint32_t uid)
 {
     for (unsigned i = 0; i < RS_MSG_FDS; i++) msg->fds[i] = -1;
     msg->nfds = 0;
@@ -104,20 +118,33 @@ int rs_msg_recv(int sock, struct rs_msg *msg, int flags)
     do n = recvmsg(sock, &m, flags | MSG_CMSG_CLOEXEC);
     while (n < 0 && errno == EINTR);
     if (n < 0) return error_of_errno();
-    collect_fds(msg, &m);
+    bool fit = collect_fds(msg, &m, drop, uid);
     int err = 0;
     if (n == 0)
         err = RESEAL_ENOSERVICE;
-    else if ((m.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) != 0 || !header_ok(&msg->header, (size_t)n))
+    else if (!fit || (m.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) != 0 || !header_ok(&msg->header, (size_t)n))
         err = RESEAL_EPROTO;
-    if (err != 0) rs_msg_close_fds(msg);
+    if (err != 0) rs_msg_drop_fds(msg, drop, uid);
     return err;
+}
+
+int rs_msg_recv(int sock, struct rs_msg *msg, int flags)
+{
+    return rs_msg_recv_from(sock, msg, flags, drop_at_once, 0);
+}
+
+void rs_msg_drop_fds(struct rs_msg *msg, rs_msg_drop *drop, uint32_t uid)
+{
+    for (unsigned i = 0; i < RS_MSG_FDS; i++) {
+        if (msg->fds[i] >= 0) drop(msg->fds[i], uid);
+        msg->fds[i] = -1;
+    }
+    msg->nfds = 0;
 }
 
 void rs_msg_close_fds(struct rs_msg *msg)
 {
-    for (unsigned i = 0; i < RS_MSG_FDS; i++) rs_cleanup_close(&msg->fds[i]);
-    msg->nfds = 0;
+    rs_msg_drop_fds(msg, drop_at_once, 0);
 }
 
 int rs_msg_take_fd(struct rs_msg *msg, unsigned i)

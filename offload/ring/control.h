@@ -188,6 +188,14 @@ RS_MUST_CHECK int rs_msg_recv(int sock, struct rs_msg *msg, int flags);
 /* Closes what descriptors a message still holds. */
 void rs_msg_close_fds(struct rs_msg *msg);
 
+/*
+ * Both for a sender that is not trusted: its descriptors are closed by `drop`, as close() may wait for whoever
+ * is behind one (rs_foreign_drop() of offload/base/foreign.h). uid: whose they are.
+ */
+typedef void rs_msg_drop(int fd, uint32_t uid);
+RS_MUST_CHECK int rs_msg_recv_from(int sock, struct rs_msg *msg, int flags, rs_msg_drop *drop, uint32_t uid);
+void rs_msg_drop_fds(struct rs_msg *msg, rs_msg_drop *drop, uint32_t uid);
+
 /* Takes descriptor i out of a message (the caller owns it then), or -1. */
 int rs_msg_take_fd(struct rs_msg *msg, unsigned i);
 

@@ -196,11 +196,34 @@ int rs_ring_wake(int sock)
     }
 }
 
-int rs_ring_drain(int sock)
+/* Bytes in one go, as recv(2); descriptors, which nobody has to send here, end it. */
+static ssize_t take_bytes(int sock, uint8_t *bytes, size_t len, rs_ring_drop *drop, uint32_t uid)
+{
+    union {
+        struct cmsghdr align;
+        char bytes[CMSG_SPACE(sizeof(int) * 253)]; /* SCM_MAX_FD: none is left to the kernel to close */
+    } space;
+    struct iovec iov = {bytes, len};
+    struct msghdr m = {
+        .msg_iov = &iov, .msg_iovlen = 1, .msg_control = space.bytes, .msg_controllen = sizeof(space.bytes)};
+    ssize_t n = recvmsg(sock, &m, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+    for (struct cmsghdr *c = n > 0 ? CMSG_FIRSTHDR(&m) : NULL; c != NULL; c = CMSG_NXTHDR(&m, c)) {
+        if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS) continue;
+        for (size_t i = 0; i < (c->cmsg_len - CMSG_LEN(0)) / sizeof(int); i++) {
+            int fd;
+            memcpy(&fd, CMSG_DATA(c) + i * sizeof(int), sizeof(fd));
+            drop(fd, uid);
+        }
+        n = 0;
+    }
+    return n;
+}
+
+int rs_ring_drain_from(int sock, rs_ring_drop *drop, uint32_t uid)
 {
     uint8_t bytes[64];
     for (unsigned i = 0; i < 64;) {
-        ssize_t n = recv(sock, bytes, sizeof(bytes), MSG_DONTWAIT);
+        ssize_t n = take_bytes(sock, bytes, sizeof(bytes), drop, uid);
         if (n < 0 && errno == EINTR) continue;
         if (n < 0) return errno == EAGAIN ? 0 : RESEAL_ENOSERVICE;
         if (n == 0) return RESEAL_ENOSERVICE;
@@ -209,4 +232,15 @@ int rs_ring_drain(int sock)
         i++;
     }
     return 0;
+}
+
+static void drop_at_once(int fd, uint32_t uid)
+{
+    (void)uid;
+    close(fd);
+}
+
+int rs_ring_drain(int sock)
+{
+    return rs_ring_drain_from(sock, drop_at_once, 0);
 }

@@ -252,4 +252,9 @@ RS_MUST_CHECK int rs_ring_wake(int sock);
  */
 RS_MUST_CHECK int rs_ring_drain(int sock);
 
+/* The same for a sender that is not trusted: one that sends descriptors is as good as gone, and `drop` closes
+ * them, as rs_msg_recv_from() (control.h). */
+typedef void rs_ring_drop(int fd, uint32_t uid);
+RS_MUST_CHECK int rs_ring_drain_from(int sock, rs_ring_drop *drop, uint32_t uid);
+
 #endif

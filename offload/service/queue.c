@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "offload/service/queue.h"
 
+#include "offload/base/foreign.h"
+
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
@@ -47,7 +49,7 @@ int rs_queue_make(struct rs_queue **out, int memfd, uint32_t depth, uint64_t are
     int pair[2];
     struct rs_queue *q = queue_new();
     if (q == NULL) {
-        if (memfd >= 0) close(memfd);
+        rs_foreign_close(&memfd, 0);
         return RESEAL_ENOMEM;
     }
     int e = queue_on(q, memfd, depth, arena);
@@ -90,8 +92,8 @@ void rs_queue_free(struct rs_queue *q)
     for (unsigned i = 1; i < RS_REGION_MAX; i++)
         if (q->regions[i].len != 0) munmap(q->regions[i].base, q->regions[i].len);
     rs_ring_detach(&q->ring);
-    rs_cleanup_close(&q->memfd);
-    rs_cleanup_close(&q->wake);
+    rs_foreign_close(&q->memfd, q->uid);
+    rs_foreign_close(&q->wake, q->uid);
     free(q->tickets);
     free(q);
 }

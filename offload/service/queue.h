@@ -57,6 +57,7 @@ struct rs_queue {
     /* set before the worker has it */
     uint32_t number;
     unsigned worker;
+    uint32_t uid; /* of the client */
     struct rs_seat *seat;
     struct rs_ring ring;
     int memfd, wake;

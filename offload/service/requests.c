@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "offload/service/server.h"
 
+#include "offload/base/foreign.h"
+
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
@@ -102,6 +104,7 @@ void rs_queue_enter(struct rs_server *s, struct rs_client *c, struct rs_queue *q
 {
     q->number = place + 1;
     q->worker = w;
+    q->uid = c->uid;
     q->seat = c->seats[w];
     c->memory += q->ring.total;
     c->queues[place] = q;
@@ -133,11 +136,11 @@ static int make_within(struct rs_queue **out, const struct rs_server *s, const s
     return RESEAL_ELIMIT;
 }
 
-/* Makes the queue and starts giving it to a worker. `memfd` is taken over; -1: a new one. */
-static int queue_add(struct rs_server *s, struct rs_client *c, const struct rs_msg_queue *m, int memfd)
+/* Makes the queue and starts giving it to a worker, on the memfd that was given (-1: a new one) and is taken.
+ */
+static int queue_add(struct rs_server *s, struct rs_client *c, const struct rs_msg_queue *m, int *given)
 {
-    int place = free_place(c), peer = -1;
-    RS_CLOSE int given = memfd;
+    int place = free_place(c), peer = -1, memfd = *given;
     if (m->queue != 0 || m->total != 0 || place < 0) return place < 0 ? RESEAL_ELIMIT : RESEAL_EINVAL;
     if (m->arena > memory_left(s, c) || queues_of(s, c->uid) >= RS_QUEUES_USER) return RESEAL_ELIMIT;
     unsigned w = rs_queue_worker(s, c);
@@ -151,7 +154,7 @@ static int queue_add(struct rs_server *s, struct rs_client *c, const struct rs_m
     if (e != 0) return e;
     struct rs_note *note = rs_note_new(c, w, RS_NOTE_QUEUE_ADD);
     if (note == NULL) return RESEAL_ENOMEM;
-    given = -1;
+    *given = -1;
     e = make_within(&note->queue, s, c, m, memfd, &peer);
     if (e != 0) {
         free(note);
@@ -180,7 +183,7 @@ void rs_queue_drop(struct rs_server *s, struct rs_client *c, struct rs_queue *q)
     c->memory -= q->ring.total;
     for (unsigned i = 1; i < RS_REGION_MAX; i++) {
         c->memory -= q->regions[i].len;
-        if (c->region_fds[place][i] > 0) close(c->region_fds[place][i]);
+        if (c->region_fds[place][i] > 0) rs_foreign_close(&c->region_fds[place][i], c->uid);
         c->region_fds[place][i] = 0;
     }
     c->seat_queues[q->worker]--;
@@ -218,9 +221,8 @@ static int region_place(const struct rs_queue *q, uint32_t wanted)
     return RESEAL_ELIMIT;
 }
 
-static int region_add(struct rs_server *s, struct rs_client *c, const struct rs_msg_region *m, int memfd)
+static int region_add(struct rs_server *s, struct rs_client *c, const struct rs_msg_region *m, int *memfd)
 {
-    RS_CLOSE int given = memfd;
     struct rs_region region;
     struct rs_queue *q = queue_find(c, m->queue);
     int place = q != NULL ? region_place(q, m->region) : RESEAL_EINVAL;
@@ -229,7 +231,7 @@ static int region_add(struct rs_server *s, struct rs_client *c, const struct rs_
     if (m->len > left) return RESEAL_ELIMIT;
     struct rs_note *note = rs_note_new(c, q->worker, RS_NOTE_REGION_ADD);
     if (note == NULL) return RESEAL_ENOMEM;
-    int e = rs_region_map(memfd, RS_MIN(left, RS_REGION_BYTES_MAX), &region);
+    int e = rs_region_map(*memfd, RS_MIN(left, RS_REGION_BYTES_MAX), &region);
     if (e == 0 && region.len != m->len) {
         munmap(region.base, region.len);
         e = RESEAL_EINVAL;
@@ -240,8 +242,8 @@ static int region_add(struct rs_server *s, struct rs_client *c, const struct rs_
     }
     q->claimed[place] = 1;
     c->memory += region.len;
-    c->region_fds[q->number - 1][place] = memfd;
-    given = -1;
+    c->region_fds[q->number - 1][place] = *memfd;
+    *memfd = -1;
     note->queue = q;
     note->slot = (uint32_t)place;
     note->base = region.base;
@@ -284,21 +286,22 @@ static bool well_formed(const struct rs_client *c, const struct rs_msg *msg)
 static int start(struct rs_server *s, struct rs_client *c, struct rs_msg *msg)
 {
     const void *body = msg->body;
+    int none = -1;
     switch (msg->header.type) {
     case RS_MSG_SESSION_OPEN:
         return session_open(s, c, body);
     case RS_MSG_SESSION_CLOSE:
         return session_close(s, c, body);
     case RS_MSG_QUEUE_OPEN:
-        c->op.status = queue_add(s, c, body, -1);
+        c->op.status = queue_add(s, c, body, &none);
         return 0;
     case RS_MSG_QUEUE_ATTACH:
-        c->op.status = queue_add(s, c, body, rs_msg_take_fd(msg, 0));
+        c->op.status = queue_add(s, c, body, &msg->fds[0]);
         return 0;
     case RS_MSG_QUEUE_CLOSE:
         return queue_close(s, c, body);
     default:
-        c->op.status = region_add(s, c, body, rs_msg_take_fd(msg, 0));
+        c->op.status = region_add(s, c, body, &msg->fds[0]);
         return 0;
     }
 }

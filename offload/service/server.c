@@ -2,6 +2,7 @@
 #include "offload/service/server.h"
 
 #include "offload/base/clock.h"
+#include "offload/base/foreign.h"
 #include "offload/base/keymem.h"
 
 #include <errno.h>
@@ -99,12 +100,13 @@ static int place_for(const struct rs_server *s)
 
 struct rs_client *rs_client_add(struct rs_server *s, int fd)
 {
-    struct ucred cred;
+    struct ucred cred = {0};
     socklen_t len = sizeof(cred);
     int place = place_for(s);
     struct rs_client *c = NULL;
-    if (place >= 0 && getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &len) == 0 &&
-        clients_of(s, cred.uid) < RS_CLIENTS_USER)
+    bool known = getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &len) == 0;
+    uint32_t uid = cred.uid;
+    if (place >= 0 && known && clients_of(s, uid) < RS_CLIENTS_USER && !rs_foreign_is_stuck(uid))
         c = calloc(1, sizeof(*c));
     if (c != NULL) {
         *c = (struct rs_client){.kind = RS_SOURCE_CLIENT, .fd = fd, .op.peer = -1};
@@ -124,7 +126,7 @@ struct rs_client *rs_client_add(struct rs_server *s, int fd)
     }
     atomic_fetch_add_explicit(&s->refused, 1, memory_order_relaxed);
     free(c);
-    close(fd);
+    rs_foreign_close(&fd, uid);
     return NULL;
 }
 
@@ -167,7 +169,7 @@ void rs_client_end(struct rs_server *s, struct rs_client *c)
         c->ending = true;
         /* The socket closes now: this is how the client learns it. */
         epoll_ctl(s->epoll, EPOLL_CTL_DEL, c->fd, NULL);
-        rs_cleanup_close(&c->fd);
+        rs_foreign_close(&c->fd, c->uid);
         for (unsigned w = 0; w < s->nworkers; w++) {
             if (c->seats[w] == NULL) continue;
             /* Reserved when the seat was made, so that an end needs no memory. */
@@ -197,11 +199,13 @@ static void client_readable(struct rs_server *s, struct rs_client *c)
         rs_client_watch(s, c, false);
         return;
     }
-    int e = rs_msg_recv(c->fd, &s->msg, MSG_DONTWAIT);
+    int e = rs_foreign_is_stuck(c->uid)
+                ? RESEAL_EPROTO
+                : rs_msg_recv_from(c->fd, &s->msg, MSG_DONTWAIT, rs_foreign_drop, c->uid);
     if (e == RESEAL_EAGAIN) return;
     if (e == 0) {
         e = rs_request(s, c, &s->msg);
-        rs_msg_close_fds(&s->msg);
+        rs_msg_drop_fds(&s->msg, rs_foreign_drop, c->uid);
     }
     if (e == RESEAL_EPROTO) atomic_fetch_add_explicit(&s->protocol_errors, 1, memory_order_relaxed);
     if (e != 0) rs_client_end(s, c);

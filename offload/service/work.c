@@ -163,6 +163,8 @@ static const char *const calls[] = {"accept4",
                                     "socketpair",
                                     "sysinfo",
                                     "tgkill",
+                                    "timer_create",
+                                    "timer_settime",
                                     "write",
                                     NULL};
 

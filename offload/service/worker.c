@@ -2,6 +2,7 @@
 #include "offload/service/worker.h"
 
 #include "offload/base/clock.h"
+#include "offload/base/foreign.h"
 #include "offload/base/keymem.h"
 
 #include <errno.h>
@@ -300,7 +301,7 @@ static void withdraw(struct rs_worker *w)
 static void on_wake(struct rs_worker *w, struct rs_queue *q)
 {
     /* A wake socket that its client closed would keep us awake for ever. */
-    if (rs_ring_drain(q->wake) != 0 || q->deaf) {
+    if (rs_ring_drain_from(q->wake, rs_foreign_drop, q->uid) != 0 || q->deaf) {
         q->deaf = true;
         epoll_ctl(w->epoll, EPOLL_CTL_DEL, q->wake, NULL);
     }

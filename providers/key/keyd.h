@@ -3,7 +3,8 @@
 #define RS_KEY_KEYD_H
 
 /*
- * The inside of reseal-keyd: one thread, one epoll loop. main.c starts it,
+ * The inside of reseal-keyd: one thread, one epoll loop (and those that close what
+ * clients sent, offload/base/foreign.h). main.c starts it,
  * server.c accepts clients and answers requests, orders.c and tasks.c run what
  * is done in children, rpc.c hands named requests to who has them, sessions.c answers reseald-work, status.c
  * tells the state.

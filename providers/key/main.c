@@ -7,6 +7,7 @@
 #include "providers/key/keyd.h"
 #include "providers/key/rooms.h"
 
+#include "offload/base/foreign.h"
 #include "offload/base/keymem.h"
 #include "providers/crypto/derive.h"
 #include "providers/crypto/openssl_memory.h"
@@ -42,6 +43,7 @@ struct options {
 
 static const char *const keyd_calls[] = {
     RS_CALLS_OF_ALL,
+    RS_CALLS_OF_FOREIGN,
     "pread64",
     "openat",
     "open",

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "providers/key/nursery.h"
 
+#include "offload/base/foreign.h"
 #include "offload/base/keymem.h"
 #include "offload/base/sandbox.h"
 #include "providers/crypto/derive.h"
@@ -281,7 +282,8 @@ static RS_NORETURN void nursery(const void *arg)
         if (r == RESEAL_EIO || r == RESEAL_ENOSERVICE) _exit(0);
         if (r != 0) continue;
         if (is_order(&msg) && fork() == 0) child(&msg, sock);
-        rs_msg_close_fds(&msg); /* a fork that failed shows as an end of file */
+        /* A fork that failed shows as an end of file. The child has its own. */
+        rs_msg_drop_fds(&msg, rs_foreign_drop, 0);
     }
 }
 

@@ -2,6 +2,7 @@
 #include "providers/key/keyd.h"
 
 #include "offload/base/clock.h"
+#include "offload/base/foreign.h"
 #include "offload/base/keymem.h"
 
 #include <signal.h>
@@ -43,7 +44,7 @@ static void order_ready(struct rs_keyd *d, struct rs_watch *w, uint32_t events);
 
 static void close_fds(struct rs_running *o)
 {
-    for (unsigned i = 0; i < RS_SOURCE_FDS; i++) rs_cleanup_close(&o->fds[i]);
+    for (unsigned i = 0; i < RS_SOURCE_FDS; i++) rs_foreign_close(&o->fds[i], o->client->uid);
 }
 
 static int start(struct rs_keyd *d, struct rs_running *o)

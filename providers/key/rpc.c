@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "providers/key/rooms.h"
 
+#include "offload/base/foreign.h"
+
 #include <fcntl.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -36,7 +38,7 @@ static void end_call(struct rs_rpc *call)
     call->ended = true;
     for (unsigned i = 0; i < RS_ARRAY_LEN(cancels); i++) cancels[i](call->d, call);
     if (call->drop != NULL) call->drop(call);
-    for (unsigned i = 0; i < RS_RPC_FDS; i++) rs_cleanup_close(&call->fds[i]);
+    for (unsigned i = 0; i < RS_RPC_FDS; i++) rs_foreign_close(&call->fds[i], call->client->uid);
     if (!call->running) free_call(call);
 }
 
@@ -344,14 +346,17 @@ static void dispatch(struct rs_rpc *call)
 bool rs_rpc_request(struct rs_keyd *d, struct rs_client *c, struct rs_msg *m)
 {
     struct rs_rpc *call = calloc(1, sizeof(*call));
+    uint32_t uid = c->uid; /* it may be gone before the text is closed */
     if (call == NULL) return false;
     *call = (struct rs_rpc){.d = d, .client = c, .nfds = m->nfds - 1, .fds = {-1, -1, -1}};
-    RS_CLOSE int text = rs_msg_take_fd(m, 0);
+    int text = rs_msg_take_fd(m, 0);
     for (unsigned i = 0; i < call->nfds; i++) call->fds[i] = rs_msg_take_fd(m, i + 1);
     c->call = call;
     rs_keyd_interest(d, &c->watch, 0);
     call->running = true;
-    if (parse(call, text)) dispatch(call);
+    bool parsed = parse(call, text);
+    rs_foreign_close(&text, uid);
+    if (parsed) dispatch(call);
     call->running = false;
     if (!call->ended) return true;
     bool keep = !call->lost;

@@ -3,6 +3,7 @@
 #include "providers/key/keyd.h"
 #include "providers/key/rooms.h"
 
+#include "offload/base/foreign.h"
 #include "offload/base/keymem.h"
 #include "providers/key/events.h"
 #include "providers/key/store.h"
@@ -124,10 +125,12 @@ static void client_ready(struct rs_keyd *d, struct rs_watch *w, uint32_t events)
         if ((events & (EPOLLHUP | EPOLLERR)) != 0) rs_keyd_drop(d, c);
         return;
     }
-    int r = rs_msg_recv(w->fd, d->msg, MSG_DONTWAIT);
+    uint32_t uid = c->uid;
+    int r = rs_foreign_is_stuck(uid) ? RESEAL_ELIMIT
+                                     : rs_msg_recv_from(w->fd, d->msg, MSG_DONTWAIT, rs_foreign_drop, uid);
     if (r == RESEAL_EAGAIN) return;
     bool keep = r == 0 && rs_keyd_request(d, c);
-    if (r == 0) rs_msg_close_fds(d->msg);
+    if (r == 0) rs_msg_drop_fds(d->msg, rs_foreign_drop, uid);
     if (!keep) rs_keyd_drop(d, c);
 }
 
@@ -143,13 +146,14 @@ static bool room_for(const struct rs_keyd *d, uint32_t uid)
 
 struct rs_client *rs_keyd_accept(struct rs_keyd *d, int fd)
 {
-    struct ucred peer;
+    struct ucred peer = {0};
     socklen_t len = sizeof(peer);
     struct rs_client *c = NULL;
-    if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &len) == 0 && room_for(d, peer.uid))
+    if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &len) == 0 && room_for(d, peer.uid) &&
+        !rs_foreign_is_stuck(peer.uid))
         c = calloc(1, sizeof(*c));
     if (c == NULL) {
-        close(fd);
+        rs_foreign_close(&fd, peer.uid);
         return NULL;
     }
     c->watch = (struct rs_watch){.fd = fd, .ready = client_ready};
@@ -182,7 +186,8 @@ void rs_keyd_drop(struct rs_keyd *d, struct rs_client *c)
         rs_keyd_revoke(d, key);
         c->keys--;
     }
-    rs_keyd_unwatch(d, &c->watch);
+    (void)control(d, EPOLL_CTL_DEL, &c->watch, 0);
+    rs_foreign_close(&c->watch.fd, c->uid);
     free(c);
 }
 

@@ -3,6 +3,7 @@
 #include "providers/key/keyd.h"
 
 #include "offload/base/clock.h"
+#include "offload/base/foreign.h"
 #include "offload/base/keymem.h"
 
 #include <errno.h>
@@ -104,7 +105,7 @@ static void release(struct rs_keyd *d, struct rs_task_run *t)
     if (t->pidfd >= 0) (void)syscall(SYS_pidfd_send_signal, t->pidfd, SIGKILL, NULL, 0);
     rs_cleanup_close(&t->pidfd);
     rs_keyd_unwatch(d, &t->watch);
-    for (unsigned i = 0; i < RS_TASK_FDS; i++) rs_cleanup_close(&t->fds[i]);
+    for (unsigned i = 0; i < RS_TASK_FDS; i++) rs_foreign_close(&t->fds[i], t->uid);
     rs_cleanup_close(&t->out_fd);
     load_free(&t->order);
     load_free(&t->answer);
@@ -355,7 +356,7 @@ static int start(struct rs_keyd *d, struct rs_task_run *t)
         if (t->fds[i] >= 0) order.fds |= 1u << i;
     bool watched = rest_take(d, t, &order);
     int r = watched ? 0 : rs_nursery_task(&d->nursery, &order, t->fds, &t->watch.fd);
-    for (unsigned i = 0; i < RS_TASK_FDS; i++) rs_cleanup_close(&t->fds[i]);
+    for (unsigned i = 0; i < RS_TASK_FDS; i++) rs_foreign_close(&t->fds[i], t->uid);
     if (r != 0) return r;
     t->until_ns = rs_now_ns() + t->deadline_s * SECOND_NS + GRACE_NS;
     if (!watched) r = rs_keyd_watch(d, &t->watch);
@@ -425,7 +426,7 @@ static int fill_order(struct load *l, const json_t *args, const struct rs_secret
 }
 
 /* Takes the descriptors, whatever comes of it. */
-static void take_fds(struct rs_task_run *t, int *fds, unsigned nfds)
+static void take_fds(struct rs_task_run *t, uint32_t uid, int *fds, unsigned nfds)
 {
     for (unsigned i = 0; i < nfds; i++) {
         int fd = fds[i];
@@ -433,7 +434,7 @@ static void take_fds(struct rs_task_run *t, int *fds, unsigned nfds)
         if (t != NULL && i < RS_TASK_FDS)
             t->fds[i] = fd;
         else
-            rs_cleanup_close(&fd);
+            rs_foreign_close(&fd, uid);
     }
 }
 
@@ -453,7 +454,7 @@ int rs_task_start(struct rs_keyd *d, const struct rs_task_kind *kind, uint32_t u
                                   .out_fd = -1,
                                   .done = done,
                                   .arg = arg};
-    take_fds(t, fds, nfds);
+    take_fds(t, uid, fds, nfds);
     if (t == NULL) return RESEAL_ENOMEM;
     int r = nfds <= RS_TASK_FDS ? number_of(kind, &t->number) : RESEAL_EINVAL;
     if (r == 0 && rs_tasks_count(d) >= RS_KEYD_TASKS) r = RESEAL_ELIMIT;

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "providers/key/vm-call.h"
 
+#include "offload/base/foreign.h"
 #include "providers/key/providers.h"
 
 #include <fcntl.h>
@@ -83,7 +84,7 @@ void rs_vm_task(struct rs_vm_call *v, const struct rs_task_kind *kind, const jso
         r = args != NULL ? rs_task_start(call->d, kind, call->client->uid, args, secrets, fds, n, done, call)
                          : RESEAL_ENOMEM;
     } else {
-        for (unsigned i = 0; i < n; i++) rs_cleanup_close(&fds[i]);
+        for (unsigned i = 0; i < n; i++) rs_foreign_close(&fds[i], call->client->uid);
     }
     if (r != 0) rs_vm_fail(v, r, "%s", reseal_strerror(r));
 }
