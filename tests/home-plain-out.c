@@ -78,15 +78,20 @@ static json_t *bundle_of(const struct vm *v)
     return json_pack("{s:O}", "bundle", json_object_get(v->home, "bundle"));
 }
 
-static struct vm make_vm(int sock)
+static struct vm make_vm_of(int sock, const char *provider)
 {
     struct vm v = {.nvram = empty_file(), .text = -1};
     RS_CLOSE int plain = text_fd(lines, sizeof(lines) - 1), file = text_fd(nvram, sizeof(nvram) - 1);
     v.home =
-        works(sock, "home.seal", json_pack("{s:s, s:b}", "provider", "safe", "new", 1), &plain, 1, &v.text);
+        works(sock, "home.seal", json_pack("{s:s, s:b}", "provider", provider, "new", 1), &plain, 1, &v.text);
     const int fds[2] = {file, v.nvram};
     json_decref(works(sock, "file.seal", bundle_of(&v), fds, 2, NULL));
     return v;
+}
+
+static struct vm make_vm(int sock)
+{
+    return make_vm_of(sock, "safe");
 }
 
 static void drop_vm(struct vm *v)
@@ -96,14 +101,13 @@ static void drop_vm(struct vm *v)
     close(v->nvram);
 }
 
-static void native_provider(int sock)
+static void native_provider(int sock, const char *name)
 {
     RS_CLOSE int password = text_fd("of the backup", 13);
     int backup = -1;
-    json_decref(works(sock, "provider.add", json_pack("{s:s, s:s}", "name", "safe", "kind", "native"), NULL,
-                      0, NULL));
     json_decref(
-        works(sock, "provider.export", json_pack("{s:s}", "provider", "safe"), &password, 1, &backup));
+        works(sock, "provider.add", json_pack("{s:s, s:s}", "name", name, "kind", "native"), NULL, 0, NULL));
+    json_decref(works(sock, "provider.export", json_pack("{s:s}", "provider", name), &password, 1, &backup));
     close(backup);
 }
 
@@ -155,7 +159,7 @@ static void without_the_grant_nothing_but_the_lines(void **unused)
     char why[400];
     off_t size;
     int sock = keyd_connect_as(&k, USER);
-    native_provider(sock);
+    native_provider(sock, "safe");
     struct vm v = make_vm(sock);
     assert_int_equal(open_file(sock, &v, &size, why), RESEAL_EPAIR);
     if (strstr(why, "provider:safe -> plain is not granted") == NULL) fail_msg("%s", why);
@@ -164,6 +168,41 @@ static void without_the_grant_nothing_but_the_lines(void **unused)
     assert_int_equal(rewrap_home(sock, &v, why), RESEAL_EPAIR);
     assert_lines(sock, &v);
     drop_vm(&v);
+    close(sock);
+}
+
+/* A way round: under the key of a provider whose files may go out, what may not under its own. */
+static void not_by_way_of_another_provider(void **unused)
+{
+    (void)unused;
+    char why[400];
+    start("{\"for\": \"tenant:acme\", \"from\": \"provider:safe\", \"to\": \"provider:safe\"},"
+          "{\"for\": \"tenant:acme\", \"from\": \"provider:loose\", \"to\": \"plain\", \"grants\": "
+          "[\"plain-out\"]}");
+    int sock = keyd_connect_as(&k, USER);
+    native_provider(sock, "loose");
+    struct vm v = make_vm(sock), loose = make_vm_of(sock, "loose");
+    /* home.rewrap, */
+    json_t *args = bundle_of(&v);
+    (void)json_object_set(args, "keySafe", json_object_get(v.home, "keySafe"));
+    (void)json_object_set_new(args, "provider", json_string("loose"));
+    assert_int_equal(ask(sock, "home.rewrap", args, NULL, 0, NULL, NULL, why), RESEAL_EPAIR);
+    if (strstr(why, "provider:safe -> provider:loose is not granted") == NULL) fail_msg("%s", why);
+    /* home.seal of the same bundle, */
+    RS_CLOSE int plain = text_fd(lines, sizeof(lines) - 1);
+    args = bundle_of(&v);
+    (void)json_object_set_new(args, "provider", json_string("loose"));
+    assert_int_equal(ask(sock, "home.seal", args, &plain, 1, NULL, NULL, why), RESEAL_EPAIR);
+    if (strstr(why, "provider:safe -> provider:loose is not granted") == NULL) fail_msg("%s", why);
+    /* and file.rewrap from one to the other. */
+    RS_CLOSE int out = empty_file();
+    const int fds[2] = {v.nvram, out};
+    args = bundle_of(&v);
+    (void)json_object_set(args, "to", json_object_get(loose.home, "bundle"));
+    assert_int_equal(ask(sock, "file.rewrap", args, fds, 2, NULL, NULL, why), RESEAL_EPAIR);
+    if (strstr(why, "provider:safe -> provider:loose is not granted") == NULL) fail_msg("%s", why);
+    drop_vm(&v);
+    drop_vm(&loose);
     close(sock);
 }
 
@@ -188,6 +227,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(without_the_grant_nothing_but_the_lines),
+        cmocka_unit_test(not_by_way_of_another_provider),
         cmocka_unit_test(with_it_for_that_provider),
     };
     char folder[] = "/tmp/reseal-plain-out-XXXXXX";

@@ -160,6 +160,19 @@ static bool may_be_plain(struct rs_rpc *call, const char *provider)
     return false;
 }
 
+/* From the first bundle's provider to the second's; false: the call has failed. */
+static bool may_rewrap(struct rs_rpc *call, const char *other)
+{
+    const struct job *j = call->state;
+    const char *provider =
+        json_string_value(json_object_get(json_object_get(j->args, lock_names[0]), "provider"));
+    int r = rs_rpc_may_rewrap(call, provider, other);
+    if (r == 0) return true;
+    audit(call, r);
+    rs_rpc_fail(call, r, RS_RPC_NOT_REWRAPPED, provider, other);
+    return false;
+}
+
 static void bundle_read(struct rs_keyd *d, void *arg, struct rs_task_answer *answer)
 {
     struct rs_rpc *call = arg;
@@ -180,7 +193,7 @@ static void bundle_read(struct rs_keyd *d, void *arg, struct rs_task_answer *ans
         return;
     }
     (void)snprintf(j->object, sizeof(j->object), "kek:%s/%s", provider, key);
-    if (j->to_plain && !may_be_plain(call, provider)) {
+    if ((j->to_plain && !may_be_plain(call, provider)) || (j->asked == 1 && !may_rewrap(call, provider))) {
         json_decref(lock);
         return;
     }
@@ -317,7 +330,8 @@ static void file_open(struct rs_rpc *call)
         with_bundles(call, bundle, NULL);
 }
 
-/* To a pass phrase: who has that can read it. From bundle to bundle: nobody can who could not before. */
+/* To a pass phrase: who has that can read it. From bundle to bundle: who may, by the pairs of their
+ * providers. */
 static void file_rewrap(struct rs_rpc *call)
 {
     if (!rs_rpc_args(call, "host bundle to aad") || !make_job(call, &rs_task_file_rewrap)) return;

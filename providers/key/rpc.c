@@ -322,6 +322,16 @@ int rs_rpc_may_move(const struct rs_rpc *call, const char *key_name, const char 
     return decide(call, &q);
 }
 
+int rs_rpc_may_rewrap(const struct rs_rpc *call, const char *provider, const char *other)
+{
+    char from[128], to[128];
+    if (strcmp(provider, other) == 0) return 0;
+    (void)snprintf(from, sizeof(from), "provider:%s", provider);
+    (void)snprintf(to, sizeof(to), "provider:%s", other);
+    struct rs_policy_question q = {.from = from, .from_provider = provider, .to = to, .to_provider = other};
+    return decide(call, &q);
+}
+
 static void dispatch(struct rs_rpc *call)
 {
     const struct rs_rpc_method *m = find_method(call->method);

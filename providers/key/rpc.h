@@ -69,6 +69,11 @@ RS_MUST_CHECK int rs_rpc_may_be_plain(const struct rs_rpc *call, const char *key
 /* Whether the pairs let this key's disk go from one key provider to another: 0, or a status. */
 RS_MUST_CHECK int rs_rpc_may_move(const struct rs_rpc *call, const char *key_name, const char *provider,
                                   const char *other);
+/* The same for what has no name of its own, the bundle of a VM and the files under it; from a provider to
+ * itself always. RS_RPC_NOT_REWRAPPED is the line. */
+RS_MUST_CHECK int rs_rpc_may_rewrap(const struct rs_rpc *call, const char *provider, const char *other);
+#define RS_RPC_NOT_REWRAPPED                                                                                 \
+    "provider:%s -> provider:%s is not granted: the policy must list the pair, see reseal-policy(5)"
 #define RS_RPC_NOT_PLAIN                                                                                     \
     "%s -> plain is not granted: the policy must list the pair with plain-out, and Cryptographer.Access "    \
     "for "                                                                                                   \

@@ -231,6 +231,18 @@ static void new_kek(struct home *s, const char *provider, rs_kek_done *then)
         rs_kek_get(s->v.rpc->d, &s->v.who, provider, key, details, then, s->v.rpc);
 }
 
+/* The same for a home that has one already: who may use the new provider's keys is not who may use the old
+ * one's, and it is they who can open what the bundle guards from now on. */
+static void other_kek(struct home *s, const char *provider, rs_kek_done *then)
+{
+    const char *other = *provider != '\0' ? provider : s->provider;
+    int r = rs_rpc_may_rewrap(s->v.rpc, s->provider, other);
+    if (r == 0)
+        new_kek(s, other, then);
+    else
+        rs_vm_fail(&s->v, r, RS_RPC_NOT_REWRAPPED, s->provider, other);
+}
+
 /* The texts will name this KEK. */
 static void use_new(struct home *s, const char *name, int status, const struct rs_kek *kek, const char *why)
 {
@@ -266,7 +278,7 @@ static void old_for_rewrap(struct rs_keyd *d, void *arg, int status, const struc
     struct home *s = ((struct rs_rpc *)arg)->state;
     if (!keep_kek(s, "kek", status, kek, why)) return;
     const char *provider = rs_rpc_text(s->v.rpc, "provider", sizeof(s->provider));
-    if (provider != NULL) new_kek(s, *provider != '\0' ? provider : s->provider, new_for_rewrap);
+    if (provider != NULL) other_kek(s, provider, new_for_rewrap);
 }
 
 static void texts_read_for_rewrap(struct rs_keyd *d, void *arg, struct rs_task_answer *a)
@@ -333,7 +345,7 @@ static void old_for_seal(struct rs_keyd *d, void *arg, int status, const struct 
     if (*provider == '\0' && *key == '\0')
         use_new(s, "kek", status, kek, why); /* the same one again */
     else
-        new_kek(s, *provider != '\0' ? provider : s->provider, new_for_seal);
+        other_kek(s, provider, new_for_seal);
 }
 
 static void bundle_read(struct rs_keyd *d, void *arg, struct rs_task_answer *a)
