@@ -3,7 +3,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <math.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -13,10 +12,10 @@
 
 #include "bench/command.h"
 #include "bench/leave-nothing.h"
+#include "bench/pairs.h"
 #include "bench/private-service.h"
 #include "reseal/reseal.h"
 
-#define RUNS_MAX  64u
 #define WRITES    4u /* times that a sequential write goes over the disk */
 #define NAME_ROOM (PATH_MAX + 128)
 #define WAIT_MS   60000u
@@ -114,15 +113,6 @@ static double cpu_of(const struct rs_serve_bench *b, bool ours)
     return rs_cpu_seconds_of_tree(b->ours) + rs_cpu_seconds_of_tree(b->service);
 }
 
-/* So that the writing back of one side is not under way while the other is measured. */
-static void settle(const struct rs_serve_bench *b, bool ours)
-{
-    char path[NAME_ROOM];
-    snprintf(path, sizeof(path), "%s/%s", b->dir, ours ? "ours" : "theirs");
-    RS_CLOSE int fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd >= 0) (void)fdatasync(fd);
-}
-
 static int side(struct rs_serve_bench *b, const struct work *w, bool ours, double *cpu, double *seconds)
 {
     char uri[NAME_ROOM], rw[32], bs[32], depth[32], size[48], bytes[48], pattern[48], output[NAME_ROOM];
@@ -154,37 +144,13 @@ static int side(struct rs_serve_bench *b, const struct work *w, bool ours, doubl
     int r = run(b, argv, &result);
     *cpu = cpu_of(b, ours) - before;
     *seconds = result.seconds;
-    settle(b, ours);
+    rs_pairs_settle(b->dir, ours ? "ours" : "theirs");
     return r;
-}
-
-struct pairs {
-    double ours[RUNS_MAX], theirs[RUNS_MAX], gbps[RUNS_MAX];
-};
-
-static void conclude(const struct rs_serve_bench *b, const struct work *w, struct pairs *p,
-                     struct rs_result *out)
-{
-    double ratios[RUNS_MAX], gb = (double)w->bytes / 1e9;
-    for (unsigned i = 0; i < b->runs; i++) {
-        ratios[i] = p->ours[i] > 0 ? p->theirs[i] / p->ours[i] : 0;
-        p->ours[i] /= gb;
-        p->theirs[i] /= gb;
-    }
-    out->gbps = rs_summarise(p->gbps, b->runs);
-    out->cpu_s_per_gb = rs_median(p->ours, b->runs);
-    out->peers[0] = (struct rs_peer_result){.name = "qemu-nbd",
-                                            .gbps = NAN,
-                                            .cpu_s_per_gb = rs_median(p->theirs, b->runs),
-                                            .ratio = rs_summarise(ratios, b->runs)};
-    out->npeers = 1;
-    out->runs = b->runs;
-    out->verified = true;
 }
 
 static int measure(struct rs_serve_bench *b, const struct work *w, struct rs_result *out)
 {
-    struct pairs p;
+    struct rs_pairs p;
     int r = 0;
     for (unsigned i = 0; r == 0 && i < b->runs; i++) {
         double seconds = 1, unused;
@@ -194,7 +160,7 @@ static int measure(struct rs_serve_bench *b, const struct work *w, struct rs_res
         if (r == 0) r = side(b, w, !first, first ? &p.theirs[i] : &p.ours[i], first ? &unused : &seconds);
         p.gbps[i] = (double)w->bytes / seconds / 1e9;
     }
-    if (r == 0) conclude(b, w, &p, out);
+    if (r == 0) rs_pairs_conclude(&p, b->runs, w->bytes, "qemu-nbd", out);
     return r;
 }
 
@@ -261,7 +227,7 @@ int rs_serve_bench_open(struct rs_serve_bench *b, const char *where, const char 
                         unsigned runs, unsigned depth)
 {
     *b = (struct rs_serve_bench){.size = size, .runs = runs, .depth = depth, .pattern = 1};
-    if (size < 1 << 20 || size % (1 << 20) != 0 || runs < 1 || runs > RUNS_MAX) return RESEAL_EINVAL;
+    if (size < 1 << 20 || size % (1 << 20) != 0 || runs < 1 || runs > RS_PAIRS_MAX) return RESEAL_EINVAL;
     if (!rs_command_known("qemu-nbd") || !rs_command_known("fio"))
         return fail(b, "qemu-nbd and fio are needed", "apt-get install qemu-utils fio");
     ssize_t n = readlink("/proc/self/exe", b->program, sizeof(b->program) - 1);

@@ -3,7 +3,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <math.h>
 #include <openssl/evp.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -13,11 +12,11 @@
 
 #include "bench/command.h"
 #include "bench/leave-nothing.h"
+#include "bench/pairs.h"
 #include "bench/peers.h"
 #include "bench/private-service.h"
 #include "reseal/reseal.h"
 
-#define RUNS_MAX    64u
 #define PIECE       (1u << 20)
 #define DATA_OFFSET (16ull << 20) /* of the LUKS2 image */
 #define UNIT        4096u
@@ -62,20 +61,11 @@ static int write_secret(struct rs_transcode_bench *b, const char *file)
     return r == 0 ? 0 : fail(b, path, strerror(-r));
 }
 
-/* So that the writing back of one side is not under way while the other is measured. */
-static void settle(const struct rs_transcode_bench *b, const char *file)
-{
-    char path[NAME_ROOM];
-    name(b, file, path);
-    RS_CLOSE int fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd >= 0) (void)fdatasync(fd);
-}
-
 int rs_transcode_bench_open(struct rs_transcode_bench *b, const char *where, const char *runtime_dir,
                             uint64_t size, unsigned runs)
 {
     *b = (struct rs_transcode_bench){.size = size, .runs = runs};
-    if (size < PIECE || size % PIECE != 0 || runs < 1 || runs > RUNS_MAX) return RESEAL_EINVAL;
+    if (size < PIECE || size % PIECE != 0 || runs < 1 || runs > RS_PAIRS_MAX) return RESEAL_EINVAL;
     if (!rs_command_known("qemu-img") || !rs_command_known("cryptsetup"))
         return fail(b, "qemu-img and cryptsetup are needed", "apt-get install qemu-utils cryptsetup-bin");
     ssize_t n = readlink("/proc/self/exe", b->program, sizeof(b->program) - 1);
@@ -224,39 +214,15 @@ static int prepare_out_of_place(struct rs_transcode_bench *b, struct names *n)
     unlink(n->plain);
     /* Allocates the target and warms both. */
     if (r == 0) r = qemu_convert(b, n, &unused, &unused);
-    settle(b, "src");
-    settle(b, "dst");
+    rs_pairs_settle(b->dir, "src");
+    rs_pairs_settle(b->dir, "dst");
     return r;
-}
-
-struct pairs {
-    double ours[RUNS_MAX], theirs[RUNS_MAX], gbps[RUNS_MAX];
-};
-
-static void conclude(const struct rs_transcode_bench *b, struct pairs *p, const char *peer,
-                     struct rs_result *out)
-{
-    double ratios[RUNS_MAX], gb = (double)b->size / 1e9;
-    for (unsigned i = 0; i < b->runs; i++) {
-        ratios[i] = p->ours[i] > 0 ? p->theirs[i] / p->ours[i] : 0;
-        p->ours[i] /= gb;
-        p->theirs[i] /= gb;
-    }
-    out->gbps = rs_summarise(p->gbps, b->runs);
-    out->cpu_s_per_gb = rs_median(p->ours, b->runs);
-    out->peers[0] = (struct rs_peer_result){.name = peer,
-                                            .gbps = NAN,
-                                            .cpu_s_per_gb = rs_median(p->theirs, b->runs),
-                                            .ratio = rs_summarise(ratios, b->runs)};
-    out->npeers = 1;
-    out->runs = b->runs;
-    out->verified = true;
 }
 
 int rs_transcode_bench_out_of_place(struct rs_transcode_bench *b, struct rs_result *out)
 {
     struct names n;
-    struct pairs p;
+    struct rs_pairs p;
     double seconds = 1, unused;
     rs_result_init(out, b->cached ? "transcode-page-cache" : "transcode");
     out->from = out->to = "luks1";
@@ -268,11 +234,11 @@ int rs_transcode_bench_out_of_place(struct rs_transcode_bench *b, struct rs_resu
         r = our_convert(b, &n, &p.ours[i], &seconds);
         p.gbps[i] = (double)b->size / seconds / 1e9;
         if (r == 0 && qemu_compare(b, &n) != 0) return 0; /* out->verified is false */
-        settle(b, "dst");
+        rs_pairs_settle(b->dir, "dst");
         if (r == 0) r = qemu_convert(b, &n, &p.theirs[i], &unused);
-        settle(b, "dst");
+        rs_pairs_settle(b->dir, "dst");
     }
-    if (r == 0) conclude(b, &p, "qemu-img convert -n", out);
+    if (r == 0) rs_pairs_conclude(&p, b->runs, b->size, "qemu-img convert -n", out);
     return r;
 }
 
@@ -353,7 +319,7 @@ static int prepare_in_place(struct rs_transcode_bench *b, struct names *n)
                                 n->old_pass,
                                 NULL};
     r = just_run(b, argv);
-    settle(b, "image");
+    rs_pairs_settle(b->dir, "image");
     return r;
 }
 
@@ -394,7 +360,7 @@ static int cryptsetup_reencrypt(struct rs_transcode_bench *b, const struct names
 int rs_transcode_bench_in_place(struct rs_transcode_bench *b, struct rs_result *out)
 {
     struct names n;
-    struct pairs p;
+    struct rs_pairs p;
     uint8_t want[32], got[32];
     double seconds = 1;
     rs_result_init(out, "transcode-in-place");
@@ -409,10 +375,10 @@ int rs_transcode_bench_in_place(struct rs_transcode_bench *b, struct rs_result *
         p.gbps[i] = (double)b->size / seconds / 1e9;
         if (r == 0) r = plaintext_digest(b, &n, got);
         if (r == 0 && memcmp(want, got, sizeof(got)) != 0) return 0; /* out->verified is false */
-        settle(b, "image");
+        rs_pairs_settle(b->dir, "image");
         if (r == 0) r = cryptsetup_reencrypt(b, &n, &p.theirs[i]);
-        settle(b, "image");
+        rs_pairs_settle(b->dir, "image");
     }
-    if (r == 0) conclude(b, &p, "cryptsetup reencrypt --resilience journal", out);
+    if (r == 0) rs_pairs_conclude(&p, b->runs, b->size, "cryptsetup reencrypt --resilience journal", out);
     return r;
 }

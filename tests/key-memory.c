@@ -4,6 +4,7 @@
 #include "offload/base/keymem.h"
 #include "providers/crypto/openssl_memory.h"
 #include "reseal/reseal.h"
+#include "tests/support/keymem-kinds.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -219,18 +220,5 @@ static int one_kind(void)
 
 int main(void)
 {
-    static const char *const kinds[] = {"secret", "locked", "plain"};
-    int failed = 0;
-    for (unsigned i = 0; i < RS_ARRAY_LEN(kinds); i++) {
-        fflush(NULL);
-        pid_t pid = fork();
-        if (pid == 0) {
-            setenv("RESEAL_KEYMEM", kinds[i], 1);
-            exit(one_kind());
-        }
-        int status = 0;
-        waitpid(pid, &status, 0);
-        failed |= !WIFEXITED(status) || WEXITSTATUS(status) != 0;
-    }
-    return failed;
+    return for_each_kind_of_key_memory(one_kind);
 }

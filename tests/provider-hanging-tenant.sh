@@ -7,17 +7,7 @@ set -eu
 . "$RESEAL_SOURCE/tests/support/service.sh"
 . "$RESEAL_SOURCE/tests/support/kmip.sh"
 
-cat >"$work/silent.py" <<'P'
-import socket
-s = socket.socket(); s.bind(("127.0.0.1", 0)); s.listen(512)
-print(s.getsockname()[1], flush=True)
-kept = []
-while True: kept.append(s.accept())
-P
-mkfifo "$work/port"
-/usr/bin/python3 "$work/silent.py" >"$work/port" </dev/null 2>/dev/null &
-helpers+=($!)
-read -r silent <"$work/port"
+kmip_silent
 well=$(kmip_port)
 kmip_start "$well"
 cat >"$work/policy.json" <<J

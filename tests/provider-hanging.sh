@@ -6,18 +6,8 @@ set -eu
 . "$RESEAL_SOURCE/tests/support/kmip.sh"
 . "$RESEAL_SOURCE/tests/support/images.sh"
 
-# Accepts, and says nothing.
-cat >"$work/silent.py" <<'P'
-import socket, sys
-s = socket.socket(); s.bind(("127.0.0.1", 0)); s.listen(64)
-print(s.getsockname()[1], flush=True)
-kept = []
-while True: kept.append(s.accept())
-P
-mkfifo "$work/port"
-/usr/bin/python3 "$work/silent.py" >"$work/port" </dev/null 2>/dev/null &
-helpers+=($!)
-read -r port <"$work/port"
+kmip_silent
+port=$silent
 service_start </dev/null >"$work/reseald.log" 2>&1
 openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=ca -keyout "$work/ca.key" -out "$work/ca.crt" 2>/dev/null
 

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <errno.h>
+#include <getopt.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -22,6 +23,26 @@ int rs_cli_usage(const char *command)
 {
     fprintf(stderr, "reseal %s: 'reseal %s --help' has the options\n", command, command);
     return RS_CLI_USAGE;
+}
+
+int rs_cli_look(int argc, char **argv, const char *help, const char **runtime_dir, bool *json)
+{
+    static const struct option options[] = {{"runtime-dir", required_argument, NULL, 'r'},
+                                            {"json", no_argument, NULL, 'j'},
+                                            {"help", no_argument, NULL, 'h'},
+                                            {NULL, 0, NULL, 0}};
+    *runtime_dir = NULL;
+    *json = false;
+    for (int c; (c = getopt_long(argc, argv, "h", options, NULL)) != -1;) {
+        if (c == 'h') return fputs(help, stdout) < 0 ? RS_CLI_FAILED : RS_CLI_OK;
+        if (c == 'r')
+            *runtime_dir = optarg;
+        else if (c == 'j')
+            *json = true;
+        else
+            return rs_cli_usage(argv[0]);
+    }
+    return optind < argc ? rs_cli_usage(argv[0]) : -1;
 }
 
 static int suffix_shift(char c)

@@ -44,6 +44,12 @@ __attribute__((format(printf, 3, 4))) int rs_cli_fail(int exit_code, const char 
 int rs_cli_usage(const char *command);
 
 /*
+ * The options of commands that look at a service: --runtime-dir (*runtime_dir; NULL where it is not given),
+ * --json and --help, which prints `help`; nothing else is taken. -1 to go on, or the exit code.
+ */
+RS_MUST_CHECK int rs_cli_look(int argc, char **argv, const char *help, const char **runtime_dir, bool *json);
+
+/*
  * Bytes from "4096", "64K", "256M", "1G" (binary multiples), whole text,
  * at most `max`. 0 or RESEAL_EINVAL.
  */

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "offload/cli/doctor.h"
 
-#include <getopt.h>
 #include <stdarg.h>
 #include <stdio.h>
 
@@ -71,22 +70,10 @@ static int print_json(const struct rs_findings *f)
 
 int reseal_cmd_doctor(int argc, char **argv)
 {
-    static const struct option options[] = {{"runtime-dir", required_argument, NULL, 'r'},
-                                            {"json", no_argument, NULL, 'j'},
-                                            {"help", no_argument, NULL, 'h'},
-                                            {NULL, 0, NULL, 0}};
-    const char *runtime_dir = NULL;
-    bool json = false;
-    for (int c; (c = getopt_long(argc, argv, "h", options, NULL)) != -1;) {
-        if (c == 'h') return fputs(help, stdout) < 0 ? RS_CLI_FAILED : RS_CLI_OK;
-        if (c == 'r')
-            runtime_dir = optarg;
-        else if (c == 'j')
-            json = true;
-        else
-            return rs_cli_usage(argv[0]);
-    }
-    if (optind < argc) return rs_cli_usage(argv[0]);
+    const char *runtime_dir;
+    bool json;
+    int code = rs_cli_look(argc, argv, help, &runtime_dir, &json);
+    if (code >= 0) return code;
 
     struct rs_findings f = {.n = 0};
     rs_check_machine(&f);

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "offload/cli/status.h"
 
-#include <getopt.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -253,22 +252,10 @@ int rs_status_summary(void)
 
 int reseal_cmd_status(int argc, char **argv)
 {
-    static const struct option options[] = {{"runtime-dir", required_argument, NULL, 'r'},
-                                            {"json", no_argument, NULL, 'j'},
-                                            {"help", no_argument, NULL, 'h'},
-                                            {NULL, 0, NULL, 0}};
-    const char *runtime_dir = NULL;
-    bool json = false;
-    for (int c; (c = getopt_long(argc, argv, "h", options, NULL)) != -1;) {
-        if (c == 'h') return fputs(help, stdout) < 0 ? RS_CLI_FAILED : RS_CLI_OK;
-        if (c == 'r')
-            runtime_dir = optarg;
-        else if (c == 'j')
-            json = true;
-        else
-            return rs_cli_usage(argv[0]);
-    }
-    if (optind < argc) return rs_cli_usage(argv[0]);
+    const char *runtime_dir;
+    bool json;
+    int code = rs_cli_look(argc, argv, help, &runtime_dir, &json);
+    if (code >= 0) return code;
     json_t *s;
     int err = fetch(runtime_dir, &s);
     if (err != 0)

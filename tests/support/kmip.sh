@@ -4,6 +4,7 @@
 #   kmip_port                # a free port
 #   kmip_start PORT [CERT]   # a PyKMIP server with the keys in $pki/kmip.db; waits until it listens
 #   kmip_kill PORT
+#   kmip_silent              # $silent: the port of a server that accepts connections and says nothing
 #   kmip_do USER CODE        # Python with a client `c` of PyKMIP's own, as that user
 #   event ID [TEXT]          # waits for an event, fails when it does not come
 #   keyd_pid
@@ -43,6 +44,18 @@ kmip_kill() {
     kill -KILL -- "-${kmip_pids[$1]}" 2>/dev/null || true
     wait "${kmip_pids[$1]}" 2>/dev/null || true
     unset "kmip_pids[$1]"
+}
+
+kmip_silent() {
+    mkfifo "$work/silent"
+    /usr/bin/python3 -c '
+import socket
+s = socket.socket(); s.bind(("127.0.0.1", 0)); s.listen(512)
+print(s.getsockname()[1], flush=True)
+kept = []
+while True: kept.append(s.accept())' </dev/null >"$work/silent" 2>/dev/null &
+    helpers+=($!)
+    read -r silent <"$work/silent"
 }
 
 kmip_do() {

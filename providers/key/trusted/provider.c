@@ -3,39 +3,26 @@
 #include "providers/key/trusted/provider.h"
 
 #include "offload/base/keymem.h"
+#include "providers/key/complaint.h"
 #include "providers/key/events.h"
 #include "providers/key/trusted/agent.h"
 #include "providers/key/wire/dial.h"
 #include "reseal/reseal.h"
 
-#include <stdarg.h>
 #include <stdio.h>
 
 #define CACHE_S_MAX 31536000
 
 /* ---- the configuration --------------------------------------------------------------------- */
 
-struct complaint {
-    char *why;
-    size_t len;
-};
-
-__attribute__((format(printf, 2, 3))) static int complain(const struct complaint *c, const char *format, ...)
-{
-    va_list args;
-    va_start(args, format);
-    (void)vsnprintf(c->why, c->len, format, args);
-    va_end(args);
-    return RESEAL_EINVAL;
-}
-
-static int check_services(const json_t *config, const char *name, const struct complaint *c)
+static int check_services(const json_t *config, const char *name, const struct rs_complaint *c)
 {
     const json_t *list = json_object_get(config, name);
     size_t i, n = json_array_size(list);
     json_t *one;
     if (n == 0 || n > RS_TRUSTED_SERVERS)
-        return complain(c, "%s: wants 1 to %u services, {\"address\", \"spki\"}", name, RS_TRUSTED_SERVERS);
+        return rs_complain(c, "%s: wants 1 to %u services, {\"address\", \"spki\"}", name,
+                           RS_TRUSTED_SERVERS);
     json_array_foreach(list, i, one)
     {
         const char *address = json_string_value(json_object_get(one, "address"));
@@ -44,15 +31,16 @@ static int check_services(const json_t *config, const char *name, const struct c
         uint16_t port;
         if (json_object_size(one) != 2 || address == NULL || !rs_wire_split(address, 0, host, &port) ||
             port == 0)
-            return complain(c, "%s: a service is {\"address\": \"host:port\", \"spki\": ...}", name);
+            return rs_complain(c, "%s: a service is {\"address\": \"host:port\", \"spki\": ...}", name);
         if (rs_wire_member(one, "spki", spki, sizeof(spki)) != (int64_t)sizeof(spki))
-            return complain(c, "%s: spki: wants SHA-256 of the service's TLS key, as it publishes it", name);
+            return rs_complain(c, "%s: spki: wants SHA-256 of the service's TLS key, as it publishes it",
+                               name);
     }
     return 0;
 }
 
 /* The published form names one key provider service; a configuration has a list of them. */
-static int unfold(json_t *config, const struct complaint *c)
+static int unfold(json_t *config, const struct rs_complaint *c)
 {
     const char *kind = json_string_value(json_object_get(config, "kind"));
     json_t *address = json_object_get(config, "address"), *spki = json_object_get(config, "spki");
@@ -60,7 +48,8 @@ static int unfold(json_t *config, const struct complaint *c)
     if (strcmp(kind, "reseal-keyproviderd") != 0 ||
         json_integer_value(json_object_get(config, "version")) != 1 || address == NULL || spki == NULL ||
         json_object_get(config, "keys") != NULL)
-        return complain(c, "a trusted provider is configured by what 'reseal-keyproviderd --publish' prints");
+        return rs_complain(c,
+                           "a trusted provider is configured by what 'reseal-keyproviderd --publish' prints");
     if (json_object_set_new(config, "keys", json_pack("[{s:O, s:O}]", "address", address, "spki", spki)) != 0)
         return RESEAL_ENOMEM;
     (void)json_object_del(config, "kind");
@@ -72,7 +61,7 @@ static int unfold(json_t *config, const struct complaint *c)
 
 int rs_trusted_check(json_t *config, struct rs_secrets *secrets, char *why, size_t why_len)
 {
-    const struct complaint c = {why, why_len};
+    const struct rs_complaint c = {why, why_len};
     const char *name, *tpm = RS_TRUSTED_TPM, *host = NULL;
     json_t *ignored;
     json_int_t from = 0, until = 0, cache = RS_CACHE_S;
@@ -83,12 +72,12 @@ int rs_trusted_check(json_t *config, struct rs_secrets *secrets, char *why, size
     if (json_unpack_ex(config, &error, JSON_STRICT, "{s:s, s:o, s:o, s?s, s?s, s?I, s?I, s?I}", "name", &name,
                        "attest", &ignored, "keys", &ignored, "tpm", &tpm, "host", &host, "token_from", &from,
                        "token_until", &until, "cache_s", &cache) != 0)
-        return complain(&c, "the configuration of a trusted provider: %s", error.text);
-    if (name[0] == '\0' || strlen(name) >= 128) return complain(&c, "name: wants 1 to 127 bytes");
+        return rs_complain(&c, "the configuration of a trusted provider: %s", error.text);
+    if (name[0] == '\0' || strlen(name) >= 128) return rs_complain(&c, "name: wants 1 to 127 bytes");
     if (strncmp(tpm, "device:", 7) != 0 && strncmp(tpm, "swtpm:", 6) != 0)
-        return complain(&c, "tpm: wants \"device:PATH\", or \"swtpm:path=SOCKET\"");
+        return rs_complain(&c, "tpm: wants \"device:PATH\", or \"swtpm:path=SOCKET\"");
     if (cache < 0 || cache > CACHE_S_MAX)
-        return complain(&c, "cache_s: wants a number of seconds from 0 to %d", CACHE_S_MAX);
+        return rs_complain(&c, "cache_s: wants a number of seconds from 0 to %d", CACHE_S_MAX);
     err = check_services(config, "attest", &c);
     if (err == 0) err = check_services(config, "keys", &c);
     return err == 0 && json_object_set_new(config, "tpm", json_string(tpm)) != 0 ? RESEAL_ENOMEM : err;
