@@ -55,6 +55,7 @@ kmip_kill "$two"
 reseal key status "$key" >/dev/null
 reseal key forget >/dev/null
 refused 4 KeyStateClusterUnreachable reseal key status "$key"
+grep -q '"operation":"kek.get".*"error":"who gives the key cannot be reached"' "$RESEAL_RUNTIME_DIR/state/audit.jsonl" || fail "the audit does not say it"
 event com.vmware.vc.kms.crypto.SendKeyError.KMSClusterError "$key"
 refused 7 "check that it runs" reseal key make
 event com.vmware.vc.kms.crypto.KeyGenerateFail vault

@@ -134,6 +134,15 @@ void rs_event(struct rs_keyd *d, const char *tenant, const char *id, const char 
     tell_all(d);
 }
 
+/* What these say to a client of ours is not what they mean here: that a key server, or a service for attested
+ * hosts, is away. */
+static const char *text_of_status(int status)
+{
+    return status == RESEAL_ENOSERVICE  ? "who gives the key cannot be reached"
+           : status == RESEAL_ETIMEDOUT ? "who gives the key did not answer in time"
+                                        : reseal_strerror(status);
+}
+
 void rs_audit_later(struct rs_keyd *d, const struct rs_who *who, const char *operation, const char *object,
                     int status, json_t *details)
 {
@@ -146,7 +155,7 @@ void rs_audit_later(struct rs_keyd *d, const struct rs_who *who, const char *ope
     /* A key's id is what the line is about: not cut as other texts are. */
     set_text(members, "object", object, RS_KEY_ID_MAX + RS_PROVIDER_NAME_MAX);
     (void)json_object_set_new(members, "status", json_integer(status));
-    if (status != 0) set_text(members, "error", reseal_strerror(status), RS_JOURNAL_TEXT);
+    if (status != 0) set_text(members, "error", text_of_status(status), RS_JOURNAL_TEXT);
     set_details(members, details);
     if (d->events == NULL) {
         json_decref(members);
