@@ -75,9 +75,15 @@ sed -i '/parent/d' link.vmdk
 ln link-flat.vmdk second-flat.vmdk
 vm_expect 3 'link-flat.vmdk has another name' vm add-disk --image link.vmdk web
 rm second-flat.vmdk
-printf 'KDMV' >sparse.vmdk
-truncate -s 64K sparse.vmdk
-vm_expect 5 'sparse VMDK' vm add-disk --image sparse.vmdk web
+for magic in KDMV COWD; do
+    printf $magic >sparse.vmdk
+    truncate -s 64K sparse.vmdk
+    vm_expect 5 'sparse VMDK: only one flat extent is supported: make a copy that has one, by qemu-img convert' vm add-disk --image sparse.vmdk web
+done
+sed 's/FLAT/SPARSE/' link.vmdk >sparse.vmdk
+vm_expect 5 'kind SPARSE: only one flat extent' vm add-disk --image sparse.vmdk web
+sed 's/^\(RW .*\)/\1\n\1/' link.vmdk >sparse.vmdk
+vm_expect 5 'several extents: only one flat extent' vm add-disk --image sparse.vmdk web
 if command -v qemu-img >/dev/null && command -v cryptsetup >/dev/null; then
     qemu-img create -q -f qcow2 --object secret,id=s,data=x -o encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=10 own.qcow2 1M
     vm_expect 5 'own.qcow2' vm add-disk --image own.qcow2 web

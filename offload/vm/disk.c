@@ -282,9 +282,9 @@ static int look_image(struct rs_disk *d, int fd, uint64_t size, const uint8_t *s
         d->format = have > 7 && start[7] == 1 ? RS_DISK_LUKS1 : RS_DISK_LUKS2;
         return err;
     }
-    if (have >= 4 && memcmp(start, "KDMV", 4) == 0)
-        return rs_vm_refuse(RESEAL_ENOSUPPORT, why, why_len,
-                            "it is a sparse VMDK: only descriptors with a flat extent are supported");
+    /* Of desktop products, streams of exports among them, and of hosts. */
+    if (have >= 4 && (memcmp(start, "KDMV", 4) == 0 || memcmp(start, "COWD", 4) == 0))
+        return rs_vm_refuse(RESEAL_ENOSUPPORT, why, why_len, "it is a sparse VMDK: " RS_VMDK_FLATTEN);
     if (!side_header(d)) return 0;
     d->format = RS_DISK_XTS;
     d->encrypted = true;

@@ -217,8 +217,8 @@ static int read_extent(const char *line, struct rs_vmdk_extent *out, char *why, 
     if (!take_word(&p, kind, sizeof(kind)))
         return rs_vm_refuse(RESEAL_EFORMAT, why, why_len, "its extent line cannot be read");
     if (strcmp(kind, "FLAT") != 0 && strcmp(kind, "VMFS") != 0)
-        return rs_vm_refuse(RESEAL_ENOSUPPORT, why, why_len,
-                            "its extent is of kind %s: only flat extents are supported", kind);
+        return rs_vm_refuse(RESEAL_ENOSUPPORT, why, why_len, "its extent is of kind %s: " RS_VMDK_FLATTEN,
+                            kind);
     if (!take_name(&p, out->file, sizeof(out->file)))
         return rs_vm_refuse(RESEAL_EFORMAT, why, why_len, "the name in its extent line cannot be read");
     if (*p != '\0' && (!take_sectors(&p, &out->first) || *p != '\0'))
@@ -232,8 +232,7 @@ int rs_vmdk_extent(const struct rs_vmdk *v, struct rs_vmdk_extent *out, char *wh
     for (size_t i = 0; i < v->count; i++) {
         if (!is_extent(v->lines[i].text)) continue;
         if (found != NULL)
-            return rs_vm_refuse(RESEAL_ENOSUPPORT, why, why_len,
-                                "it has several extents: only one is supported");
+            return rs_vm_refuse(RESEAL_ENOSUPPORT, why, why_len, "it has several extents: " RS_VMDK_FLATTEN);
         found = v->lines[i].text;
     }
     if (found == NULL) return rs_vm_refuse(RESEAL_EFORMAT, why, why_len, "it names no extent");

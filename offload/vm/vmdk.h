@@ -18,6 +18,11 @@
 #define RS_VMDK_MAX       (256u << 10) /* bytes of a descriptor */
 #define RS_VMDK_LINES_MAX 4096u
 
+/* What to do about all other extents. */
+#define RS_VMDK_FLATTEN                                                                                      \
+    "only one flat extent is supported: make a copy that has one, by qemu-img convert -O vmdk -o "           \
+    "subformat=monolithicFlat, or on its host by vmkfstools -i"
+
 struct rs_vmdk;
 
 /* True when the first bytes of a file are those of a descriptor. */
