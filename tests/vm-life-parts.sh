@@ -35,3 +35,22 @@ cp mended twin/twin.vmx
 vm show twin | grep -F "$hint" && fail "the line does not help"
 vm recrypt --shallow twin
 vm show web | grep -qF "$hint" || fail "show: $(vm show web)"
+
+# A header that is gone or damaged does not make a disk in the clear of its disk: no command takes it for one.
+cp web/data.img kept
+head -c 4096 /dev/zero | dd of=web/data.img conv=notrunc status=none
+vm_expect 5 'it has no LUKS header' vm decrypt web
+vm show web | grep -q 'scsi0:1.*it has no LUKS header' || fail "show: $(vm show web)"
+cp kept web/data.img
+vm_make hurt 1
+vm encrypt hurt
+cp hurt/data.img kept
+printf 'LUKS\336\255' | dd of=hurt/data.img conv=notrunc status=none
+vm_expect 5 'being re-encrypted in place' vm decrypt hurt
+head -c 4096 /dev/zero | dd of=hurt/data.img conv=notrunc status=none
+vm_expect 5 'cryptsetup repair puts the first back' vm decrypt hurt
+vm_expect 5 'cryptsetup repair puts the first back' timeout 60 reseal vm serve hurt
+vm_no_leftovers hurt
+if command -v cryptsetup >/dev/null; then cryptsetup repair -q hurt/data.img; else cp kept hurt/data.img; fi
+vm decrypt hurt
+vm_is_original hurt

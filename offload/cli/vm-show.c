@@ -193,6 +193,11 @@ static void print_disk(const json_t *d)
     putchar('\n');
 }
 
+static const char *state_text(const char *state)
+{
+    return strcmp(state, "missing") == 0 ? "missing (of a new VM the hypervisor makes it)" : state;
+}
+
 static void print(const struct rs_vmc *c)
 {
     const json_t *o = c->result;
@@ -213,8 +218,8 @@ static void print(const struct rs_vmc *c)
     }
     if (c->vm->lines == NULL) return;
     if (json_object_get(o, "policy") != NULL) printf("  %-10s %s\n", "policy", text_of(o, "policy", ""));
-    printf("  %-10s %s\n", "nvram", text_of(o, "nvram", ""));
-    if (c->vm->has_vtpm) printf("  %-10s state: %s\n", "vTPM", text_of(o, "vtpm_state", ""));
+    printf("  %-10s %s\n", "nvram", state_text(text_of(o, "nvram", "")));
+    if (c->vm->has_vtpm) printf("  %-10s state: %s\n", "vTPM", state_text(text_of(o, "vtpm_state", "")));
     json_array_foreach(json_object_get(o, "disks"), i, disk) print_disk(disk);
     if (json_object_get(o, "chain_problem") != NULL)
         printf("  %-10s %s\n", "chain", text_of(o, "chain_problem", ""));

@@ -266,6 +266,50 @@ static int look_qcow2(struct rs_disk *d, const uint8_t *start, size_t have, char
     return d->bar != NULL ? 0 : look_in_qcow2(d, why, why_len);
 }
 
+static bool has_at(int fd, uint64_t at, const void *what, size_t len)
+{
+    uint8_t have[16];
+    return rs_pread_full(fd, have, len, at) == 0 && memcmp(have, what, len) == 0;
+}
+
+/* Something else was made over what is left of a LUKS2 container. */
+static bool holds_other(int fd)
+{
+    return has_at(fd, 510, "\x55\xaa", 2) || has_at(fd, 1080, "\x53\xef", 2) || has_at(fd, 0, "XFSB", 4) ||
+           has_at(fd, 512, "LABELONE", 8) || has_at(fd, 4086, "SWAPSPACE2", 10) ||
+           has_at(fd, 65600, "_BHRfS_M", 8);
+}
+
+/*
+ * A LUKS2 container whose first header was overwritten: taken for a disk in the clear it would be encrypted
+ * once more, or given to a guest as it is. A second header says where it is itself.
+ */
+static bool has_second_header(int fd)
+{
+    for (uint64_t at = 0x4000; at <= 0x400000; at *= 2) {
+        uint8_t offset[8];
+        if (!has_at(fd, at, "SKUL\xba\xbe", 6) || rs_pread_full(fd, offset, sizeof(offset), at + 256) != 0)
+            continue;
+        if (rs_load_be64(offset) == at) return !holds_other(fd);
+    }
+    return false;
+}
+
+/* What is no disk in the clear, though it is none that can be opened either. */
+static int look_damaged(int fd, const uint8_t *start, size_t have, char *why, size_t why_len)
+{
+    if (have >= 6 && memcmp(start, "LUKS\xde\xad", 6) == 0)
+        return rs_vm_refuse(RESEAL_EFORMAT, why, why_len,
+                            "it is being re-encrypted in place, or that was interrupted: run the same reseal "
+                            "transcode --in-place again");
+    if (has_second_header(fd))
+        return rs_vm_refuse(
+            RESEAL_EFORMAT, why, why_len,
+            "its first LUKS2 header is damaged, and its second one is there: cryptsetup repair "
+            "puts the first back");
+    return 0;
+}
+
 static int look_image(struct rs_disk *d, int fd, uint64_t size, const uint8_t *start, size_t have, char *why,
                       size_t why_len)
 {
@@ -285,7 +329,7 @@ static int look_image(struct rs_disk *d, int fd, uint64_t size, const uint8_t *s
     /* Of desktop products, streams of exports among them, and of hosts. */
     if (have >= 4 && (memcmp(start, "KDMV", 4) == 0 || memcmp(start, "COWD", 4) == 0))
         return rs_vm_refuse(RESEAL_ENOSUPPORT, why, why_len, "it is a sparse VMDK: " RS_VMDK_FLATTEN);
-    if (!side_header(d)) return 0;
+    if (!side_header(d)) return look_damaged(fd, start, have, why, why_len);
     d->format = RS_DISK_XTS;
     d->encrypted = true;
     return look_side_header(d, why, why_len);

@@ -54,7 +54,9 @@ static int find_vmx(const char *path, char name[NAME_MAX + 1], char *why, size_t
     if (found == 0)
         return rs_vm_refuse(
             RESEAL_ENOKEY, why, why_len,
-            "no .vmx in %s: name the VM's folder, or put the safe copy back (reseal vm repair)", path);
+            "no .vmx in %s: name the VM's folder, or put the safe copy back (reseal vm repair); for an image "
+            "alone make a VM (reseal vm create) and add it (add-disk --image)",
+            path);
     return rs_vm_refuse(RESEAL_ENOKEY, why, why_len, "%u .vmx files in %s: name one of them", found, path);
 }
 
@@ -191,6 +193,12 @@ static int take_disk(const char *name, const char *value, void *arg)
                                   "%s.keyId in the .vmx is no key locator", node);
     else
         d->problem = rs_disk_look(&d->disk, d->why, sizeof(d->why));
+    if (locator != NULL && d->problem == 0 && !d->disk.encrypted)
+        d->problem =
+            rs_vm_refuse(RESEAL_EFORMAT, d->why, sizeof(d->why),
+                         "the .vmx names its key, and it has no LUKS header: put the header back from a "
+                         "backup, or take the line %s.keyId out if it was decrypted for another VM",
+                         node);
     return d->problem == RESEAL_ENOMEM ? RESEAL_ENOMEM : 0;
 }
 
