@@ -110,7 +110,7 @@ static void every_accepted_job_completes_once_and_a_full_ring_pushes_back(void *
         sent += (unsigned)accepted;
         assert_true(sent - done <= DEPTH);
         struct reseal_completion got[5];
-        int m = sent % 3 != 0 ? reseal_poll(q, got, 5) : reseal_wait(q, got, 5, 10000);
+        int m = sent % 3 != 0 ? reseal_poll(q, got, 5) : reseal_wait(q, got, 5, 60000);
         assert_in_range(m, 0, 5);
         for (int i = 0; i < m; i++) {
             assert_int_equal(got[i].status, 0);

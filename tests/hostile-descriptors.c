@@ -199,7 +199,7 @@ static void cancel(RS_UNUSED void **state)
     raw_submit(&queue, e, 20);
     for (unsigned i = 0; i < 20; i++) {
         struct rs_cqe c;
-        assert_true(raw_wait(&queue, &c, 20000));
+        assert_true(raw_wait(&queue, &c, 60000));
         if (c.user_data == 500)
             assert_int_equal(c.status, RESEAL_ECANCELED);
         else

@@ -54,7 +54,7 @@ static struct rs_note *note_back(enum rs_note_kind kind)
             free(note);
         }
         rs_mailbox_sleep(&outbox);
-        if (rs_mailbox_empty(&outbox)) assert_int_equal(poll(&p, 1, 20000), 1);
+        if (rs_mailbox_empty(&outbox)) assert_int_equal(poll(&p, 1, 60000), 1);
         rs_mailbox_awake(&outbox, true);
         waiting = rs_mailbox_take(&outbox);
     }
@@ -188,7 +188,7 @@ static void punched_huge_pages(RS_UNUSED void **state)
     e.in_off = e.out_off = 2u * HUGE_BYTES + HUGE_BYTES / 2;
     raw_submit(&q, &e, 1);
     /* Either the pages could be had, or the client ends; nobody else does. */
-    if (raw_wait(&q, &c, 20000) && c.status == RESEAL_EFAULT)
+    if (raw_wait(&q, &c, 60000) && c.status == RESEAL_EFAULT)
         assert_int_equal(rs_msg_recv(bad.control, &msg, 0), RESEAL_ENOSERVICE);
     assert_int_equal(raw_run(&other, raw_job(&other, mine, 0, 4096, 4096)), 0);
     assert_int_equal(service_child(&own, "reseald-work"), pid);

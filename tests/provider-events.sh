@@ -22,7 +22,7 @@ fresh() {
         lines=$(tail -n "+$((seen + 1))" "$journal" | grep -F "\"id\":\"$1\"") || true
         for text in "${@:2}"; do lines=$(grep -F -- "$text" <<<"$lines") || true; done
         [ -z "$lines" ] || return 0
-        [ $((tries += 1)) -lt 200 ] || { tail -n "+$((seen + 1))" "$journal"; fail "no event $*"; }
+        [ $((tries += 1)) -lt 1200 ] || { tail -n "+$((seen + 1))" "$journal"; fail "no event $*"; }
         sleep 0.05
     done
 }

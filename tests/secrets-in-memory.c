@@ -215,7 +215,7 @@ static int client(char **argv)
             client_must(reseal_submit(q, &job, 1), "reseal_submit");
         }
         for (int n = 0; n < 4;) {
-            int got = reseal_wait(q, done, 4, 10000);
+            int got = reseal_wait(q, done, 4, 60000);
             client_must(got, "reseal_wait");
             for (int i = 0; i < got; i++) client_must(done[i].status, "job");
             n += got;

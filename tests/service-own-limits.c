@@ -71,9 +71,9 @@ static void completions_that_nobody_takes(RS_UNUSED void **state)
     until_it_sleeps(&q);
     assert_true(raw_wait(&q, &c, 0) && raw_wait(&q, &c, 0));
     raw_submit(&q, nop + 1, 1);
-    assert_true(raw_wait(&q, &c, 20000));
+    assert_true(raw_wait(&q, &c, 60000));
     assert_int_equal(c.user_data, 1);
-    assert_true(raw_wait(&q, &c, 20000));
+    assert_true(raw_wait(&q, &c, 60000));
     assert_int_equal(c.user_data, 2);
     raw_queue_close(&q);
     raw_close(&r);

@@ -30,7 +30,7 @@ static void accepted_jobs_are_completed(RS_UNUSED void **state)
     for (unsigned i = 0; i < JOBS; i++) jobs[i] = raw_job(&q, session, 0, 0, LEN);
     raw_submit(&q, jobs, JOBS);
     /* One is completed: those that were there with it are accepted, and most of them wait. */
-    assert_true(raw_wait(&q, &c, 20000));
+    assert_true(raw_wait(&q, &c, 60000));
     assert_int_equal(c.status, 0);
     service_stop(&own);
     uint32_t accepted = atomic_load(&q.ring.control->sq_consumer.index);

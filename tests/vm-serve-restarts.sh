@@ -66,7 +66,7 @@ if qemu-io -f raw -c 'read -P 0x31 1000 100000' "$uri" >"$work/io" 2>&1 && ! gre
 fi
 grep -q 'its key cannot be opened again' "$work/serve.err" || fail "it does not say why: $(cat "$work/serve.err")"
 mv "$work/pass.away" "$work/pass"
-for _i in $(seq 100); do
+for _i in $(seq 600); do
     if qemu-io -f raw -c 'read -P 0x31 1000 100000' "$uri" >"$work/io" 2>&1 && ! grep -q failed "$work/io"; then break; fi
     sleep 0.2
 done

@@ -191,7 +191,7 @@ reseal_key keyd_revoked(const struct keyd *k)
     struct pollfd p = {.fd = k->work, .events = POLLIN};
     struct rs_msg m;
     struct rs_msg_key key;
-    must(poll(&p, 1, 10000) == 1 && rs_msg_recv(k->work, &m, 0) == 0, "revocation");
+    must(poll(&p, 1, 60000) == 1 && rs_msg_recv(k->work, &m, 0) == 0, "revocation");
     must(m.header.type == RS_MSG_KEY_REVOKED && m.header.length == sizeof(key), "revocation");
     memcpy(&key, m.body, sizeof(key));
     return key.key;

@@ -74,7 +74,7 @@ c.close()" 2>"$work/kmip-client.err" || code=$?
 event() {
     local tries=0
     until grep -F "\"id\":\"$1\"" "$RESEAL_RUNTIME_DIR/state/events.jsonl" | grep -qF -- "${2:-}"; do
-        [ $((tries += 1)) -lt 200 ] || { cat "$RESEAL_RUNTIME_DIR/state/events.jsonl"; fail "no event $1 ${2:-}"; }
+        [ $((tries += 1)) -lt 1200 ] || { cat "$RESEAL_RUNTIME_DIR/state/events.jsonl"; fail "no event $1 ${2:-}"; }
         sleep 0.05
     done
 }
