@@ -9,7 +9,8 @@
 # Also: $work, a scratch folder that goes at exit, and fail TEXT.
 
 RESEAL_BUILD=${RESEAL_BUILD:-build/release}
-PATH="$RESEAL_BUILD/bin:$PATH"
+# The packages' programs first: another python3, or a wrapper that looks for one, has not the modules, and costs more than the test.
+PATH="$RESEAL_BUILD/bin:/usr/bin:/bin:$PATH"
 work=$(mktemp -d "${TMPDIR:-/tmp}/reseal-test-XXXXXX")
 service_pid=
 
