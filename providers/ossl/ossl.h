@@ -48,7 +48,7 @@ extern const OSSL_DISPATCH rs_ossl_aes128ctr[], rs_ossl_aes192ctr[], rs_ossl_aes
 /*
  * Fills p->ciphers: each algorithm with our implementation or with that of
  * OpenSSL's own default provider, whichever is faster on this CPU with this
- * libcrypto: raced once in a process, in under a millisecond. The
+ * libcrypto: raced once in a process, in a millisecond or two. The
  * configuration's "engine", or RESEAL_OSSL_ENGINE in the environment (tests),
  * decides instead: "openssl" delegates all. Delegated algorithms are the
  * default provider's own functions, with nothing in between but newctx and a
