@@ -7,8 +7,8 @@ trap 'rm -rf "$work"' EXIT
 cmake --install "$RESEAL_BUILD" --prefix "$work/usr" >"$work/log" 2>&1 || { cat "$work/log"; exit 1; }
 pc=$(find "$work/usr" -name reseal.pc)
 export PKG_CONFIG_PATH=${pc%/*}
-# The file names the prefix of the configuration; an installation elsewhere says so.
-flags() { pkg-config --define-variable=prefix="$work/usr" "$@" reseal; }
+# An installation elsewhere than configured: the file finds its prefix itself.
+flags() { pkg-config "$@" reseal; }
 libdir=$(flags --variable=libdir)
 [ -e "$libdir/libreseal.so.0" ]
 if nm -D "$libdir/libreseal.so.0" | grep -q '__[at]san'; then
