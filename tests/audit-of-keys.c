@@ -311,6 +311,44 @@ static void lines_that_left_memory_are_listed_and_chosen(void **state)
     close(sock);
 }
 
+/* With room for no more, and what one user does beyond that. */
+static void who_opens_sessions_without_end_loses_his_own_lines(void **state)
+{
+    (void)state;
+    enum { SESSIONS = 4000 };
+    reseal_key mine, drawn;
+    struct rs_msg_session_keys keys;
+    json_t *reply = NULL;
+    k.keep_audit = "1";
+    keyd_restart(&k, policy);
+    int sock = keyd_connect(&k), bob = keyd_connect_as(&k, BOB);
+    assert_int_equal(keyd_raw(bob, raw_key, sizeof(raw_key), &xts, &mine), 0);
+    unsigned bobs = pages(bob, json_object());
+    assert_int_equal(keyd_raw(sock, raw_key, sizeof(raw_key), &xts, &mine), 0);
+    assert_int_equal(keyd_random(sock,
+                                 &(struct rs_msg_key_use){
+                                     .cipher = RESEAL_XTS, .use = 3, .unit = 4096, .step = 8, .bits = 256},
+                                 &drawn),
+                     0);
+    const struct rs_msg_session_request q = to_random(mine, drawn);
+    for (unsigned i = 0; i < SESSIONS; i++) assert_int_equal(keyd_session(&k, &q, &keys), 0);
+    unsigned all = pages(sock, json_pack("{s:i}", "user", 0));
+    assert_in_range(all, 1000, SESSIONS);
+    assert_int_equal(pages(bob, json_object()), bobs);
+    assert_int_equal(keyd_ask(sock, "event.list", json_pack("{s:s}", "id", "reseal.journal.LinesDropped"),
+                              NULL, 0, &reply, NULL),
+                     0);
+    json_t *event = json_array_get(json_object_get(reply, "events"), 0);
+    assert_string_equal(text(details_of(event), "journal"), "audit.jsonl");
+    assert_string_equal(text(details_of(event), "last-of-user"), "0");
+    assert_true(number(details_of(event), "lines") > 0);
+    json_decref(reply);
+    k.keep_audit = NULL;
+    keyd_restart(&k, policy);
+    close(sock);
+    close(bob);
+}
+
 static void sessions_of_a_service_that_died_are_told_as_lost(void **state)
 {
     (void)state;
@@ -411,6 +449,7 @@ int main(void)
         cmocka_unit_test(a_tenant_sees_its_own),
         cmocka_unit_test(sessions_of_a_service_that_died_are_told_as_lost),
         cmocka_unit_test(lines_that_left_memory_are_listed_and_chosen),
+        cmocka_unit_test(who_opens_sessions_without_end_loses_his_own_lines),
         cmocka_unit_test(without_audit_no_session_opens),
     };
     char folder[] = "/tmp/reseal-audit-XXXXXX";

@@ -186,7 +186,7 @@ static void it_ends_when_its_nursery_does(void **state)
     char path[64];
     long nursery = 0;
     int status = 0;
-    struct keyd own;
+    struct keyd own = {0};
     keyd_start(&own, NULL);
     close(keyd_connect(&own));
     (void)snprintf(path, sizeof(path), "/proc/%d/task/%d/children", own.pid, own.pid);

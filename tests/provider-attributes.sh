@@ -50,6 +50,17 @@ head -c 100000 /dev/urandom >"$work/core"
 reseal coredump handle --folder "$work/cores" --keep-free 0 1 0 0 11 1700000000 host prog <"$work/core" || fail "handle"
 dump=$(find "$work/cores" -name 'prog.*.core.ve')
 reseal coredump describe "$dump" | grep -q "reseal:host/$own" || fail "sealed by another key: $(reseal coredump describe "$dump")"
+# A key that is in memory already, made for nothing yet: its server is told of the use, and nobody waits for that.
+bare=$(reseal key make)
+reseal coredump rekey --provider vault --key "$bare" >/dev/null
+tries=0
+until kmip_do alice "
+rows = {str(a.attribute_value.application_namespace): str(a.attribute_value.application_data)
+        for a in c.get_attributes('$bare', ['Application Specific Information'])[1]}
+assert rows.get('x-Component') == 'Reseal' and rows.get('x-Name') == '$(hostname)', rows" 2>"$work/err"; do
+    [ $((tries += 1)) -lt 60 ] || fail "the server does not know of the use: $(cat "$work/err")"
+    sleep 0.2
+done
 service_stop
 service_start --state-dir "$work/other-state" </dev/null >>"$work/reseald.log" 2>&1
 reseal provider add vault --server "127.0.0.1:$port" --ca "$pki/ca.crt" --cert "$pki/alice.crt" --key "$pki/alice.key" --timeout 30 >/dev/null

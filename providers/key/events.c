@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "providers/key/events.h"
 
+#include "offload/base/clock.h"
 #include "providers/key/flush.h"
+#include "providers/key/journal-kept.h"
 #include "providers/key/rooms.h"
 
 #include <stdio.h>
@@ -9,6 +11,7 @@
 #include <unistd.h>
 
 #define MESSAGE_MAX 512u
+#define COUNT_NS    1000000000u
 
 int rs_events_open(struct rs_keyd *d, struct rs_store *store)
 {
@@ -30,6 +33,18 @@ int rs_events_open(struct rs_keyd *d, struct rs_store *store)
     rs_journal_read(&e->audit, store);
     d->events = e;
     return 0;
+}
+
+int rs_events_tick(struct rs_keyd *d)
+{
+    struct rs_events *e = d->events;
+    uint64_t now = rs_now_ns();
+    if (e == NULL) return -1;
+    if (now < e->count_ns) return (int)((e->count_ns - now) / 1000000u) + 1;
+    if (!rs_journal_kept_count(&e->audit, e->store) && !rs_journal_kept_count(&e->events, e->store))
+        return -1;
+    e->count_ns = now + COUNT_NS;
+    return COUNT_NS / 1000000u;
 }
 
 void rs_events_close(struct rs_keyd *d)

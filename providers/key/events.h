@@ -111,6 +111,7 @@ struct rs_events {
     struct rs_journal events, audit;
     uint64_t lost_told;               /* of lines that were lost, those that an event told of; */
     uint64_t audit_told, events_told; /* and of those that were dropped */
+    uint64_t count_ns;                /* when the next file of an earlier run is counted */
     struct rs_watch flusher;          /* flush.c */
     bool flusher_runs, flushing;
     struct rs_follower *followers;
@@ -124,6 +125,9 @@ struct rs_events {
  */
 RS_MUST_CHECK int rs_events_open(struct rs_keyd *d, struct rs_store *store);
 void rs_events_close(struct rs_keyd *d);
+
+/* Counts what earlier runs left, a file at a time; milliseconds until it must be called again, -1: never. */
+int rs_events_tick(struct rs_keyd *d);
 
 /* True when this client may read the line: its tenant's, those of no tenant with ManageKeys, all for
  * root and the user of the service. Of the audit, without ManageKeys, only what it did itself. */

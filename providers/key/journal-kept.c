@@ -12,7 +12,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define DIGITS    20u         /* of the number in a name */
+#define DIGITS    20u /* of the number in a name */
+#define FRESH     ".new"
 #define FILE_MOST (64u << 20) /* no file of ours is longer */
 #define FILE_LESS (64u << 10)
 #define FILES     16u /* of a journal that is full, when none of them was thinned */
@@ -58,15 +59,16 @@ static void list_remove(struct rs_journal *j, unsigned i)
     j->nclosed--;
 }
 
-static bool is_closed_name(const struct rs_journal *j, const char *name, uint64_t *first)
+/* What stands behind the number; NULL: it is no name of a closed file. */
+static const char *after_number(const struct rs_journal *j, const char *name, uint64_t *first)
 {
     size_t len = strlen(j->name);
-    if (strncmp(name, j->name, len) != 0 || name[len] != '.' || strlen(name) != len + 1 + DIGITS)
-        return false;
-    for (const char *c = name + len + 1; *c != '\0'; c++)
-        if (!isdigit((unsigned char)*c)) return false;
-    *first = strtoull(name + len + 1, NULL, 10);
-    return true;
+    char *end;
+    if (strncmp(name, j->name, len) != 0 || name[len] != '.' ||
+        strspn(name + len + 1, "0123456789") != DIGITS)
+        return NULL;
+    *first = strtoull(name + len + 1, &end, 10);
+    return end;
 }
 
 void rs_journal_kept_open(struct rs_journal *j, struct rs_store *store)
@@ -79,10 +81,13 @@ void rs_journal_kept_open(struct rs_journal *j, struct rs_store *store)
         rs_cleanup_close(&fd);
         return;
     }
-    for (const struct dirent *e; (e = readdir(folder)) != NULL;)
-        if (is_closed_name(j, e->d_name, &first) && fstatat(fd, e->d_name, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
-            S_ISREG(st.st_mode))
+    for (const struct dirent *e; (e = readdir(folder)) != NULL;) {
+        const char *rest = after_number(j, e->d_name, &first);
+        if (rest == NULL) continue;
+        if (strcmp(rest, FRESH) == 0) (void)unlinkat(fd, e->d_name, 0); /* a crash left it */
+        if (*rest == '\0' && fstatat(fd, e->d_name, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISREG(st.st_mode))
             (void)list_add(j, first, (uint64_t)st.st_size);
+    }
     (void)closedir(folder);
 }
 
@@ -141,7 +146,7 @@ static bool write_back(int folder, const char *name, const struct text *t)
 {
     char fresh[RS_JOURNAL_NAME + 8];
     if (t->len == 0) return unlinkat(folder, name, 0) == 0;
-    (void)snprintf(fresh, sizeof(fresh), "%s.new", name);
+    (void)snprintf(fresh, sizeof(fresh), "%s" FRESH, name);
     RS_CLOSE int fd = openat(folder, fresh, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
     if (fd >= 0 && rs_write_full(fd, t->at, t->len) == 0 && fdatasync(fd) == 0 &&
         renameat(folder, fresh, folder, name) == 0)
@@ -171,6 +176,7 @@ static void count(const struct rs_journal *j, struct rs_journal_file *f, const s
     free(f->shares);
     f->shares = NULL;
     f->nshares = 0;
+    f->counted = true;
     f->bytes = t->len;
     for (const char *at = t->at, *end = t->at + t->len; at < end;) {
         size_t len = line_len(at, end);
@@ -187,18 +193,31 @@ static int by_owner(const void *a, const void *b)
     return strcmp(x->owner, y->owner);
 }
 
-/* Counts files that were not, and adds all up, one row for each owner, sorted. NULL: no memory. */
-static struct rs_journal_share *all_shares(struct rs_journal *j, int folder, unsigned *n)
+/* One that cannot be read has no owners, and no line of it goes. */
+static void count_file(struct rs_journal *j, int folder, struct rs_journal_file *f)
 {
     char name[RS_JOURNAL_NAME];
+    struct text t;
+    rs_journal_kept_name(j, f->first, name);
+    if (read_all(folder, name, &t)) count(j, f, &t);
+    f->counted = true;
+    free(t.at);
+}
+
+bool rs_journal_kept_count(struct rs_journal *j, struct rs_store *store)
+{
+    unsigned i = 0;
+    while (i < j->nclosed && j->closed[i].counted) i++;
+    if (store == NULL || i == j->nclosed) return false;
+    count_file(j, rs_store_folder(store), &j->closed[i]);
+    return true;
+}
+
+/* Adds all up, one row for each owner, sorted. NULL: no memory. */
+static struct rs_journal_share *all_shares(const struct rs_journal *j, unsigned *n)
+{
     size_t room = 1, rows = 0;
-    for (unsigned i = 0; i < j->nclosed; i++) {
-        struct text t = {0};
-        rs_journal_kept_name(j, j->closed[i].first, name);
-        if (j->closed[i].shares == NULL && read_all(folder, name, &t)) count(j, &j->closed[i], &t);
-        free(t.at);
-        room += j->closed[i].nshares;
-    }
+    for (unsigned i = 0; i < j->nclosed; i++) room += j->closed[i].nshares;
     struct rs_journal_share *all = calloc(room, sizeof(*all));
     if (all == NULL) return NULL;
     for (unsigned i = 0; i < j->nclosed; rows += j->closed[i++].nshares)
@@ -326,10 +345,13 @@ static void trim(struct rs_journal *j, int folder)
 {
     uint64_t keep = j->keep != 0 ? j->keep : RS_JOURNAL_KEEP, total = 0;
     uint64_t room = keep - RS_MIN(keep, rs_journal_file_max(j)); /* the open file may become as long */
-    for (unsigned i = 0; i < j->nclosed; i++) total += j->closed[i].bytes;
+    for (unsigned i = 0; i < j->nclosed; i++) {
+        if (!j->closed[i].counted) return; /* a later rotation does it: nobody waits until all are read */
+        total += j->closed[i].bytes;
+    }
     if (total <= room) return;
     struct trim t = {.j = j, .folder = folder, .need = total - room};
-    t.all = all_shares(j, folder, &t.nall);
+    t.all = all_shares(j, &t.nall);
     t.share = room / RS_MAX(t.nall, 1u);
     for (unsigned i = 0; i < j->nclosed && t.all != NULL && t.need != 0;) {
         if (has_heavy(&t, &j->closed[i]) && !thin(&t, i)) break; /* the next rotation tries again */
@@ -352,7 +374,7 @@ void rs_journal_kept_add(struct rs_journal *j, int folder)
     if (first == 0) first = j->written; /* damaged from its first line on */
     rs_journal_kept_name(j, first, name);
     if (n < 0 || fstat(fd, &st) != 0 || renameat(folder, j->name, folder, name) != 0) return;
-    (void)list_add(j, first, (uint64_t)st.st_size);
+    if (list_add(j, first, (uint64_t)st.st_size)) count_file(j, folder, &j->closed[j->nclosed - 1]);
     trim(j, folder);
 }
 

@@ -19,8 +19,9 @@ struct rs_journal_share {
 };
 
 struct rs_journal_file {
-    uint64_t first, bytes;           /* no line in it has a lower number than `first` */
-    struct rs_journal_share *shares; /* NULL: not counted yet */
+    uint64_t first, bytes; /* no line in it has a lower number than `first` */
+    bool counted;          /* what owners have in it */
+    struct rs_journal_share *shares;
     unsigned nshares;
 };
 
@@ -33,7 +34,11 @@ void rs_journal_kept_close(struct rs_journal *j);
 /* Bytes of a file before it is closed. */
 uint64_t rs_journal_file_max(const struct rs_journal *j);
 
-/* The file that has the name becomes a closed one, if it can; then lines go that are too many. */
+/* The file that has the name becomes a closed one, if it can; then lines go that are too many, once all files
+ * are counted. */
 void rs_journal_kept_add(struct rs_journal *j, int folder);
+
+/* Counts one file that an earlier run left, if there is one: true. Some ten milliseconds for each. */
+RS_MUST_CHECK bool rs_journal_kept_count(struct rs_journal *j, struct rs_store *store);
 
 #endif

@@ -16,6 +16,7 @@
 #define SECOND         1000000000ull
 #define OBJECT_MAX     (RS_PROVIDER_NAME_MAX + RS_KEY_ID_MAX + 8)
 #define KEKS_OF_TENANT (RS_KEKS_MAX / 4) /* one tenant does not push the others' keys out */
+#define NOTES          16u
 
 struct rs_kek_entry {
     struct rs_kek_entry *next;
@@ -25,6 +26,7 @@ struct rs_kek_entry {
     uint8_t *bytes;   /* key memory */
     uint64_t expires; /* now_ns(); 0: never, a manager handed it over */
     uint64_t used;
+    uint64_t noted; /* the details that its server has, a hash; 0: none that we know of */
 };
 
 /* Somebody who waits for a request. */
@@ -39,6 +41,7 @@ struct rs_kek_request {
     struct rs_kek_request *next;
     bool make, finished; /* finished: it is being handed out, nobody joins any more */
     char tenant[64], provider[RS_PROVIDER_NAME_MAX], key[RS_KEY_ID_MAX];
+    uint64_t noted;    /* the details that it brings, a hash */
     struct rs_who who; /* who asked first */
     struct want *wants;
 };
@@ -351,7 +354,40 @@ static void keep(struct rs_keyd *d, const struct rs_kek_request *r, const uint8_
     struct rs_provider *p = rs_providers_of(d, r->tenant, r->provider);
     uint32_t s = p != NULL ? rs_provider_cache_s(p) : 0;
     /* Without room it is only used now. */
-    if (s != 0) (void)!put(d, r->tenant, r->provider, r->key, bytes, now_ns() + s * SECOND);
+    if (s == 0 || put(d, r->tenant, r->provider, r->key, bytes, now_ns() + s * SECOND) != 0) return;
+    struct rs_kek_entry *e = entry_of(d, r->tenant, r->provider, r->key);
+    if (e != NULL && r->noted != 0) e->noted = r->noted;
+}
+
+/* ---- what a key is used for --------------------------------------------------------------------- */
+
+static uint64_t hash_of(const json_t *details)
+{
+    RS_FREE char *text = details != NULL ? json_dumps(details, JSON_COMPACT | JSON_SORT_KEYS) : NULL;
+    uint64_t h = text != NULL ? 14695981039346656037u : 0; /* FNV-1a */
+    for (const char *at = text; at != NULL && *at != '\0'; at++) h = (h ^ (uint8_t)*at) * 1099511628211u;
+    return h;
+}
+
+static void noted(struct rs_keyd *d, void *arg, struct rs_task_answer *a)
+{
+    (void)arg, (void)a; /* best effort */
+    d->keks.notes--;
+}
+
+/* A key that is in memory is used for something else than its server knows of: it is told, and nobody waits
+ * for that. */
+static void note(struct rs_keyd *d, struct rs_provider *p, struct rs_kek_entry *e, const json_t *details)
+{
+    static char nobody;
+    uint64_t h = hash_of(details);
+    if (p == NULL || p->kind != &rs_provider_standard || h == 0 || h == e->noted || d->keks.notes >= NOTES)
+        return;
+    json_t *more = json_pack("{s:s, s:o}", "key", e->key, "details", json_deep_copy(details));
+    if (more == NULL) return;
+    e->noted = h;
+    d->keks.notes++;
+    rs_provider_ask(d, p, "fetch", more, noted, &nobody);
 }
 
 static void answered(struct rs_keyd *d, void *arg, struct rs_task_answer *a)
@@ -429,6 +465,7 @@ static void ask(struct rs_keyd *d, const struct rs_who *who, struct rs_provider 
     if (!fresh) return;
     r->make = make;
     r->who = *who;
+    r->noted = hash_of(details);
     (void)snprintf(r->tenant, sizeof(r->tenant), "%s", p->tenant);
     (void)snprintf(r->provider, sizeof(r->provider), "%s", p->name);
     (void)snprintf(r->key, sizeof(r->key), "%s", key);
@@ -480,8 +517,9 @@ void rs_kek_get(struct rs_keyd *d, const struct rs_who *who, const char *provide
         RS_KEYMEM uint8_t *bytes = rs_keymem_alloc(RS_KEK_LEN);
         e->used = now_ns();
         audit(d, who, false, name, key, 0, true);
-        /* A copy: what `done` does may make it forgotten. */
+        /* A copy: what comes now may make it forgotten. */
         if (bytes != NULL) memcpy(bytes, e->bytes, RS_KEK_LEN);
+        note(d, rs_providers_of(d, e->tenant, e->provider), e, details);
         kek.bytes = bytes;
         done(d, arg, bytes != NULL ? 0 : RESEAL_ENOMEM, &kek, bytes != NULL ? "" : "no key memory is left");
         return;

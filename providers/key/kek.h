@@ -63,6 +63,7 @@ struct rs_keks {
     unsigned n;
     uint64_t next_expiry; /* rs_now_ns(); 0: nothing expires */
     struct rs_kek_request *requests;
+    unsigned notes; /* under way: what keys in memory are used for, to their servers */
 };
 
 /* Calls `each` for every key of a tenant in memory, with seconds that it has left. */

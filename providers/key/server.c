@@ -63,6 +63,7 @@ static int (*const ticks[])(struct rs_keyd *d) = {
     rs_webhooks_tick,
     rs_hosts_tick,
     rs_providers_tick,
+    rs_events_tick,
     /* Last: they start what the others ask for. */
     rs_orders_tick,
     rs_tasks_tick,

@@ -42,7 +42,8 @@ void keyd_spawn(struct keyd *k, const char *policy)
         for (int i = 0; i < 3; i++) (void)fcntl(fds[i], F_SETFD, 0);
         execl(program, program, "--listen-fd", numbers[0], "--work-fd", numbers[1], "--supervisor-fd",
               numbers[2], "--state-dir", state, policy != NULL ? "--policy" : "--private-uid",
-              policy != NULL ? policy : uid, NULL);
+              policy != NULL ? policy : uid, k->keep_audit != NULL ? "--keep-audit" : NULL, k->keep_audit,
+              NULL);
         _exit(127);
     }
     close(work[1]);

@@ -18,8 +18,9 @@ struct keyd {
     int listener; /* stays open over a restart, as reseald keeps it */
     int work;     /* our end of the private pair */
     int supervisor;
-    char dir[64];   /* scratch folder of the test, too */
-    char path[100]; /* of keys.sock */
+    const char *keep_audit; /* MiB; NULL: as it is without */
+    char dir[64];           /* scratch folder of the test, too */
+    char path[100];         /* of keys.sock */
 };
 
 /* `policy`: path of a policy file; NULL: private to this user. */
