@@ -121,25 +121,31 @@ killed_at_changes() {
     echo "killed before $deaths changes: $*"
 }
 
+# Processes of the service by name; "nursery": the helper that reseal-keyd forks children from.
 killed_daemon() {
     local pid
-    if [ "$1" = reseald ]; then
-        echo "$service_pid"
-        return
-    fi
+    case $1 in
+    reseald) echo "$service_pid" && return ;;
+    nursery) pgrep -P "$(killed_daemon reseal-keyd | head -n 1)" -x reseal-keyd && return ;;
+    esac
     for pid in $(cat "/proc/$service_pid/task/$service_pid/children"); do
         [ "$(cat "/proc/$pid/comm" 2>/dev/null)" != "$1" ] || echo "$pid"
     done
 }
 
-# killed_kill DAEMON: and a service is there again.
+# killed_kill DAEMON [COMMAND'S PID]: and a service is there again. A command does not have a qemu-nbd all the time.
 killed_kill() {
     local pid children
+    if [ "$1" = qemu-nbd ]; then
+        pkill -KILL -P "$2" -x qemu-nbd || true
+        return
+    fi
     pid=$(killed_daemon "$1" | head -n 1)
     [ -n "$pid" ] || fail "no $1 runs"
     children=$(cat "/proc/$service_pid/task/$service_pid/children")
+    [ "$1" != nursery ] || children=$(killed_daemon reseal-keyd | head -n 1) # which ends with it
     kill -KILL "$pid"
-    if [ "$1" = reseald ]; then
+    if [ "$1" = reseald ] || [ "$1" = nursery ]; then
         wait "$pid" 2>/dev/null || true
         for pid in $children; do
             while kill -0 "$pid" 2>/dev/null; do sleep 0.02; done
@@ -171,7 +177,7 @@ killed_service_at() {
             sleep 0.01
         done
         if kill -0 $pid 2>/dev/null; then stops=$((stops + 1)); fi
-        killed_kill "$daemon"
+        killed_kill "$daemon" $pid
         kill -CONT $pid 2>/dev/null || true
         if [ "$daemon" = reseald ]; then killed_wait_service "$daemon"; fi
         wait $pid || code=$?
