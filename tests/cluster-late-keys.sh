@@ -99,3 +99,34 @@ last=$(reseal key make --provider well)
 until_true "a name that is used twice keeps other keys away" has well "$last"
 on provider remove safe --force >/dev/null
 until_true "the name is free, and the host has no native provider" on provider test safe
+
+# A stranger who asks again and again, in whatever tenant's name: the audit counts, and nobody else's has lines of it. What it keeps
+# to itself takes no memory from a manager.
+openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout "$work/stranger.key" -out "$work/stranger.pem" -days 2 -subj /CN=x 2>/dev/null
+cat >"$work/stranger.py" <<'P'
+import json, socket, ssl, struct, sys
+context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT); context.check_hostname = False; context.verify_mode = ssl.CERT_NONE
+context.load_cert_chain(sys.argv[2], sys.argv[3])
+def connect(): return context.wrap_socket(socket.create_connection(("127.0.0.1", int(sys.argv[1])), 60))
+def ask(s, what):
+    text = json.dumps(what).encode()
+    s.sendall(struct.pack(">II", len(text) + 4, len(text)) + text)
+    n = struct.unpack(">I", s.recv(4))[0]; return s.recv(n)
+first = connect()
+for i in range(50): assert b'"status":-8' in ask(first, {"method": "forget", "tenant": "acme", "provider": "p%d" % i})
+kept = [connect() for i in range(20)]
+for s in kept: s.sendall(struct.pack(">II", 65536, 60000) + b"{")
+print("ready", flush=True); sys.stdin.read()
+P
+mkfifo "$work/stranger" "$work/stranger-end"
+/usr/bin/python3 "$work/stranger.py" "$agent" "$work/stranger.pem" "$work/stranger.key" <"$work/stranger-end" >"$work/stranger" 2>"$work/stranger.log" &
+stranger=$!
+exec 8>"$work/stranger-end"
+read -r _ <"$work/stranger" || fail "the stranger: $(cat "$work/stranger.log")"
+last=$(reseal key make --provider well)
+until_true "strangers keep a manager away" has well "$last"
+exec 8>&-
+wait $stranger
+lines=$(grep -rhc '"operation":"host.refused"' "$work/a/state" | awk "{n += \$1} END {print n}")
+[ "$lines" -ge 1 ] && [ "$lines" -le 5 ] || fail "$lines lines for one stranger"
+! grep -rq '"tenant":"acme"' "$work/a/state" || fail "a stranger writes into a tenant's audit"

@@ -6,6 +6,7 @@
  */
 #include "offload/cli/coredump.h"
 
+#include "offload/base/text.h"
 #include "offload/client/keyservice.h"
 
 #include <errno.h>
@@ -63,6 +64,7 @@ static int take_crash(struct dump *d, int argc, char **argv)
         (void)snprintf(d->crash.program + len, sizeof(d->crash.program) - len, "%s%s", i > 6 ? " " : "",
                        argv[i]);
     }
+    rs_line_clean(d->crash.program); /* it goes into the system's log */
     return 0;
 }
 

@@ -36,12 +36,16 @@ bool rs_vm_resolve(const char *folder, const char *name, char out[PATH_MAX])
     return n > 0 && n < PATH_MAX;
 }
 
-int rs_vm_read_file(const char *path, size_t max, char **out, size_t *len)
+/* What is checked is what is read: in a folder of another user's, names change in between. */
+static int read_file(const char *path, int flags, bool own, size_t max, char **out, size_t *len)
 {
     *out = NULL;
-    RS_CLOSE int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    RS_CLOSE int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | flags);
     struct stat st;
+    if (fd < 0 && errno == ELOOP && own) return RESEAL_EPERM;
     if (fd < 0 || fstat(fd, &st) != 0) return RESEAL_EIO;
+    if (own && (!S_ISREG(st.st_mode) || st.st_uid != geteuid() || (st.st_mode & 022) != 0))
+        return RESEAL_EPERM;
     if (st.st_size < 0 || (uint64_t)st.st_size > max) return RESEAL_ESPACE;
     *len = (size_t)st.st_size;
     char *text = malloc(*len + 1);
@@ -55,6 +59,16 @@ int rs_vm_read_file(const char *path, size_t max, char **out, size_t *len)
     free(text);
     errno = -code;
     return RESEAL_EIO;
+}
+
+int rs_vm_read_file(const char *path, size_t max, char **out, size_t *len)
+{
+    return read_file(path, 0, false, max, out, len);
+}
+
+int rs_vm_read_own_file(const char *path, size_t max, char **out, size_t *len)
+{
+    return read_file(path, O_NOFOLLOW, true, max, out, len);
 }
 
 int rs_vm_write_file(const char *path, const void *bytes, size_t len)
@@ -78,12 +92,34 @@ static void copy_attributes(int to, int from)
     }
 }
 
+/* The folder of a file, and what is left of its name. */
+static int folder_of(const char *path, const char **base)
+{
+    const char *slash = strrchr(path, '/');
+    char folder[PATH_MAX];
+    size_t len = slash == NULL ? 0 : (size_t)(slash - path) + 1;
+    *base = path + len;
+    if (len >= sizeof(folder)) return -1;
+    memcpy(folder, path, len);
+    folder[len] = '\0';
+    return open(len != 0 ? folder : ".", O_PATH | O_DIRECTORY | O_CLOEXEC);
+}
+
+/* Two files of one folder are looked for in one folder: another user's can become a link to some other
+ * between one and the other, and what is there would become that user's. */
 int rs_vm_take_after(const char *path, const char *model)
 {
     struct stat st, own;
-    RS_CLOSE int from = open(model, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOFOLLOW);
+    const char *base, *model_base;
+    RS_CLOSE int folder = folder_of(path, &base);
+    size_t len = (size_t)(base - path);
+    bool same_folder = strncmp(path, model, len) == 0 && strchr(model + len, '/') == NULL;
+    RS_CLOSE int model_folder = folder_of(model, &model_base);
+    if (folder < 0 || model_folder < 0) return -ENOENT;
+    RS_CLOSE int from = openat(same_folder ? folder : model_folder, model_base,
+                               O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOFOLLOW);
     if (from < 0) return errno == EACCES || errno == ELOOP ? 0 : -errno;
-    RS_CLOSE int to = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOFOLLOW);
+    RS_CLOSE int to = openat(folder, base, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOFOLLOW);
     if (to < 0 || fstat(from, &st) != 0 || fstat(to, &own) != 0) return -errno;
     if (!S_ISREG(st.st_mode) || !S_ISREG(own.st_mode)) return 0;
     copy_attributes(to, from);

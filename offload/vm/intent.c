@@ -69,12 +69,6 @@ int rs_intent_new(const struct rs_vm *vm, const char *operation, struct rs_inten
     return rs_vm_path(vm, SUFFIX, out->path) ? 0 : RESEAL_EIO;
 }
 
-static bool is_ours(const char *path)
-{
-    struct stat st;
-    return lstat(path, &st) == 0 && S_ISREG(st.st_mode) && st.st_uid == geteuid() && (st.st_mode & 022) == 0;
-}
-
 static bool is_whole(const json_t *root)
 {
     const json_t *list = json_object_get(root, "actions");
@@ -101,11 +95,11 @@ int rs_intent_load(const struct rs_vm *vm, struct rs_intent *out, char *why, siz
     out->kept[0] = '\0';
     out->images = NULL;
     if (!rs_vm_path(vm, SUFFIX, out->path)) return RESEAL_ENOKEY;
-    int code = rs_vm_read_file(out->path, INTENT_MAX, &text, &len);
+    int code = rs_vm_read_own_file(out->path, INTENT_MAX, &text, &len);
     if (code == RESEAL_EIO && errno == ENOENT) return RESEAL_ENOKEY;
     if (code == RESEAL_EIO)
         return rs_vm_refuse(code, why, why_len, "cannot read %s: %s", out->path, strerror(errno));
-    if (!is_ours(out->path))
+    if (code == RESEAL_EPERM)
         return rs_vm_refuse(RESEAL_EPERM, why, why_len,
                             "%s is not yours alone: run the command as its owner, or see who put it there",
                             out->path);

@@ -18,6 +18,11 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+/* Strangers may connect, so all of them together must not take the key memory: a frame of 64 KiB each, and
+ * TLS. */
+#define CONNECTIONS 32u
+#define ARENA       ((size_t)8 << 20)
+
 static const char *const agent_calls[] = {
     RS_CALLS_OF_ALL, "fstat",      "newfstatat",      "fcntl",           "recvfrom",    "sendto",
     "accept4",       "accept",     "getsockopt",      "setsockopt",      "getsockname", "getpeername",
@@ -25,12 +30,11 @@ static const char *const agent_calls[] = {
     "ppoll",         "tgkill",     "timerfd_settime", "timerfd_gettime", NULL,
 };
 
-/* Asks reseal-RS_HELPER_SOCKET, which answers at once; one that does not is gone. */
+/* Asks reseal-keyd, which answers at once; one that does not is gone. `arg`: room for the answer. */
 static void ask(void *arg, const struct rs_agent_ask *a, struct rs_agent_answer *answer)
 {
-    RS_KEYMEM struct rs_msg *m = rs_keymem_alloc(sizeof(*m));
-    (void)arg;
-    if (m == NULL || rs_msg_send(RS_HELPER_SOCKET, RS_MSG_AGENT_ASK, 0, a, sizeof(*a), NULL, 0, 0) != 0 ||
+    struct rs_msg *m = arg;
+    if (rs_msg_send(RS_HELPER_SOCKET, RS_MSG_AGENT_ASK, 0, a, sizeof(*a), NULL, 0, 0) != 0 ||
         rs_msg_recv(RS_HELPER_SOCKET, m, 0) != 0 || m->header.length != sizeof(*answer))
         _exit(2);
     memcpy(answer, m->body, sizeof(*answer));
@@ -85,14 +89,19 @@ static RS_NORETURN void agent(const void *arg)
     (void)prctl(PR_SET_NAME, "reseal-agent");
     (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
     (void)signal(SIGPIPE, SIG_IGN);
-    if (rs_keymem_init(0) != 0 || rs_keymem_hook_openssl() != 0 ||
+    if (rs_keymem_init(ARENA) != 0 || rs_keymem_hook_openssl() != 0 ||
         OPENSSL_init_crypto(OPENSSL_INIT_NO_LOAD_CONFIG, NULL) != 1)
         _exit(2);
     char *cert = take_pem(RS_MSG_AGENT_CERT), *key = take_pem(RS_MSG_AGENT_KEY);
+    struct rs_msg *room = rs_keymem_alloc(sizeof(*room));
+    if (room == NULL) _exit(2);
     int listener = rs_wire_listen(address, &port, &error);
     if (listener < 0) stop(error.why);
-    const struct rs_wire_server_config config = {
-        .listener = listener, .trust = {.any = true, .cert = cert, .key = key}, .handle = handle};
+    const struct rs_wire_server_config config = {.listener = listener,
+                                                 .connections = CONNECTIONS,
+                                                 .trust = {.any = true, .cert = cert, .key = key},
+                                                 .handle = handle,
+                                                 .arg = room};
     if (rs_wire_server_open(&server, &config, &error) != 0) stop(error.why);
     rs_keymem_free(cert);
     rs_keymem_free(key);

@@ -122,6 +122,17 @@ static int serve(struct rs_keyd *d, const struct rs_agent_ask *a, char *why, siz
     }
 }
 
+/* Strangers may ask as often as they like, in any tenant's name: their lines are nobody's, and counted. */
+static void audit_stranger(struct rs_keyd *d, const char *fingerprint)
+{
+    struct rs_who who = self();
+    uint64_t times = rs_events_times(d, &who, "", "host.refused", "", "host");
+    if (times == 0) return;
+    json_t *details = json_pack("{s:s}", "manager", fingerprint);
+    if (times > 1) (void)json_object_set_new(details, "times", json_integer((json_int_t)times));
+    rs_audit(d, &who, "host.refused", "host", RESEAL_EPERM, details);
+}
+
 static void audit(struct rs_keyd *d, const struct rs_agent_ask *a, const char *fingerprint, int status)
 {
     static const char *const operations[] = {"",         "host.put",    "host.forget",
@@ -149,7 +160,8 @@ static bool on_ask(struct rs_keyd *d, struct rs_agent_ask *a)
     char fingerprint[65];
     terminate(a);
     memcpy(answer.instance, d->instance, sizeof(answer.instance));
-    if (!is_trusted(d, a->caller, fingerprint)) {
+    bool trusted = is_trusted(d, a->caller, fingerprint);
+    if (!trusted) {
         answer.status = RESEAL_EPERM;
         (void)snprintf(answer.why, sizeof(answer.why),
                        "the host does not trust this manager: on the host, 'reseal host trust %s'",
@@ -162,7 +174,10 @@ static bool on_ask(struct rs_keyd *d, struct rs_agent_ask *a)
     if (answer.status != 0 && answer.why[0] == '\0')
         (void)snprintf(answer.why, sizeof(answer.why), "%s", reseal_strerror(answer.status));
     (void)snprintf(answer.state, sizeof(answer.state), "%s", rs_hosts_state(d));
-    audit(d, a, fingerprint, answer.status);
+    if (trusted)
+        audit(d, a, fingerprint, answer.status);
+    else
+        audit_stranger(d, fingerprint);
     return rs_msg_send(d->hosts->agent.fd, RS_MSG_AGENT_ASK | RS_MSG_REPLY, 0, &answer, sizeof(answer), NULL,
                        0, MSG_DONTWAIT) == 0;
 }
