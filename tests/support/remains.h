@@ -31,8 +31,12 @@ static inline struct remains remains_of(const uint8_t *memory, size_t len)
     return (struct remains){memory + first, end - first};
 }
 
-/* Whether a block that is not all zeros is there. */
-static inline bool remains_hold(const struct remains *r, const uint8_t block[REMAINS_BLOCK])
+/*
+ * Whether a block that is not all zeros is there. Not inlined: with checks for null pointers compilers would
+ * take the way after a failed check for one to memmem.
+ */
+static __attribute__((noinline, unused)) bool remains_hold(const struct remains *r,
+                                                           const uint8_t block[REMAINS_BLOCK])
 {
     return memmem(r->at, r->len, block, REMAINS_BLOCK) != NULL;
 }
