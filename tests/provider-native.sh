@@ -19,6 +19,8 @@ printf 'a long enough password\n' >"$work/password"
 printf 'another long password\n' >"$work/other"
 chmod 600 "$work/short" "$work/password" "$work/other"
 refused 4 'at least 12 characters' reseal provider export safe --output "$work/safe.p12" --password-file "$work/short"
+printf 'abababababababab' >"$work/short"
+refused 4 '5 of them different' reseal provider export safe --output "$work/safe.p12" --password-file "$work/short"
 [ ! -e "$work/safe.p12" ] || fail "a file is left of a backup that was refused"
 refused 3 'reseal provider export safe' reseal key make
 refused 6 'File exists' reseal provider export safe --output "$work/password" --password-file "$work/password"

@@ -60,8 +60,9 @@ static int run_export(struct rs_task *t)
     if (r != 0) return r;
     r = rs_native_backup((const struct rs_native_kdk *)kdk->bytes, name, password, &der, &len);
     if (r == RESEAL_EPASS)
-        return rs_task_fail(t, r, "the password of a backup has at least %u characters: choose a longer one",
-                            RS_NATIVE_PASSWORD_MIN);
+        return rs_task_fail(
+            t, r, "the password of a backup has at least %u characters, %u of them different: choose another",
+            RS_NATIVE_PASSWORD_MIN, RS_NATIVE_PASSWORD_UNLIKE);
     if (r == 0) r = hand_over(t, der, len);
     OPENSSL_free(der);
     return r;

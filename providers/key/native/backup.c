@@ -8,11 +8,13 @@
 #include "providers/key/native/native.h"
 #include "reseal/reseal.h"
 
+#include <limits.h>
+#include <stdio.h>
+
 #include <openssl/asn1.h>
 #include <openssl/err.h>
 #include <openssl/objects.h>
 #include <openssl/pkcs12.h>
-#include <stdio.h>
 
 #define ROUNDS     200000
 #define ROUNDS_MAX 10000000 /* of a file that is read */
@@ -81,13 +83,25 @@ static PKCS12 *assemble(const uint8_t *sealed, int sealed_len, const char *frien
     return NULL;
 }
 
+/* Neither short nor a few keys again and again: whoever gets hold of the file has all the time to try. */
+static bool password_will_do(const char *password)
+{
+    bool seen[UCHAR_MAX + 1] = {false};
+    unsigned unlike = 0;
+    for (const char *c = password; *c != '\0'; c++) {
+        unlike += !seen[(unsigned char)*c];
+        seen[(unsigned char)*c] = true;
+    }
+    return strlen(password) >= RS_NATIVE_PASSWORD_MIN && unlike >= RS_NATIVE_PASSWORD_UNLIKE;
+}
+
 int rs_native_backup(const struct rs_native_kdk *kdk, const char *name, const char *password, uint8_t **der,
                      size_t *len)
 {
     char uuid[37], friendly[160];
     uint8_t *sealed = NULL;
     int n = -1;
-    if (strlen(password) < RS_NATIVE_PASSWORD_MIN) return RESEAL_EPASS;
+    if (!password_will_do(password)) return RESEAL_EPASS;
     uuid_text(kdk->uuid, uuid);
     (void)snprintf(friendly, sizeof(friendly), "%.100s %s", name, uuid);
     ERR_set_mark();

@@ -50,15 +50,16 @@ RS_MUST_CHECK int rs_native_owner(const char *id, uint8_t uuid[RS_NATIVE_UUID_LE
 
 /* ---- backup (backup.c) ----------------------------------------------------------- */
 
-#define RS_NATIVE_PASSWORD_MIN 12u         /* characters */
-#define RS_NATIVE_BACKUP_MAX   (64u << 10) /* bytes of a backup that is read */
+#define RS_NATIVE_PASSWORD_MIN    12u         /* characters */
+#define RS_NATIVE_PASSWORD_UNLIKE 5u          /* of them, unlike each other */
+#define RS_NATIVE_BACKUP_MAX      (64u << 10) /* bytes of a backup that is read */
 
 /*
  * A PKCS#12 file (RFC 7292) with the KDK as a secret key, in the form that
  * Java's keytool and `openssl pkcs12` read: PBES2 with PBKDF2-HMAC-SHA-256,
  * 200000 rounds, AES-256-CBC; MAC SHA-256. The friendly name is `name`, a
  * blank, and the UUID. `*der` is the caller's, to be freed with OPENSSL_free().
- * RESEAL_EPASS: the password is shorter than RS_NATIVE_PASSWORD_MIN.
+ * RESEAL_EPASS: the password is shorter than RS_NATIVE_PASSWORD_MIN, or a few characters again and again.
  */
 RS_MUST_CHECK int rs_native_backup(const struct rs_native_kdk *kdk, const char *name, const char *password,
                                    uint8_t **der, size_t *len);
