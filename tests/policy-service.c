@@ -4,6 +4,7 @@
 #include "tests/support/keyd.h"
 
 #include <fcntl.h>
+#include <poll.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -23,16 +24,20 @@ static const struct rs_msg_key_use out = {
 static const struct rs_msg_key_use vault = {
     .cipher = RESEAL_XTS, .use = 3, .unit = 512, .bits = 256, .step = 1, .name = "vault"};
 
+#define GUEST 60002u /* in the policy below */
+
+static bool guest = true; /* the tenant has that user too */
+
 static void write_policy(const char *privilege, const char *grants, const char *tail)
 {
     char text[1024];
     (void)snprintf(
         text, sizeof(text),
-        "{\"version\": 1,\n \"tenants\": {\"t\": {\"users\": [%u], \"max-keys\": 3, \"weight\": 7}},\n"
+        "{\"version\": 1,\n \"tenants\": {\"t\": {\"users\": [%u%s], \"max-keys\": 3, \"weight\": 7}},\n"
         " \"privileges\": [{\"to\": \"tenant:t\", \"allow\": [%s]}],\n \"pairs\": [\n"
         "  {\"for\": \"tenant:t\", \"from\": \"raw:in\", \"to\": \"raw:out\", \"grants\": [%s]},\n"
         "  {\"for\": \"tenant:t\", \"from\": \"raw:in\", \"to\": \"random:vault\"}]}%s\n",
-        getuid(), privilege, grants, tail);
+        getuid(), guest ? ", 60002" : "", privilege, grants, tail);
     char fresh[120];
     (void)snprintf(fresh, sizeof(fresh), "%s.new", file);
     RS_CLOSE int fd = open(fresh, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
@@ -88,6 +93,25 @@ static void the_policy_file_is_obeyed_and_read_again(void **state)
     close(sock);
 }
 
+/* Its connection ends with the policy that does not name it; nobody else's does. */
+static void who_leaves_the_policy_is_closed(void **state)
+{
+    (void)state;
+    if (geteuid() != 0) skip();
+    reseal_key key;
+    int mine = keyd_connect(&k), its = keyd_connect_as(&k, GUEST);
+    assert_int_equal(keyd_random(its, &vault, &key), 0);
+    guest = false;
+    write_policy("", "\"plain-out\"", "");
+    assert_int_equal(kill(k.pid, SIGHUP), 0);
+    struct pollfd gone = {.fd = its, .events = POLLIN};
+    assert_int_equal(poll(&gone, 1, 60000), 1);
+    assert_int_equal(read(its, &key, 1), 0);
+    assert_int_equal(keyd_random(mine, &vault, &key), 0);
+    close(its);
+    close(mine);
+}
+
 static void users_of_no_tenant_are_refused(void **state)
 {
     (void)state;
@@ -101,6 +125,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_policy_file_is_obeyed_and_read_again),
+        cmocka_unit_test(who_leaves_the_policy_is_closed),
         cmocka_unit_test(users_of_no_tenant_are_refused),
     };
     signal(SIGPIPE, SIG_IGN);

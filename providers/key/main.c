@@ -179,7 +179,9 @@ static void reload(struct rs_keyd *d)
         (void)fprintf(stderr, "reseal-keyd: the policy was not reloaded, the old one stays: %s\n", why);
         return;
     }
-    (void)fprintf(stderr, "reseal-keyd: policy reloaded\n");
+    unsigned ended = rs_tenants_end_strangers(d);
+    (void)fprintf(
+        stderr, "reseal-keyd: policy reloaded; %u connections of users it does not name are closed\n", ended);
 }
 
 static void signal_ready(struct rs_keyd *d, struct rs_watch *w, uint32_t events)

@@ -41,6 +41,10 @@ RS_MUST_CHECK bool rs_tenants_may(struct rs_rpc *call);
 /* Closes what a tenant has open. */
 void rs_tenants_end_clients(struct rs_keyd *d, const char *tenant);
 
+/* Closes what users have open that the policy has in their tenant no more; the others get its limits. Not
+ * from within a call. How many. */
+unsigned rs_tenants_end_strangers(struct rs_keyd *d);
+
 /* Suspends or not, forgets one that was added, in the store and the policy. RESEAL_E..., with `why`. */
 enum rs_tenant_change { RS_TENANT_SUSPEND, RS_TENANT_RESUME, RS_TENANT_GONE };
 RS_MUST_CHECK int rs_tenants_change(struct rs_keyd *d, const char *name, enum rs_tenant_change change,

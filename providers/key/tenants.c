@@ -153,6 +153,24 @@ void rs_tenants_end_clients(struct rs_keyd *d, const char *tenant)
     }
 }
 
+unsigned rs_tenants_end_strangers(struct rs_keyd *d)
+{
+    unsigned ended = 0;
+    struct rs_client *next;
+    for (struct rs_client *c = d->clients; c != NULL; c = next) {
+        const struct rs_tenant *t;
+        next = c->next;
+        if (!c->greeted) continue;
+        if (rs_policy_tenant(d->policy, c->uid, c->gid, c->tenant, &t) == 0 && !t->suspended) {
+            c->max_keys = t->max_keys;
+        } else {
+            rs_keyd_drop(d, c);
+            ended++;
+        }
+    }
+    return ended;
+}
+
 /* ---- who may, and which ------------------------------------------------------------------ */
 
 bool rs_rpc_administrator(struct rs_rpc *call)
