@@ -53,6 +53,25 @@ service_stop
 refused "no service to take over" reseald --takeover --runtime-dir "$dir"
 refused "needs --policy" reseald
 refused "cannot read the policy $work/none: No such file" reseald --policy "$work/none" --runtime-dir "$dir"
+umask 077
+printf '{"version": 1,\n' >"$work/policy"
+refused "$work/policy: line 2" reseald --policy "$work/policy" --runtime-dir "$dir"
+[ "$(ls -A "$dir")" = state ] || fail "left behind by a policy that does not parse: $(ls -A "$dir")"
+
+# One that ran is started again until its policy is mended.
+good="{\"version\": 1, \"tenants\": {\"t\": {\"users\": [$(id -u)]}}}"
+printf '%s\n' "$good" >"$work/policy"
+service_start --policy "$work/policy"
+printf '{"version": 1,\n' >"$work/policy"
+first=$(pgrep -P "$service_pid" -x reseal-keyd)
+kill -KILL "$first"
+tail --pid="$first" -f /dev/null
+while second=$(pgrep -P "$service_pid" -x reseal-keyd) && [ -n "$second" ] && kill -0 "$second" 2>/dev/null; do :; done
+kill -0 "$service_pid" || fail "the service ended with a policy that was changed while it ran"
+printf '%s\n' "$good" >"$work/policy"
+until reseal status >/dev/null 2>&1; do kill -0 "$service_pid" || fail "ended"; done
+service_stop
+
 refused "takes options only" reseald --runtime-dir "$dir" more
 refused "exclude each other" reseald --runtime-dir "$dir" --workers 1 --cpus 0
 chmod 777 "$dir"

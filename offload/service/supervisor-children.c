@@ -231,14 +231,26 @@ int rs_children_due(const struct rs_supervisor *s)
 
 /* ---- end ------------------------------------------------------------------------------- */
 
+/* True when it has never done better than to refuse what it was started with. One that did is started again:
+ * clients wait for it, and somebody may mend what it is about. */
+static bool cannot_start(struct rs_child *child, int status)
+{
+    if (!WIFEXITED(status) || WEXITSTATUS(status) != RS_KEYD_UNUSABLE) child->was_usable = true;
+    return !child->was_usable;
+}
+
 void rs_children_gone(struct rs_supervisor *s, struct rs_child *child)
 {
     int status = 0;
     const char *name = child == &s->work ? "reseald-work" : "reseal-keyd";
-    if (child->pid != 0 && waitpid(child->pid, &status, 0) == child->pid && s->successor < 0)
-        fprintf(stderr, "reseald: %s ended (%s %d), starting it again\n", name,
-                WIFSIGNALED(status) ? "signal" : "exit",
-                WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status));
+    if (child->pid != 0 && waitpid(child->pid, &status, 0) == child->pid) {
+        if (child == &s->keyd && cannot_start(child, status))
+            s->stop = s->unusable = true;
+        else if (s->successor < 0)
+            fprintf(stderr, "reseald: %s ended (%s %d), starting it again\n", name,
+                    WIFSIGNALED(status) ? "signal" : "exit",
+                    WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status));
+    }
     rs_cleanup_close(&child->pidfd);
     rs_cleanup_close(&child->socket);
     child->pid = 0;

@@ -84,6 +84,7 @@ static void step(struct rs_supervisor *s)
         return;
     }
     if (p[3].revents != 0) rs_children_gone(s, &s->keyd);
+    if (s->stop) return;
     if (p[4].revents != 0) rs_takeover_accept(s);
     /* While a successor takes over, an ended reseald-work has handed over: nothing is started again yet. */
     if (s->successor < 0 || s->taking_over) rs_children_start(s, -1);
@@ -135,5 +136,5 @@ int rs_supervisor_run(const struct rs_supervisor_options *options)
     }
     rs_children_stop(&s);
     rs_folder_close(&s);
-    return 0;
+    return s.unusable ? 1 : 0;
 }

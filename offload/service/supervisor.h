@@ -32,6 +32,7 @@ struct rs_child {
     uint64_t started_ns;
     uint64_t again_ns; /* when to start it again; 0: now */
     unsigned failures; /* in a row, each soon after its start */
+    bool was_usable;   /* it ended once, and not because of what it was started with */
 };
 
 struct rs_supervisor {
@@ -42,6 +43,7 @@ struct rs_supervisor {
     bool taking_over; /* we are the successor in it */
     struct rs_child work, keyd;
     bool stop, handed_over, said_ready;
+    bool unusable;        /* a program cannot use what it was started with: so we could not start */
     uint64_t repaired_ns; /* when reseald-work last got another pair to reseal-keyd */
 };
 

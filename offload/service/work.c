@@ -241,7 +241,8 @@ int main(int argc, char **argv)
     if (e == 0) e = rs_server_open(&server, &o.server);
     if (e == 0) e = serve(&server, &o);
     if (e != 0) {
-        fprintf(stderr, "reseald-work: %s\n", reseal_strerror(e));
+        /* A reseal-keyd that ended before it answered says itself why. */
+        if (e != RESEAL_ENOSERVICE) fprintf(stderr, "reseald-work: %s\n", reseal_strerror(e));
         return 1;
     }
     if (!server.handed_over) rs_server_close(&server);

@@ -15,6 +15,10 @@
 
 #define RS_RAW_KEY_MAX 64u
 
+/* Exit status of a reseal-keyd that cannot use what it was started with, and says why: another start does no
+ * better. */
+#define RS_KEYD_UNUSABLE 3
+
 enum rs_key_msg_type {
     RS_MSG_SESSION_KEYS = RS_MSG_INTERNAL + 0, /* rs_msg_session_request -> rs_msg_session_keys */
     RS_MSG_KEY_REVOKED =

@@ -89,6 +89,13 @@ static RS_NORETURN void die(const char *what, const char *why)
     exit(1);
 }
 
+/* For somebody to mend before it can start. */
+static RS_NORETURN void unusable(const char *what, const char *why)
+{
+    (void)fprintf(stderr, "reseal-keyd: %s: %s\n", what, why);
+    exit(RS_KEYD_UNUSABLE);
+}
+
 static RS_NORETURN void usage(void)
 {
     (void)fputs("usage: reseal-keyd --listen-fd N --work-fd N --supervisor-fd N --state-dir DIR [--agent "
@@ -263,9 +270,9 @@ static void open_tenants(struct rs_keyd *d)
     char why[256];
     int r = rs_tenants_open(d);
     if (r == RESEAL_EFORMAT)
-        die("tenants.json of the state folder", "is damaged: put it back from a backup of the folder");
+        unusable("tenants.json of the state folder", "is damaged: put it back from a backup of the folder");
     if (r != 0) die("tenants.json of the state folder", reseal_strerror(r));
-    if (d->policy_path != NULL && rs_tenants_load_policy(d, why, sizeof(why)) != 0) die("policy", why);
+    if (d->policy_path != NULL && rs_tenants_load_policy(d, why, sizeof(why)) != 0) unusable("policy", why);
 }
 
 static void open_hosts(struct rs_keyd *d, const struct options *o, int agent)
@@ -273,13 +280,15 @@ static void open_hosts(struct rs_keyd *d, const struct options *o, int agent)
     char why[400];
     int r = rs_hosts_open(d);
     if (r == RESEAL_EAUTH)
-        die("hosts of the state folder",
+        unusable(
+            "hosts of the state folder",
             "they do not open with its host key (host.key), which is not the one that sealed them, or they "
             "were changed: put both back from one backup of the folder");
     if (r == RESEAL_EFORMAT)
-        die("hosts of the state folder", "hosts.json or host-identity.sealed is damaged: put both back from "
-                                         "one backup of the folder; without "
-                                         "one, remove both, then 'reseal host add' and 'host trust' again");
+        unusable("hosts of the state folder",
+                 "hosts.json or host-identity.sealed is damaged: put both back from "
+                 "one backup of the folder; without "
+                 "one, remove both, then 'reseal host add' and 'host trust' again");
     if (r != 0) die("hosts of the state folder", reseal_strerror(r));
     if (agent >= 0 && rs_hosts_agent(d, o->agent, agent, why, sizeof(why)) != 0) die("--agent", why);
 }
@@ -293,7 +302,7 @@ static struct rs_policy *first_policy(const struct options *o)
         if (policy == NULL) die("policy", "out of memory");
         return policy;
     }
-    if (rs_policy_load(o->policy, &policy, why, sizeof(why)) != 0) die("policy", why);
+    if (rs_policy_load(o->policy, &policy, why, sizeof(why)) != 0) unusable("policy", why);
     return policy;
 }
 
