@@ -7,8 +7,10 @@
 
 #include <dlfcn.h>
 #include <fcntl.h>
+#include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #define HIGH 200 /* out of the way of descriptors that are placed for the program */
@@ -29,6 +31,9 @@ __attribute__((constructor)) static void begin(void)
 /* No memory is asked for: who starts a program may have limited itself to less than a sanitizer has. */
 int execvpe(const char *file, char *const argv[], char *const env[])
 {
-    if (log_fd >= 0 && (write(log_fd, file, strlen(file)) < 0 || write(log_fd, "\n", 1) < 0)) _exit(125);
+    char end[] = "\n";
+    /* At once: others write lines too. */
+    const struct iovec line[] = {{(void *)(uintptr_t)file, strlen(file)}, {end, 1}};
+    if (log_fd >= 0 && writev(log_fd, line, 2) < 0) _exit(125);
     return real(file, argv, env);
 }
