@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "offload/vm/safe.h"
 
+#include "offload/base/fnv.h"
 #include "reseal/reseal.h"
 
 #include <dirent.h>
@@ -50,12 +51,10 @@ bool rs_safe_own_folder(const char *runtime, char out[PATH_MAX])
     return true;
 }
 
-/* FNV-1a, 64 bits: a name for a path, nothing more; the path is noted beside and compared. */
+/* A name for a path, nothing more; the path is noted beside and compared. */
 static uint64_t name_of(const char *path)
 {
-    uint64_t h = 0xcbf29ce484222325ull;
-    for (; *path != '\0'; path++) h = (h ^ (uint8_t)*path) * 0x100000001b3ull;
-    return h;
+    return rs_fnv_text(RS_FNV_START, path);
 }
 
 static bool place_of(const char *folder, const char *vmx_path, char out[PLACE_MAX])

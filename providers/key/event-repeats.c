@@ -1,22 +1,22 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What one user makes happen again and again is counted: nobody fills a journal by asking. */
 #include "offload/base/clock.h"
+#include "offload/base/fnv.h"
 #include "providers/key/events.h"
 #include "providers/key/keyd.h"
 
 #define WINDOW_NS   (60ull * 1000000000u)
 #define OF_ONE_USER 64u /* things that are counted apart in one window; all others together */
 
-/* FNV-1a; the byte after each text keeps "a", "bc" and "ab", "c" apart. */
+/* The byte after each text keeps "a", "bc" and "ab", "c" apart. */
 static uint64_t add_text(uint64_t h, const char *text)
 {
-    for (; *text != '\0'; text++) h = (h ^ (uint8_t)*text) * 1099511628211u;
-    return (h ^ 0xffu) * 1099511628211u;
+    return rs_fnv_byte(rs_fnv_text(h, text), 0xff);
 }
 
 static uint64_t hash_of(const char *one, const char *two)
 {
-    return add_text(add_text(14695981039346656037u, one), two);
+    return add_text(add_text(RS_FNV_START, one), two);
 }
 
 static struct rs_repeat *find(struct rs_events *e, const struct rs_repeat *want)

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "providers/key/kek.h"
 
+#include "offload/base/fnv.h"
 #include "offload/base/keymem.h"
 #include "providers/key/events.h"
 #include "providers/key/hosts.h"
@@ -364,9 +365,7 @@ static void keep(struct rs_keyd *d, const struct rs_kek_request *r, const uint8_
 static uint64_t hash_of(const json_t *details)
 {
     RS_FREE char *text = details != NULL ? json_dumps(details, JSON_COMPACT | JSON_SORT_KEYS) : NULL;
-    uint64_t h = text != NULL ? 14695981039346656037u : 0; /* FNV-1a */
-    for (const char *at = text; at != NULL && *at != '\0'; at++) h = (h ^ (uint8_t)*at) * 1099511628211u;
-    return h;
+    return text != NULL ? rs_fnv_text(RS_FNV_START, text) : 0;
 }
 
 static void noted(struct rs_keyd *d, void *arg, struct rs_task_answer *a)
@@ -377,12 +376,14 @@ static void noted(struct rs_keyd *d, void *arg, struct rs_task_answer *a)
 
 /* A key that is in memory is used for something else than its server knows of: it is told, and nobody waits
  * for that. */
-static void note(struct rs_keyd *d, struct rs_provider *p, struct rs_kek_entry *e, const json_t *details)
+static void note(struct rs_keyd *d, struct rs_kek_entry *e, const json_t *details)
 {
     static char nobody;
+    if (details == NULL || d->keks.notes >= NOTES) return;
+    struct rs_provider *p = rs_providers_of(d, e->tenant, e->provider);
+    if (p == NULL || p->kind != &rs_provider_standard) return;
     uint64_t h = hash_of(details);
-    if (p == NULL || p->kind != &rs_provider_standard || h == 0 || h == e->noted || d->keks.notes >= NOTES)
-        return;
+    if (h == 0 || h == e->noted) return;
     json_t *more = json_pack("{s:s, s:o}", "key", e->key, "details", json_deep_copy(details));
     if (more == NULL) return;
     e->noted = h;
@@ -519,7 +520,7 @@ void rs_kek_get(struct rs_keyd *d, const struct rs_who *who, const char *provide
         audit(d, who, false, name, key, 0, true);
         /* A copy: what comes now may make it forgotten. */
         if (bytes != NULL) memcpy(bytes, e->bytes, RS_KEK_LEN);
-        note(d, rs_providers_of(d, e->tenant, e->provider), e, details);
+        note(d, e, details);
         kek.bytes = bytes;
         done(d, arg, bytes != NULL ? 0 : RESEAL_ENOMEM, &kek, bytes != NULL ? "" : "no key memory is left");
         return;
