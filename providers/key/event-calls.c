@@ -92,12 +92,12 @@ static bool take_text(void *arg, const char *text, size_t len)
  * from memory; one call reads only so much of the files that nobody waits for it. */
 static json_t *lines_of(struct rs_rpc *call, struct question *q)
 {
-    struct rs_events *e = call->d->events;
-    struct rs_journal *j = q->audit ? &e->audit : &e->events;
+    struct rs_store *store = call->d->events->store;
+    const struct rs_journal *j = q->j;
     q->list = json_array();
     uint64_t since = RS_MIN((uint64_t)q->since, j->last);
-    uint64_t at = rs_journal_look(j, e->store, since, take_text, q);
-    if (e->store == NULL) at = RS_MAX(at, j->first - 1);
+    uint64_t at = rs_journal_look(j, store, since, take_text, q);
+    if (store == NULL) at = RS_MAX(at, j->first - 1);
     for (; at + 1 >= j->first && at < j->last && json_array_size(q->list) < ANSWER_LINES; at++) {
         const struct rs_journal_line *line = &j->ring[(at + 1) % RS_JOURNAL_RING];
         if (fits(q->id, line->what)) take(q, line, json_loadb(line->text, line->len, 0, NULL));

@@ -383,7 +383,7 @@ void rs_journal_kept_add(struct rs_journal *j, int folder)
 #define CHUNK ((size_t)64 << 10)
 
 struct look {
-    struct rs_journal *j;
+    const struct rs_journal *j;
     uint64_t after; /* all lines up to this one were looked at */
     size_t budget;
     bool reached; /* the first that is in memory */
@@ -443,8 +443,8 @@ static bool look_at_file(struct look *l, int folder, const char *name, char *chu
     }
 }
 
-uint64_t rs_journal_look(struct rs_journal *j, struct rs_store *store, uint64_t after, rs_journal_each *each,
-                         void *arg)
+uint64_t rs_journal_look(const struct rs_journal *j, struct rs_store *store, uint64_t after,
+                         rs_journal_each *each, void *arg)
 {
     struct look l = {.j = j, .after = after, .budget = RS_JOURNAL_SCAN, .each = each, .arg = arg};
     char name[RS_JOURNAL_NAME];

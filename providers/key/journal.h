@@ -65,7 +65,7 @@ json_t *rs_journal_parse(const struct rs_journal *j, const char *text, size_t le
  * the rest is in memory.
  */
 typedef bool rs_journal_each(void *arg, const char *text, size_t len);
-RS_MUST_CHECK uint64_t rs_journal_look(struct rs_journal *j, struct rs_store *store, uint64_t after,
+RS_MUST_CHECK uint64_t rs_journal_look(const struct rs_journal *j, struct rs_store *store, uint64_t after,
                                        rs_journal_each *each, void *arg);
 
 /*
