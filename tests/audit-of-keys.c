@@ -112,6 +112,16 @@ static struct rs_msg_session_request to_random(reseal_key from, reseal_key to)
     return session_of(RESEAL_XTS, from, RESEAL_XTS, to, 4096, 8);
 }
 
+/* A key that the service draws. */
+static reseal_key draw(int sock, const char *name)
+{
+    struct rs_msg_key_use use = {.cipher = RESEAL_XTS, .use = 3, .unit = 4096, .step = 8, .bits = 256};
+    reseal_key key;
+    (void)snprintf(use.name, sizeof(use.name), "%s", name);
+    assert_int_equal(keyd_random(sock, &use, &key), 0);
+    return key;
+}
+
 /* As reseald-work says it; the reply is read. */
 static void ended(uint32_t use, uint64_t jobs, uint64_t bytes)
 {
@@ -135,12 +145,7 @@ static void a_raw_key_and_its_sessions(void **state)
     size_t ends = count_of(sock, "session.end");
 
     assert_int_equal(keyd_raw(sock, raw_key, sizeof(raw_key), &xts, &mine), 0);
-    assert_int_equal(
-        keyd_random(sock,
-                    &(struct rs_msg_key_use){
-                        .cipher = RESEAL_XTS, .use = 3, .unit = 4096, .step = 8, .bits = 256, .name = "new"},
-                    &drawn),
-        0);
+    drawn = draw(sock, "new");
     json_t *line = line_of(sock, "key.raw", 0);
     assert_said_by(line, 0, "acme", "raw:mine", 0);
     handle_text(mine, handle);
@@ -280,13 +285,7 @@ static void lines_that_left_memory_are_listed_and_chosen(void **state)
     struct rs_msg_session_keys keys;
     assert_int_equal(keyd_raw(sock, raw_key, sizeof(raw_key), &xts, &mine), 0);
     assert_int_equal(keyd_raw(bob, raw_key, sizeof(raw_key), &xts, &drawn), 0);
-    assert_int_equal(
-        keyd_random(
-            sock,
-            &(struct rs_msg_key_use){
-                .cipher = RESEAL_XTS, .use = 3, .unit = 4096, .step = 8, .bits = 256, .name = "files"},
-            &drawn),
-        0);
+    drawn = draw(sock, "files");
     const struct rs_msg_session_request q = to_random(mine, drawn);
     for (unsigned i = 0; i < SESSIONS; i++) assert_int_equal(keyd_session(&k, &q, &keys), 0);
     assert_int_equal(pages(sock, json_pack("{s:s, s:s}", "id", "session.open", "object", line)), SESSIONS);
@@ -325,11 +324,7 @@ static void who_opens_sessions_without_end_loses_his_own_lines(void **state)
     assert_int_equal(keyd_raw(bob, raw_key, sizeof(raw_key), &xts, &mine), 0);
     unsigned bobs = pages(bob, json_object());
     assert_int_equal(keyd_raw(sock, raw_key, sizeof(raw_key), &xts, &mine), 0);
-    assert_int_equal(keyd_random(sock,
-                                 &(struct rs_msg_key_use){
-                                     .cipher = RESEAL_XTS, .use = 3, .unit = 4096, .step = 8, .bits = 256},
-                                 &drawn),
-                     0);
+    drawn = draw(sock, "");
     const struct rs_msg_session_request q = to_random(mine, drawn);
     for (unsigned i = 0; i < SESSIONS; i++) assert_int_equal(keyd_session(&k, &q, &keys), 0);
     unsigned all = pages(sock, json_pack("{s:i}", "user", 0));
@@ -357,11 +352,7 @@ static void sessions_of_a_service_that_died_are_told_as_lost(void **state)
     struct rs_msg_session_keys keys;
     size_t ends = count_of(sock, "session.end");
     assert_int_equal(keyd_raw(sock, raw_key, sizeof(raw_key), &xts, &mine), 0);
-    assert_int_equal(keyd_random(sock,
-                                 &(struct rs_msg_key_use){
-                                     .cipher = RESEAL_XTS, .use = 3, .unit = 4096, .step = 8, .bits = 256},
-                                 &drawn),
-                     0);
+    drawn = draw(sock, "");
     const struct rs_msg_session_request q = to_random(mine, drawn);
     assert_int_equal(keyd_session(&k, &q, &keys), 0);
     assert_int_equal(keyd_session(&k, &q, &keys), 0);
@@ -416,11 +407,7 @@ static void without_audit_no_session_opens(void **state)
     reseal_key mine, drawn, other;
     struct rs_msg_session_keys first, keys;
     assert_int_equal(keyd_raw(sock, raw_key, sizeof(raw_key), &xts, &mine), 0);
-    assert_int_equal(keyd_random(sock,
-                                 &(struct rs_msg_key_use){
-                                     .cipher = RESEAL_XTS, .use = 3, .unit = 4096, .step = 8, .bits = 256},
-                                 &drawn),
-                     0);
+    drawn = draw(sock, "");
     struct rs_msg_session_request q = to_random(mine, drawn);
     assert_int_equal(keyd_session(&k, &q, &first), 0);
     fill();
