@@ -256,9 +256,11 @@ static void nothing_leaks(RS_UNUSED void **state)
     }
     come_to_rest(&watcher);
     if (before < 0) skip();
-    /* Sockets of clients are closed by a thread that has only that to do. */
-    for (unsigned i = 0; i < 6000 && descriptors() != before; i++) (void)poll(NULL, 0, 10);
-    assert_int_equal(descriptors(), before);
+    /* Sockets of clients are closed by threads that have only that to do. One of them may have held the
+     * connection that saw the service start when the descriptors were counted: fewer are no leak. */
+    for (unsigned i = 0; i < 6000 && descriptors() > before; i++) (void)poll(NULL, 0, 10);
+    int after = descriptors();
+    assert_in_range(after, 1, before);
     raw_close(&watcher);
 }
 
