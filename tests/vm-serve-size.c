@@ -5,6 +5,7 @@
 
 #include <poll.h>
 #include <signal.h>
+#include <stdlib.h>
 #include <unistd.h>
 
 #define MORE (8ull << 20)
@@ -48,16 +49,51 @@ static void test_larger(void **state)
     close(old);
 }
 
-/* With the signal the log has it at once. */
-static void test_larger_by_signal(void **state)
+/* The server looks, and the log has it. */
+static void look_again(void)
 {
-    (void)state;
     unsigned before = nbd_server.lines;
-    resize(NBD_DISK_SIZE + 2 * MORE);
     nbd_signal(SIGHUP);
     struct pollfd none = {.fd = -1};
     for (unsigned i = 0; nbd_server.lines == before && i < 6000; i++) (void)poll(&none, 1, 10);
     assert_int_equal(nbd_server.lines, before + 1);
+}
+
+/* With the signal the log has it at once. */
+static void test_larger_by_signal(void **state)
+{
+    (void)state;
+    resize(NBD_DISK_SIZE + 2 * MORE);
+    look_again();
+}
+
+/* A header that says less of a file that is as long as before, in the middle of a write: nothing is written,
+ * or read into memory, past the end. */
+static void test_less_in_the_middle(void **state)
+{
+    (void)state;
+    enum { LEN = 16 << 20, FIRST = 2 << 20 };
+    uint8_t *data = malloc(LEN), *seen = malloc(LEN);
+    assert_non_null(data);
+    assert_non_null(seen);
+    memset(data, 0x11, LEN);
+    int fd = nbd_client(false, "disk");
+    assert_int_equal(nbd_write(fd, 0, data, LEN, 0), 0);
+    memset(data, 0x22, LEN);
+    nbd_request(fd, RS_NBD_WRITE, 0, 5, 0, LEN);
+    nbd_put(fd, data, FIRST);
+    nbd_server.data_size = FIRST;
+    look_again();
+    nbd_put(fd, data + FIRST, LEN - FIRST);
+    assert_int_equal(nbd_reply(fd, 5), RS_NBD_ENOSPC);
+    assert_int_equal(nbd_simple(fd, RS_NBD_READ, 0, FIRST, 512), RS_NBD_EINVAL);
+    nbd_server.data_size = 0;
+    look_again();
+    nbd_read(fd, 0, seen, LEN);
+    for (unsigned i = 0; i < LEN; i++) assert_int_equal(seen[i], i < FIRST ? 0x22 : 0x11);
+    close(fd);
+    free(data);
+    free(seen);
 }
 
 static void test_smaller(void **state)
@@ -102,6 +138,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_larger),
         cmocka_unit_test(test_larger_by_signal),
+        cmocka_unit_test(test_less_in_the_middle),
         cmocka_unit_test(test_smaller),
         cmocka_unit_test(test_nothing_left),
     };

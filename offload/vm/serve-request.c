@@ -11,6 +11,7 @@
 
 static void piece_go(struct rs_vs_piece *p);
 static void piece_ended(struct rs_vs_piece *p);
+static void piece_failed(struct rs_vs_piece *p, uint32_t error);
 
 static bool writes(const struct rs_vs_piece *p)
 {
@@ -37,6 +38,11 @@ static bool blocked(const struct rs_vs_disk *d, const struct rs_vs_piece *p)
 static void lock_and_go(struct rs_vs_piece *p)
 {
     struct rs_vs_disk *d = p->request->disk;
+    /* The disk became smaller since the request was checked. */
+    if (p->start + p->span > d->export->size) {
+        piece_failed(p, writes(p) ? RS_NBD_ENOSPC : RS_NBD_EINVAL);
+        return;
+    }
     if (d->stored != NULL && writes(p) && p->request->nbd.type != RS_NBD_TRIM) rs_vs_image_settle(p);
     p->next = NULL;
     p->prev = d->last;
@@ -181,10 +187,14 @@ void rs_vs_piece_place(struct rs_vs_request *r, uint32_t number, struct rs_vs_pi
     const struct rs_vs_disk *d = r->disk;
     uint64_t off = r->nbd.offset, base = off / RS_VS_PIECE * RS_VS_PIECE + (uint64_t)number * RS_VS_PIECE;
     uint64_t from = RS_MAX(base, off), to = RS_MIN(base + RS_VS_PIECE, off + r->nbd.len);
-    /* Of a cluster that may not be stored yet, all. */
-    uint32_t grain = d->stored != NULL && r->nbd.type != RS_NBD_READ ? d->cluster : d->grain;
+    /* Of a cluster that may not be stored yet, all: the last one can be cut. Others are whole in the size
+     * that the request was checked with, which can be less by now. */
+    bool thin = d->stored != NULL && r->nbd.type != RS_NBD_READ;
+    uint32_t grain = thin ? d->cluster : d->grain;
+    uint64_t end = rs_round_up(to, grain);
+    if (thin) end = RS_MIN(end, d->export->size);
     p->start = from / grain * grain;
-    p->span = (uint32_t)(RS_MIN(rs_round_up(to, grain), d->export->size) - p->start);
+    p->span = (uint32_t)(end - p->start);
     p->head = (uint32_t)(from - p->start);
     p->len = (uint32_t)(to - from);
     p->done = 0;

@@ -26,7 +26,8 @@ struct nbd_server {
     char path[108];
     pthread_t thread;
     int result;
-    _Atomic unsigned lines; /* that it said */
+    _Atomic unsigned lines;     /* that it said */
+    _Atomic uint64_t data_size; /* of the first disk, as its header says; 0: all to the end of the file */
 };
 extern struct nbd_server nbd_server;
 
