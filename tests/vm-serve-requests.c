@@ -123,6 +123,30 @@ static void test_structured_read(void **state)
     free(seen);
 }
 
+/* Over several pieces of the disk, in one chunk: who asks for that can take no other. */
+static void test_read_that_is_not_fragmented(void **state)
+{
+    (void)state;
+    enum { LEN = 3 << 20, AT = 100000 };
+    uint8_t *data = malloc(LEN), *seen = calloc(1, LEN), head[28];
+    int fd = nbd_client(true, "disk");
+    assert_non_null(data);
+    assert_non_null(seen);
+    fill(data, LEN, 78);
+    assert_int_equal(nbd_write(fd, AT, data, LEN, 0), 0);
+    nbd_request(fd, RS_NBD_READ, RS_NBD_DF, 43, AT, LEN);
+    assert_true(nbd_get(fd, head, sizeof(head)));
+    assert_true(rs_load_be32(head) == 0x668e33efu && head[5] == 1 && head[7] == 1);
+    assert_true(rs_load_be64(head + 8) == 43 && rs_load_be64(head + 20) == AT);
+    assert_int_equal(rs_load_be32(head + 16), LEN + 8);
+    assert_true(nbd_get(fd, seen, LEN));
+    assert_memory_equal(data, seen, LEN);
+    assert_int_equal(nbd_simple(fd, RS_NBD_FLUSH, 0, 0, 0), 0);
+    close(fd);
+    free(data);
+    free(seen);
+}
+
 static void test_trim_makes_holes(void **state)
 {
     (void)state;
@@ -147,9 +171,8 @@ int main(void)
 {
     client_require_service();
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_what_cannot_be_done),
-        cmocka_unit_test(test_data),
-        cmocka_unit_test(test_structured_read),
+        cmocka_unit_test(test_what_cannot_be_done), cmocka_unit_test(test_data),
+        cmocka_unit_test(test_structured_read),     cmocka_unit_test(test_read_that_is_not_fragmented),
         cmocka_unit_test(test_trim_makes_holes),
     };
     return cmocka_run_group_tests(tests, nbd_start, nbd_end);

@@ -433,12 +433,19 @@ unsigned rs_nbd_done(const struct rs_nbd_client *client, const struct rs_nbd_req
     return (unsigned)(put64(put32(put32(out, MAGIC_SIMPLE), error), r->cookie) - out);
 }
 
+bool rs_nbd_in_one(const struct rs_nbd_client *client, const struct rs_nbd_request *r)
+{
+    return !client->structured || (r->flags & RS_NBD_DF) != 0;
+}
+
 unsigned rs_nbd_data(const struct rs_nbd_client *client, const struct rs_nbd_request *r, uint64_t offset,
                      uint32_t len, bool last, uint8_t *out)
 {
-    if (client->structured)
-        return (unsigned)(put64(put_chunk(out, r, CHUNK_DATA, last, len + 8), offset) - out);
-    return offset == r->offset ? rs_nbd_done(client, r, 0, out) : 0;
+    bool one = rs_nbd_in_one(client, r);
+    if (one && offset != r->offset) return 0;
+    if (!client->structured) return rs_nbd_done(client, r, 0, out);
+    uint8_t *p = put_chunk(out, r, CHUNK_DATA, one || last, (one ? r->len : len) + 8);
+    return (unsigned)(put64(p, offset) - out);
 }
 
 unsigned rs_nbd_status(const struct rs_nbd_request *r, uint8_t *out)

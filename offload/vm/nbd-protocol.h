@@ -141,13 +141,16 @@ RS_MUST_CHECK uint32_t rs_nbd_check(const struct rs_nbd_client *client, const st
 
 #define RS_NBD_HEADER_MAX 48u
 
+/* All data of a read goes behind one header: no error can come after some of it. */
+bool rs_nbd_in_one(const struct rs_nbd_client *client, const struct rs_nbd_request *r);
+
 /*
  * Headers, into `out` (RS_NBD_HEADER_MAX bytes). They return their length.
  *
  * rs_nbd_done: a request without data is done, or failed with `error`.
  * rs_nbd_data: `len` bytes of data follow. A simple reply has one header, with
- * the first piece (`offset` is that of the request); structured ones have one
- * for each, `last` with the last.
+ * the first piece (`offset` is that of the request), and so has a structured one that must not be
+ * fragmented; others have one for each, `last` with the last.
  * rs_nbd_late_error: after some data was sent; structured replies only.
  * rs_nbd_status: one extent that is allocated.
  */

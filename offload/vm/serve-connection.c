@@ -119,8 +119,8 @@ static bool put_plain(struct rs_vs_client *c, struct rs_vs_request *r)
 {
     unsigned n;
     if (r->busy != 0) return false;
-    if (r->emitted != 0 && !c->nbd.structured) {
-        /* A simple reply has no way to take back that it began well. */
+    if (r->emitted != 0 && rs_nbd_in_one(&c->nbd, &r->nbd)) {
+        /* Such a reply has no way to take back that it began well. */
         rs_vs_client_drop(c, "a read failed in the middle of its reply");
         return false;
     }
