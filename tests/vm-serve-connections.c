@@ -3,7 +3,11 @@
 #include "tests/support/cmocka.h"
 #include "tests/support/nbd.h"
 
+#include <poll.h>
 #include <stdlib.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #define WRITERS 4u
@@ -117,6 +121,57 @@ static void test_clients_that_stand_still(void **state)
     nbd_assert_serves();
 }
 
+/* Payloads that never come hold all room; when one of these clients goes, who waits for room goes on. */
+static void test_room_that_a_client_leaves(void **state)
+{
+    (void)state;
+    enum { MUTES = 16, LEN = 1 << 20 };
+    int mutes[MUTES], fd = nbd_client(false, "disk");
+    uint8_t *data = malloc(LEN);
+    assert_non_null(data);
+    for (unsigned i = 0; i < MUTES; i++) {
+        mutes[i] = nbd_client(false, "disk");
+        nbd_request(mutes[i], RS_NBD_WRITE, 0, i, 0, LEN);
+    }
+    assert_int_equal(nbd_simple(fd, RS_NBD_FLUSH, 0, 0, 0), 0);
+    nbd_request(fd, RS_NBD_READ, 0, 7, 0, LEN);
+    close(nbd_dial()); /* the request was looked at before */
+    for (unsigned i = 0; i < MUTES; i++) close(mutes[i]);
+    assert_int_equal(nbd_reply(fd, 7), 0);
+    assert_true(nbd_get(fd, data, LEN));
+    close(fd);
+    free(data);
+}
+
+/* Where a connection cannot be taken for now, the others go on, and it is taken later. */
+static void test_no_descriptor_is_left(void **state)
+{
+    (void)state;
+    struct rlimit all, few;
+    struct sockaddr_un at = {.sun_family = AF_UNIX};
+    uint8_t hello[RS_NBD_GREETING];
+    memcpy(at.sun_path, nbd_server.path, strlen(nbd_server.path));
+    int fd = nbd_client(false, "disk"), first = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0),
+        second = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    assert_int_equal(getrlimit(RLIMIT_NOFILE, &all), 0);
+    few = (struct rlimit){.rlim_cur = (rlim_t)second + 1, .rlim_max = all.rlim_max};
+    unsigned before = nbd_server.lines;
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &few), 0);
+    /* That one may be taken yet: the call that waits for it knows of no limit. */
+    assert_int_equal(connect(first, (struct sockaddr *)&at, sizeof(at)), 0);
+    assert_int_equal(connect(second, (struct sockaddr *)&at, sizeof(at)), 0);
+    struct pollfd none = {.fd = -1};
+    for (unsigned i = 0; nbd_server.lines == before && i < 6000; i++) (void)poll(&none, 1, 10);
+    assert_int_equal(nbd_server.lines, before + 1);
+    assert_int_equal(nbd_simple(fd, RS_NBD_FLUSH, 0, 0, 0), 0);
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &all), 0);
+    assert_true(nbd_get(first, hello, sizeof(hello)));
+    assert_true(nbd_get(second, hello, sizeof(hello)));
+    close(fd);
+    close(first);
+    close(second);
+}
+
 /* More large writes than there is room for, before the first reply is taken: each gets one. */
 static void test_more_than_there_is_room_for(void **state)
 {
@@ -145,10 +200,10 @@ int main(void)
 {
     client_require_service();
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_writers_share_units),
-        cmocka_unit_test(test_writers_overlap),
-        cmocka_unit_test(test_more_than_there_is_room_for),
-        cmocka_unit_test(test_clients_that_stand_still),
+        cmocka_unit_test(test_no_descriptor_is_left), /* first: no descriptor of another test becomes free */
+        cmocka_unit_test(test_writers_share_units),         cmocka_unit_test(test_writers_overlap),
+        cmocka_unit_test(test_more_than_there_is_room_for), cmocka_unit_test(test_clients_that_stand_still),
+        cmocka_unit_test(test_room_that_a_client_leaves),
     };
     return cmocka_run_group_tests(tests, nbd_start, nbd_end);
 }

@@ -48,7 +48,7 @@ static void client_close(struct rs_vs_client *c)
     free(c->answer);
     close(c->fd);
     s->connected--;
-    s->freed = true;
+    s->freed = s->again = true;
     *c = (struct rs_vs_client){.fd = -1, .server = s, .number = c->number};
 }
 
@@ -223,6 +223,7 @@ static void discard_replies(struct rs_vs_client *c)
         if (r->busy == 0) {
             *at = r->next;
             rs_vs_request_free(r);
+            c->server->again = true; /* those that were looked at before this one may wait for it */
         } else {
             last = r;
             at = &r->next;

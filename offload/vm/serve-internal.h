@@ -324,7 +324,8 @@ struct rs_vmserve {
     unsigned spins_lost, spins_off; /* looks at the queue in vain, in a row; sleeps without one to come */
     bool stopping;
     uint64_t stop_ns, told_ns, sized_ns;
-    int failed; /* RESEAL_E...: what ended it */
+    uint64_t accept_ns; /* when a connection could not be taken last; 0: each could */
+    int failed;         /* RESEAL_E...: what ended it */
     struct rs_vs_client *clients;
     unsigned connected;
     struct rs_vs_request *requests, *free_requests;

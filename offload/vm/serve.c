@@ -24,6 +24,8 @@
 #define SPINS_OFF 64u
 /* The same trouble is told once in this time. */
 #define QUIET_NS 5000000000ull
+/* A connection that could not be taken for want of something is tried again after this. */
+#define ACCEPT_NS 1000000000ull
 
 void rs_vs_say(struct rs_vmserve *s, const char *format, ...)
 {
@@ -186,6 +188,7 @@ static void start_poll(struct rs_vmserve *s, struct rs_vs_op *op, enum rs_vs_wha
 static void start_accept(struct rs_vmserve *s)
 {
     if (s->accepting || s->stopping || s->connected == RS_VS_CLIENTS) return;
+    if (s->accept_ns != 0 && rs_now_ns() - s->accept_ns < ACCEPT_NS) return;
     struct io_uring_sqe *sqe = rs_vs_sqe(s);
     io_uring_prep_accept(sqe, s->o.listener, NULL, NULL, SOCK_CLOEXEC);
     rs_vs_tells(sqe, &s->accept, RS_VS_ACCEPT);
@@ -213,6 +216,15 @@ static void take_signal(struct rs_vmserve *s)
     start_poll(s, &s->signal, RS_VS_SIGNAL, s->o.signals);
 }
 
+/* The machine, or this process, is short of something: those that are connected need not suffer. */
+static void accept_later(struct rs_vmserve *s, int error)
+{
+    uint64_t now = rs_now_ns();
+    if (s->accept_ns == 0 || now - s->accept_ns > QUIET_NS)
+        rs_vs_say(s, "cannot take a connection for now: %s", strerror(error));
+    s->accept_ns = now;
+}
+
 static void take_accept(struct rs_vmserve *s)
 {
     int fd = s->accept.result;
@@ -222,6 +234,8 @@ static void take_accept(struct rs_vmserve *s)
     else if (fd >= 0) {
         rs_vs_sizes_look(s, true);
         rs_vs_client_accept(s, fd);
+    } else if (fd == -EMFILE || fd == -ENFILE || fd == -ENOBUFS || fd == -ENOMEM) {
+        accept_later(s, -fd);
     } else if (fd != -EINTR && fd != -EAGAIN && fd != -ECONNABORTED && !s->stopping) {
         rs_vs_say(s, "cannot take a connection: %s", strerror(-fd));
         s->failed = RESEAL_EIO;
@@ -319,7 +333,7 @@ static void idle(struct rs_vmserve *s)
         if (!s->waking) start_poll(s, &s->wake, RS_VS_WAKE, reseal_queue_fd(s->queue));
         s->waking = true;
     }
-    rs_vs_sleep(s, s->stopping ? 100 : 10000);
+    rs_vs_sleep(s, s->stopping ? 100 : s->accepting ? 10000 : 1000);
 }
 
 /* One turn; true when something moved. */
