@@ -39,6 +39,27 @@ mv web/system.img elsewhere/
 ln -s ../elsewhere/system.img web/system.img
 vm recrypt --shallow web
 [ "$(vm_field web "['disks'][0]['key']")" = "$(vm_field web "['key']")" ] || fail "the header behind the link has the old key"
+# Something else under the name of a header that waits to be written, and of the disk that it is for: neither is taken for it.
+head -c 8192 /dev/urandom >elsewhere/secret
+staged=web/system.img.reseal-header.reseal-new code=0
+rm web/system.img
+mv elsewhere/system.img web/
+RESEAL_VM_STOP_AT=commit vm recrypt --shallow web 2>err || code=$?
+[ "$code" = 137 ] || fail "it was not killed at the commit: exit code $code: $(cat err)"
+mv $staged elsewhere/header
+ln -s ../elsewhere/secret $staged
+cp web/system.img image
+vm_expect 6 'cannot change' vm recrypt --shallow web
+cmp web/system.img image || fail "what a link leads to was written into the image"
+rm $staged
+mv elsewhere/header $staged
+mv web/system.img elsewhere/
+cp elsewhere/secret web/system.img
+vm_expect 6 'cannot change' vm recrypt --shallow web
+cmp web/system.img elsewhere/secret || fail "a header was written into another file"
+rm web/system.img
+ln -s ../elsewhere/system.img web/system.img
+vm recrypt --shallow web
 refused 3 'system.img is a symbolic link' vm recrypt --deep web
 refused 3 'system.img is a symbolic link' vm decrypt web
 rm web/system.img

@@ -157,7 +157,8 @@ int rs_vmc_copy(struct rs_vmc *c, const struct rs_vmc_side *from, const struct r
 int rs_vmc_copy_around(struct rs_vmc *c, const struct rs_vmc_side *from, const struct rs_vmc_side *to,
                        uint64_t size)
 {
-    RS_CLOSE int in = open(from->path, O_RDONLY | O_CLOEXEC), out = open(to->path, O_RDWR | O_CLOEXEC);
+    RS_CLOSE int in = open(from->path, O_RDONLY | O_CLOEXEC),
+                 out = open(to->path, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
     off_t end = in < 0 ? -1 : lseek(in, 0, SEEK_END);
     if (end < 0) return rs_failure_errno(&c->f, errno, "read", from->path);
     if (out < 0) return rs_failure_errno(&c->f, errno, "open", to->path);

@@ -189,7 +189,8 @@ static int convert(struct rs_vmc *c, int in, const struct rs_vmc_file_lock *was,
 int rs_vmc_convert_file(struct rs_vmc *c, const char *from, const struct rs_vmc_file_lock *was,
                         const char *to, const struct rs_vmc_file_lock *will)
 {
-    RS_CLOSE int in = open(from, O_RDONLY | O_CLOEXEC), out = -1;
+    /* A link was refused when the change was planned. */
+    RS_CLOSE int in = open(from, O_RDONLY | O_CLOEXEC | O_NOFOLLOW), out = -1;
     if (in < 0) return rs_failure_errno(&c->f, errno, "open", from);
     (void)unlink(to);
     out = open(to, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);

@@ -476,11 +476,11 @@ static int put_header(struct rs_vmc_change *ch, const struct rs_vmc_side *side)
 {
     RS_FREE char *bytes = NULL;
     size_t len = 0;
-    if (rs_vm_read_file(side->header, HEADER_MAX, &bytes, &len) != 0)
+    if (rs_vm_read_made_file(side->header, HEADER_MAX, &bytes, &len) != 0)
         return rs_failure_errno(&ch->c->f, errno, "read", side->header);
     if (len > side->offset) len = (size_t)side->offset;
     if (side->qcow2) return put_header_in_qcow2(ch, bytes, len, side->path);
-    RS_CLOSE int fd = open(side->path, O_RDWR | O_CLOEXEC);
+    RS_CLOSE int fd = open(side->path, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
     int code = fd < 0 ? -errno : rs_pwrite_full(fd, bytes, len, 0);
     if (code == 0 && fsync(fd) != 0) code = -errno;
     return code == 0 ? 0 : rs_failure_errno(&ch->c->f, code, "write", side->path);

@@ -66,6 +66,11 @@ int rs_vm_read_file(const char *path, size_t max, char **out, size_t *len)
     return read_file(path, 0, false, max, out, len);
 }
 
+int rs_vm_read_made_file(const char *path, size_t max, char **out, size_t *len)
+{
+    return read_file(path, O_NOFOLLOW, false, max, out, len);
+}
+
 int rs_vm_read_own_file(const char *path, size_t max, char **out, size_t *len)
 {
     return read_file(path, O_NOFOLLOW, true, max, out, len);

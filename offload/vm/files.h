@@ -25,6 +25,8 @@ RS_MUST_CHECK bool rs_vm_resolve(const char *folder, const char *name, char out[
  * max, RESEAL_ENOMEM.
  */
 RS_MUST_CHECK int rs_vm_read_file(const char *path, size_t max, char **out, size_t *len);
+/* The same, not by a link (RESEAL_EIO with ELOOP): of what we made in a folder that others can write. */
+RS_MUST_CHECK int rs_vm_read_made_file(const char *path, size_t max, char **out, size_t *len);
 /* The same of a regular file of this user that no other can write, not by a link; else RESEAL_EPERM. */
 RS_MUST_CHECK int rs_vm_read_own_file(const char *path, size_t max, char **out, size_t *len);
 

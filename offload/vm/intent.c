@@ -21,6 +21,11 @@
 #define HEADER_MAX   (64u << 20)
 #define HEADER_FIRST 4096u
 
+/* Of LUKS headers: magic and version, and the UUID, which both versions have at the same place. */
+#define LUKS_MAGIC_LEN 8u
+#define LUKS_UUID_AT   168u
+#define LUKS_UUID_LEN  40u
+
 static const char *const kinds[] = {"rename", "header", "remove", "header-qcow2"};
 
 void rs_intent_step(const char *name)
@@ -261,15 +266,32 @@ static int write_header(int fd, const char *bytes, size_t len)
     return code == 0 && fsync(fd) != 0 ? -errno : code;
 }
 
+/* What a link in its place leads to must not get into an image: that can be another user's. */
+static int read_staged(const char *from, char **bytes, size_t *len)
+{
+    int code = rs_vm_read_made_file(from, HEADER_MAX, bytes, len);
+    return code == RESEAL_EIO ? -errno : code != 0 ? -EIO : 0;
+}
+
+/* The file still begins with a header of the same version and UUID: by the same name there could be another
+ * file by now. */
+static bool is_of_disk(int fd, const char *bytes, size_t len)
+{
+    char now[LUKS_UUID_AT + LUKS_UUID_LEN];
+    return len >= sizeof(now) && rs_pread_full(fd, now, sizeof(now), 0) == 0 &&
+           memcmp(now, bytes, LUKS_MAGIC_LEN) == 0 &&
+           strncmp(now + LUKS_UUID_AT, bytes + LUKS_UUID_AT, LUKS_UUID_LEN) == 0;
+}
+
 static int do_header(const char *from, const char *to)
 {
     RS_FREE char *bytes = NULL;
     size_t len = 0;
-    int code = rs_vm_read_file(from, HEADER_MAX, &bytes, &len);
-    if (code != 0) return code == RESEAL_EIO && errno == ENOENT ? 0 : -EIO;
+    int code = read_staged(from, &bytes, &len);
+    if (code != 0) return code == -ENOENT ? 0 : code;
     RS_CLOSE int fd = open(to, O_RDWR | O_CLOEXEC);
     if (fd < 0) return -errno;
-    code = write_header(fd, bytes, len);
+    code = is_of_disk(fd, bytes, len) ? write_header(fd, bytes, len) : -ESTALE;
     return code == 0 ? do_remove(from) : code;
 }
 
@@ -278,8 +300,8 @@ static int do_header_in_qcow2(const char *from, struct rs_qcow2_put *image)
 {
     RS_FREE char *bytes = NULL;
     size_t len = 0;
-    int code = rs_vm_read_file(from, HEADER_MAX, &bytes, &len);
-    if (code != 0) return code == RESEAL_EIO && errno == ENOENT ? 0 : -EIO;
+    int code = read_staged(from, &bytes, &len);
+    if (code != 0) return code == -ENOENT ? 0 : code;
     code = image == NULL ? -EIO : rs_qcow2_put(image, bytes, len);
     return code == 0 ? do_remove(from) : code;
 }
