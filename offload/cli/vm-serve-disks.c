@@ -8,7 +8,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "offload/cli/vm-keys.h"
+#include "offload/cli/vm-home.h"
 #include "offload/cli/vm-serve.h"
 #include "offload/vm/chain.h"
 #include "offload/vm/intent.h"
@@ -81,6 +81,8 @@ static int open_vm(struct rs_serve *s, struct rs_vmc *c)
     rs_vm_close(c->vm);
     c->vm = NULL;
     code = rs_vmc_open(c, true);
+    /* Whoever may use this VM's disks would be given another one's. */
+    if (code == 0) code = rs_vmc_same_vm(c);
     if (code != 0) return rs_failure_set(&s->f, code, "%s", c->f.text);
     memcpy(s->vmx, c->vm->vmx_path, sizeof(s->vmx));
     code = take_disks(s, c->vm);
