@@ -56,6 +56,13 @@ vm_expect 5 'no UTF-8 text' vm encrypt web
 [ "$(vm_field web "['disks'][1]['encrypted']")" = False ] || fail "show leaves a disk out"
 vm_no_leftovers web
 
+# A terminal gets no control characters of names; a program gets the names.
+printf 'scsi0:2.fileName = "%s"\n' '|1B]0;title|07|0Ax.img' >>web/web.vmx
+vm show web >shown
+grep -q 'scsi0:2' shown || fail "show leaves a disk out: $(cat shown)"
+! LC_ALL=C grep -q "[$(printf '\001-\010\013-\037')]" shown || fail "control characters: $(cat -v shown)"
+[ "$(vm_field web "['disks'][2]['path'].endswith(chr(10) + 'x.img')")" = True ] || fail "another name in JSON"
+
 # Folders.
 for name in 'a b' $'new\nline' 'ü%s%n' -dash $'tab\t"'; do
     mv web.orig "$work/$name" 2>/dev/null || true

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "offload/base/text.h"
 #include "offload/cli/vm-serve.h"
 
 /* Text for an attribute of XML in quotes. */
@@ -106,8 +107,11 @@ static int print_json(const struct rs_serve *s, const struct rs_vmserve *server)
 static int print_text(const struct rs_serve *s, const struct rs_vmserve *server)
 {
     for (unsigned i = 0; i < s->count; i++) {
+        char path[PATH_MAX];
+        (void)snprintf(path, sizeof(path), "%s", s->images[i].look.path);
+        rs_line_clean(path); /* a .vmx names it */
         printf("disk %s: %" PRIu64 " bytes%s, %s\n\n", s->images[i].name, rs_vmserve_size(server, i),
-               s->read_only ? ", read only" : "", s->images[i].look.path);
+               s->read_only ? ", read only" : "", path);
         printf("for libvirt:\n");
         put_libvirt(stdout, s, i);
         printf("\nfor QEMU:\n");

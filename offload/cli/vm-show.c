@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include "offload/base/text.h"
 #include "offload/cli/progress.h"
 #include "offload/cli/vm-copy.h"
 #include "offload/cli/vm-home.h"
@@ -198,12 +199,27 @@ static const char *state_text(const char *state)
     return strcmp(state, "missing") == 0 ? "missing (of a new VM the hypervisor makes it)" : state;
 }
 
+/* Names in a .vmx and in headers are anybody's: a terminal gets none of their control characters. */
+static void clean(json_t *o)
+{
+    const char *name;
+    json_t *value;
+    size_t i;
+    if (json_is_string(o)) rs_line_clean((char *)(uintptr_t)json_string_value(o)); /* as long as before */
+    json_object_foreach(o, name, value) clean(value);
+    json_array_foreach(o, i, value) clean(value);
+}
+
 static void print(const struct rs_vmc *c)
 {
     const json_t *o = c->result;
     size_t i;
     json_t *disk;
-    printf("%s (%s), power %s, snapshots: %s\n", c->vm->name, c->vm->vmx_path, text_of(o, "power", "unknown"),
+    char path[PATH_MAX];
+    (void)snprintf(path, sizeof(path), "%s", c->vm->vmx_path);
+    rs_line_clean(path);
+    clean(c->result);
+    printf("%s (%s), power %s, snapshots: %s\n", text_of(o, "vm", ""), path, text_of(o, "power", "unknown"),
            text_of(o, "snapshots", "unknown"));
     const json_t *interrupted = json_object_get(o, "interrupted");
     if (interrupted != NULL) printf("  %-10s %s\n", "change", text_of(interrupted, "todo", ""));
