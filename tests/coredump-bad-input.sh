@@ -59,6 +59,14 @@ reseal coredump extract "$cores"/app.4712.*.cut.core.ve --out "$work/cut" || fai
 cmp -s "$work/cut" <(head -c 1000001 "$work/plain") || fail "a cut dump holds something else"
 rm "$cores"/*.cut.core.ve
 
+# What a handler left that ended with the machine goes; what another one is at, and what is none of ours, stays.
+: >"$cores/.4711.12.part" && touch -d '3 hours ago' "$cores/.4711.12.part"
+: >"$cores/.4711.13.part"
+: >"$cores/.mine.part" && touch -d '3 hours ago' "$cores/.mine.part"
+handle 4713 0 0 11 1700000000 host app <"$work/plain" || fail "handle beside what others left"
+[ "$(cd "$cores" && echo .*.part)" = '.4711.13.part .mine.part' ] || fail "what was left: $(ls -A "$cores")"
+rm "$cores"/.*.part "$cores"/app.4713.*
+
 # A dump that never ends, and a service that does not answer: the handler ends, its pipe with it.
 mkfifo "$work/pipe"
 sleep 600 >"$work/pipe" &

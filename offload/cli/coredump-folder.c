@@ -11,6 +11,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#define PART_AGE 7200 /* seconds: twice the longest --deadline */
+
 /* A folder that others may write could be given files, and links, for dumps. */
 int rs_cores_open(const char *folder, bool make, int *fd, struct rs_failure *f)
 {
@@ -32,16 +34,23 @@ bool rs_cores_is_dump(const char *name)
     return name[0] != '.' && len > end && strcmp(name + len - end, RS_CORES_SUFFIX) == 0;
 }
 
+/* To read the folder; NULL with errno. */
+static DIR *read_folder(int folder)
+{
+    int copy = openat(folder, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    DIR *dir = copy >= 0 ? fdopendir(copy) : NULL;
+    int error = errno;
+    if (dir == NULL && copy >= 0) close(copy);
+    errno = error;
+    return dir;
+}
+
 /* Calls `each` for every dump; the number of calls, or -errno. */
 static int each_dump(int folder, void (*each)(const char *name, const struct stat *st, void *arg), void *arg)
 {
-    int copy = openat(folder, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC), n = 0;
-    DIR *dir = copy >= 0 ? fdopendir(copy) : NULL;
-    if (dir == NULL) {
-        int error = errno;
-        if (copy >= 0) close(copy);
-        return -error;
-    }
+    DIR *dir = read_folder(folder);
+    int n = 0;
+    if (dir == NULL) return -errno;
     for (struct dirent *e; (e = readdir(dir)) != NULL;) {
         struct stat st;
         if (!rs_cores_is_dump(e->d_name) || fstatat(folder, e->d_name, &st, AT_SYMLINK_NOFOLLOW) != 0 ||
@@ -52,6 +61,26 @@ static int each_dump(int folder, void (*each)(const char *name, const struct sta
     }
     (void)closedir(dir);
     return n;
+}
+
+/* .PID.PID.part: a dump on its way. */
+static bool is_part(const char *name)
+{
+    size_t n = name[0] == '.' ? strspn(name + 1, "0123456789.") : 0;
+    return n != 0 && strcmp(name + 1 + n, "part") == 0;
+}
+
+void rs_cores_clean(int folder)
+{
+    DIR *dir = read_folder(folder);
+    for (struct dirent *e; dir != NULL && (e = readdir(dir)) != NULL;) {
+        struct stat st;
+        if (!is_part(e->d_name) || fstatat(folder, e->d_name, &st, AT_SYMLINK_NOFOLLOW) != 0 ||
+            !S_ISREG(st.st_mode) || st.st_mtime > time(NULL) - PART_AGE)
+            continue;
+        (void)unlinkat(folder, e->d_name, 0);
+    }
+    if (dir != NULL) (void)closedir(dir);
 }
 
 static void add_size(const char *name, const struct stat *st, void *arg)

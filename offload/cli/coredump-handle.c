@@ -219,7 +219,9 @@ static int watch(struct dump *d, pid_t child)
 
 static int prepare(struct dump *d)
 {
-    if (rs_cores_open(d->c->folder, true, &d->folder, &d->f) != 0 || check_room(d) != 0) return d->f.exit;
+    if (rs_cores_open(d->c->folder, true, &d->folder, &d->f) != 0) return d->f.exit;
+    rs_cores_clean(d->folder);
+    if (check_room(d) != 0) return d->f.exit;
     (void)snprintf(d->part, sizeof(d->part), ".%s.%d.part", d->crash.pid, (int)getpid());
     d->file = openat(d->folder, d->part, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
     if (d->file < 0) return rs_failure_errno(&d->f, errno, "make a file in", d->c->folder);

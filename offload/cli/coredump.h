@@ -55,6 +55,8 @@ RS_MUST_CHECK int rs_cores_open(const char *folder, bool make, int *fd, struct r
 bool rs_cores_is_dump(const char *name);
 /* How many there are, and their bytes. */
 RS_MUST_CHECK int rs_cores_count(int folder, uint64_t *count, uint64_t *bytes);
+/* Removes what handlers left that ended with the machine: no dump has that name yet. */
+void rs_cores_clean(int folder);
 int rs_coredump_list(const struct rs_cores *c);
 int rs_coredump_status(const struct rs_cores *c);
 int rs_coredump_install(const struct rs_cores *c);
