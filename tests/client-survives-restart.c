@@ -141,10 +141,11 @@ static void an_interrupted_job_in_place_is_lost_and_the_others_are_whole(void **
     for (unsigned attempt = 0; attempt < 20 && lost == 0; attempt++) {
         int status[JOBS];
         struct reseal_completion first;
+        pid_t pid = worker(); /* looked for now: that may take as long as the jobs do */
         memcpy(arena, in, (size_t)JOBS * LEN);
         submit(q, s, JOBS, true);
         assert_int_equal(reseal_wait(q, &first, 1, -1), 1);
-        service_freeze(worker());
+        service_freeze(pid);
         kill_worker();
         status[first.user_data] = first.status;
         for (unsigned n = 1; n < JOBS; n++) {
@@ -319,7 +320,8 @@ static void keys_that_went_with_the_service_are_told(void **state)
 static void a_service_that_does_not_come_back_ends_the_jobs(void **state)
 {
     (void)state;
-    const struct reseal_options o = {.size = sizeof(o), .reconnect_ms = 50, .runtime_dir = c.service.dir};
+    /* So long it may take to answer the first connection, too. */
+    const struct reseal_options o = {.size = sizeof(o), .reconnect_ms = 5000, .runtime_dir = c.service.dir};
     reseal *r;
     assert_int_equal(reseal_open(&r, &o), 0);
     reseal_session *s = client_session(r, client_xts(client_random_key(r, RESEAL_XTS)),
