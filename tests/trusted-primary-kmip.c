@@ -48,8 +48,8 @@ static void make_primary(void)
     const struct rs_kmip_config config = {.servers = {{.host = "127.0.0.1", .port = server.port}},
                                           .nservers = 1,
                                           .trust = {.ca = ca, .cert = cert, .key = key},
-                                          .connect_ms = 20000,
-                                          .request_ms = 20000};
+                                          .connect_ms = 60000,
+                                          .request_ms = 60000};
     const struct rs_kmip_new_key new_key = {.bits = 256, .name = "primary"};
     struct rs_kmip_client *c;
     struct rs_kmip_made made;
