@@ -48,7 +48,7 @@ static void memory_that_is_brought_counts(RS_UNUSED void **state)
 
 static void until_it_sleeps(const struct raw_queue *q)
 {
-    uint64_t end = rs_now_ns() + 20000000000ull;
+    uint64_t end = rs_now_ns() + 60000000000ull;
     while (!rs_ring_should_wake(&q->sq)) {
         assert_true(rs_now_ns() < end);
         sched_yield();

@@ -23,7 +23,7 @@ void client_require_service(void)
 
 reseal *client_connect(const struct client *c)
 {
-    const struct reseal_options o = {.size = sizeof(o), .runtime_dir = c->service.dir};
+    const struct reseal_options o = {.size = sizeof(o), .reconnect_ms = 60000, .runtime_dir = c->service.dir};
     reseal *r = NULL;
     need("reseal_open", reseal_open(&r, &o));
     return r;

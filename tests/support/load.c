@@ -58,7 +58,7 @@ static int round_trip(struct load *l, reseal_queue *q, uint8_t *arena, uint64_t 
         if (e != (int)DEPTH) return e < 0 ? e : 1;
         for (done = 0; done < DEPTH;) {
             struct reseal_completion c[DEPTH];
-            int n = reseal_wait(q, c, DEPTH, 20000);
+            int n = reseal_wait(q, c, DEPTH, 60000);
             if (n < 0) return n;
             for (int i = 0; i < n; i++) {
                 if (c[i].status != 0) return c[i].status;
@@ -106,7 +106,7 @@ static void *work(void *arg)
 
 void load_start(struct load *l, const char *dir)
 {
-    struct reseal_options o = {.size = sizeof(o), .runtime_dir = dir};
+    struct reseal_options o = {.size = sizeof(o), .reconnect_ms = 60000, .runtime_dir = dir};
     *l = (struct load){0};
     must(reseal_open(&l->r, &o));
     reseal_key a = key_of(l->r, RESEAL_XTS), b = key_of(l->r, RESEAL_XTS), c = key_of(l->r, RESEAL_GCM);

@@ -150,7 +150,7 @@ int raw_run(struct raw_queue *q, struct rs_sqe entry)
 {
     struct rs_cqe c;
     raw_submit(q, &entry, 1);
-    MUST(raw_wait(q, &c, 20000));
+    MUST(raw_wait(q, &c, 60000));
     MUST(c.user_data == entry.user_data);
     return c.status;
 }
