@@ -11,6 +11,7 @@
 #include <openssl/rsa.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #define MASK (1u << 0 | 1u << 7 | 1u << 14)
@@ -59,12 +60,14 @@ static int setup(void **state)
 
 static int teardown(void **state)
 {
-    char command[128];
     (void)state;
     swtpm_stop(&soft);
-    (void)snprintf(command, sizeof(command), "%s", folder);
     pid_t pid = fork();
-    if (pid == 0) execlp("rm", "rm", "-rf", command, NULL);
+    if (pid == 0) {
+        execlp("rm", "rm", "-rf", folder, NULL);
+        _exit(127);
+    }
+    waitpid(pid, NULL, 0);
     return 0;
 }
 
