@@ -57,6 +57,22 @@ grep -q 'interrupted; nothing was changed' "$work/told" || fail "$(cat "$work/to
 [ ! -e never ] || fail "there is a destination"
 for pid in "${waiting[@]}"; do kill -0 "$pid" 2>/dev/null || fail "one of those who wait has ended: $(cat "$work"/slow-*)"; done
 
+# Whoever tests a key provider again and again, one of whose servers hangs, keeps its keys from nobody.
+reseal provider add both --server "127.0.0.1:$well" --server "127.0.0.1:$port" --ca "$pki/ca.crt" --cert "$pki/alice.crt" --key "$pki/alice.key" \
+    --timeout 60 >/dev/null
+testing=()
+for i in $(seq 6); do
+    reseal provider test both >"$work/test-$i" 2>&1 </dev/null &
+    testing+=($!)
+done
+for pid in "${testing[@]}"; do
+    until [ -n "$(find "/proc/$pid/fd" -lname 'socket:*' 2>/dev/null)" ]; do kill -0 "$pid" || fail "ended: $(cat "$work"/test-*)"; done
+done
+reseal key make --provider both >/dev/null
+for pid in "${testing[@]}"; do kill -0 "$pid" 2>/dev/null || fail "a test has ended: $(cat "$work"/test-*)"; done
+kill "${testing[@]}" 2>/dev/null || true
+wait "${testing[@]}" 2>/dev/null || true
+
 # One finds out that it hangs, for all who wait.
 kill "${waiting[@]}" 2>/dev/null || true
 wait "${waiting[@]}" 2>/dev/null || true

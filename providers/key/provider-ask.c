@@ -23,7 +23,8 @@
 struct rs_asked {
     struct rs_asked *next;
     uint32_t provider; /* serial */
-    bool started, ended;
+    uint32_t sealed;   /* of the provider, when it was started */
+    bool started, ended, test;
     json_t *args;
     rs_task_done *done;
     void *arg;
@@ -99,7 +100,10 @@ static void take_changes(struct rs_keyd *d, struct rs_provider *p, const struct 
                       p->name);
 }
 
-static void look_at_answer(struct rs_keyd *d, struct rs_provider *p, const struct rs_task_answer *a)
+/* `sealed`: of the provider when it was asked. What an answer wants to change is left out when others changed
+ * it meanwhile. */
+static void look_at_answer(struct rs_keyd *d, struct rs_provider *p, uint32_t sealed,
+                           const struct rs_task_answer *a)
 {
     json_t *state = json_object_get(a->result, "state");
     if (json_is_object(state)) {
@@ -108,7 +112,7 @@ static void look_at_answer(struct rs_keyd *d, struct rs_provider *p, const struc
     }
     tell_down(d, p, json_object_get(a->result, "down"));
     look_at_ends(d, p, json_object_get(a->result, "expires"));
-    if (a->status == 0) take_changes(d, p, a);
+    if (a->status == 0 && p->sealed == sealed) take_changes(d, p, a);
 }
 
 /* ---- the list of requests --------------------------------------------------------------- */
@@ -158,33 +162,43 @@ static void fail_waiting(struct rs_keyd *d, uint32_t serial, bool started_too, i
 
 static void start_all_waiting(struct rs_keyd *d);
 
+/* It was started, and runs no more. */
+static void ended(struct rs_provider *p, const struct rs_asked *q)
+{
+    p->running--;
+    p->testing -= q->test;
+}
+
 static void answered(struct rs_keyd *d, void *arg, struct rs_task_answer *a)
 {
     struct rs_asked *q = arg;
-    uint32_t serial = q->provider;
+    uint32_t serial = q->provider, sealed = q->sealed;
     struct rs_provider *p = rs_providers_by_serial(d, serial);
     rs_task_done *done = q->done;
     void *whose = q->arg;
+    if (p != NULL) ended(p, q);
     asked_free(d, q);
-    if (p != NULL) {
-        p->running--;
-        look_at_answer(d, p, a);
-    }
+    if (p != NULL) look_at_answer(d, p, sealed, a);
     done(d, whose, a);
     if (cannot_be_reached(a->status)) fail_waiting(d, serial, false, a->status, a->why);
     start_all_waiting(d);
 }
 
+/* As the provider is now: it may have been changed while this waited. */
 static void start(struct rs_keyd *d, struct rs_provider *p, struct rs_asked *q)
 {
+    (void)json_object_set(q->args, "config", p->config);
     if (p->state != NULL) (void)json_object_set(q->args, "state", p->state);
     q->started = true;
+    q->sealed = p->sealed;
     int r = rs_task_start(d, p->kind->task, UID_OF_PROVIDERS + p->serial, q->args, &p->secrets, NULL, 0,
                           answered, q);
-    if (r == 0)
+    if (r == 0) {
         p->running++;
-    else
+        p->testing += q->test;
+    } else {
         fail_with(d, q, r, reseal_strerror(r));
+    }
 }
 
 /*
@@ -200,12 +214,22 @@ static bool may_start(const struct rs_keyd *d, const struct rs_provider *p)
     return own < RS_MAX(p->running == 0 ? most : most / 2, 1u);
 }
 
+/* The next of a provider that waits. Who tests it wants to know now, and who needs a key waits for no test:
+ * each has places of its own. */
+static struct rs_asked *next_of(const struct rs_keyd *d, const struct rs_provider *p)
+{
+    struct rs_asked *q = d->providers.asked;
+    while (q != NULL && (q->started || q->provider != p->serial ||
+                         (q->test ? p->testing : p->running - p->testing) >= RS_PROVIDER_TASKS))
+        q = q->next;
+    return q;
+}
+
 static void start_waiting(struct rs_keyd *d, struct rs_provider *p)
 {
     uint32_t serial = p->serial;
-    while (p != NULL && p->running < RS_PROVIDER_TASKS && may_start(d, p)) {
-        struct rs_asked *q = d->providers.asked;
-        while (q != NULL && (q->started || q->provider != serial)) q = q->next;
+    while (p != NULL && may_start(d, p)) {
+        struct rs_asked *q = next_of(d, p);
         if (q == NULL) return;
         start(d, p, q);
         p = rs_providers_by_serial(d, serial);
@@ -243,7 +267,7 @@ static void ask_here(struct rs_keyd *d, struct rs_provider *p, const json_t *arg
 {
     struct rs_task_own own = {0};
     rs_task_run_here(p->kind->task, args, &p->secrets, &own);
-    look_at_answer(d, p, &own.answer);
+    look_at_answer(d, p, p->sealed, &own.answer);
     done(d, arg, &own.answer);
     rs_task_own_free(&own);
 }
@@ -268,14 +292,12 @@ void rs_provider_ask(struct rs_keyd *d, struct rs_provider *p, const char *op, j
         json_decref(nothing);
         return;
     }
-    *q = (struct rs_asked){.provider = p->serial, .args = args, .done = done, .arg = arg};
+    *q = (struct rs_asked){
+        .provider = p->serial, .test = strcmp(op, "test") == 0, .args = args, .done = done, .arg = arg};
     struct rs_asked **at = &d->providers.asked;
     while (*at != NULL) at = &(*at)->next;
     *at = q;
-    if (strcmp(op, "test") == 0 && may_start(d, p))
-        start(d, p, q); /* who asks how it is wants to know now */
-    else
-        start_waiting(d, p);
+    start_waiting(d, p);
 }
 
 void rs_provider_cancel(struct rs_keyd *d, const void *arg)
@@ -285,10 +307,9 @@ void rs_provider_cancel(struct rs_keyd *d, const void *arg)
         next = q->next;
         if (q->arg != arg) continue;
         struct rs_provider *p = rs_providers_by_serial(d, q->provider);
-        bool started = q->started;
-        if (started) rs_task_cancel(d, q);
+        if (q->started) rs_task_cancel(d, q);
+        if (q->started && p != NULL) ended(p, q);
         asked_free(d, q);
-        if (started && p != NULL) p->running--;
     }
     start_all_waiting(d);
 }

@@ -16,7 +16,7 @@
 #define RS_KEY_ID_MAX        512u /* with NUL; opaque text */
 #define RS_KEK_LEN           32u
 #define RS_PROVIDERS_MAX     256u /* of a tenant */
-#define RS_PROVIDER_TASKS    2u   /* of one provider at a time: one that hangs holds no more children */
+#define RS_PROVIDER_TASKS    2u   /* of one provider at a time, and as many tests: no more hang with it */
 #define RS_CACHE_S           86400u
 
 /*
@@ -64,10 +64,10 @@ struct rs_provider {
     struct rs_secrets secrets;
     bool usable; /* false: a native one without a backup */
 
-    uint32_t serial; /* of this run: names are used again */
-    uint32_t sealed; /* number of the object with its secrets; 0: none yet */
-    json_t *state;   /* what its tasks keep between them, or NULL */
-    unsigned running;
+    uint32_t serial;                  /* of this run: names are used again */
+    uint32_t sealed;                  /* number of the object with its secrets; 0: none yet */
+    json_t *state;                    /* what its tasks keep between them, or NULL */
+    unsigned running, testing;        /* tasks; those of them that only test it */
     int64_t told_client, told_server; /* seconds: when the end of a certificate was an event */
     uint64_t look_ns;                 /* when it is looked at next; 0: not known yet */
     /* Keys that hosts wait for, hosts-late.c: one is asked for; until when none is, after how many failures.
@@ -151,8 +151,9 @@ uint32_t rs_provider_cache_s(const struct rs_provider *p);
 /*
  * Asks its task; `more` (taken, may be NULL) is merged into the arguments. `done` is called once, perhaps
  * before the call returns, with what the task gave; what concerns the provider itself (state, new
- * configuration, ends of certificates) has been seen to by then. At most RS_PROVIDER_TASKS run for one
- * provider, others wait; when it cannot be reached, those that wait fail with the one that found out.
+ * configuration, ends of certificates) has been seen to by then. At most RS_PROVIDER_TASKS, and as many
+ * tests, run for one provider, others wait; when it cannot be reached, those that wait fail with the one that
+ * found out.
  */
 void rs_provider_ask(struct rs_keyd *d, struct rs_provider *p, const char *op, json_t *more,
                      rs_task_done *done, void *arg);
