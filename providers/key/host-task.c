@@ -4,9 +4,10 @@
  *
  *   {"op": "show", "address"} -> {"fingerprint", "certificate"}: what it presents, unverified
  *   {"op": "give", "address", "pin", "instance", "keys": [[tenant, provider, key]], "kdks": [[tenant, name]],
- *    "remove": [[tenant, name]], "prepare"}, secrets "cert", "key", "keks": 32 bytes for each key, "kdks":
- *    48 for each KDK -> {"instance", "state", "refused": [[entry, why]], "kdks_refused": [[tenant, name,
- * why]]}; with another instance than it was told nothing was given: the host began anew, and wants all.
+ *    "remove": [[tenant, name]] or [[tenant, name, key]], "prepare"}, secrets "cert", "key", "keks": 32 bytes
+ * for each key, "kdks": 48 for each KDK -> {"instance", "state", "refused": [[entry, why]], "kdks_refused":
+ * [[tenant, name, why]]}; with another instance than it was told nothing was given: the host began anew, and
+ * wants all.
  */
 #include "providers/key/hosts.h"
 
@@ -99,9 +100,10 @@ static int give(struct rs_task *t, struct rs_wire_link *link)
     if (now == NULL || then == NULL || strcmp(now, then) != 0) return 0;
     json_array_foreach(json_object_get(t->args, "remove"), i, entry)
     {
+        json_t *key = json_array_get(entry, 2);
         r = tell(t, link,
-                 json_pack("{s:s, s:O, s:O}", "method", "no-kdk", "tenant", json_array_get(entry, 0),
-                           "provider", json_array_get(entry, 1)),
+                 json_pack("{s:s, s:O, s:O, s:O*}", "method", key != NULL ? "forget" : "no-kdk", "tenant",
+                           json_array_get(entry, 0), "provider", json_array_get(entry, 1), "key", key),
                  NULL, 0);
         if (r != 0) return r;
     }

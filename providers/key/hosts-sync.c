@@ -21,6 +21,7 @@
  */
 #define UID_OF_HOSTS 0xf2000000u
 #define UID_OF_AWAY  0xf2000001u
+#define REMOVALS     128u         /* of one conversation */
 #define REFUSED_NS   HEARTBEAT_NS /* until a native provider that was refused is given again */
 
 /* ---- what a host is to have ----------------------------------------------------------------- */
@@ -210,16 +211,25 @@ static int add_kdks(const struct rs_keyd *d, const struct rs_host *h, json_t *ar
     return n != 0 ? rs_secrets_put(secrets, "kdks", all, n * RS_AGENT_SECRET) : 0;
 }
 
+/* NULL: no memory. */
+static json_t *first_of(const json_t *list, size_t most)
+{
+    json_t *out = json_array();
+    for (size_t i = 0; i < most && i < json_array_size(list); i++)
+        (void)json_array_append(out, json_array_get(list, i));
+    return out;
+}
+
 static void start(struct rs_keyd *d, struct rs_host *h)
 {
     struct rs_secrets secrets = {0};
     size_t n = json_array_size(h->batch);
-    json_t *args =
-        json_pack("{s:s, s:s, s:s, s:s, s:O, s:b, s:O}", "op", "give", "address", h->address, "pin", h->pin,
-                  "instance", h->instance, "keys", h->batch, "prepare", h->prepare, "remove", h->removals);
+    json_t *args = json_pack("{s:s, s:s, s:s, s:s, s:O, s:b, s:o}", "op", "give", "address", h->address,
+                             "pin", h->pin, "instance", h->instance, "keys", h->batch, "prepare", h->prepare,
+                             "remove", first_of(h->removals, REMOVALS));
     int r = args != NULL ? rs_secrets_copy(&secrets, &d->hosts->identity) : RESEAL_ENOMEM;
     h->giving = d->hosts->generation;
-    h->removing = json_array_size(h->removals);
+    h->removing = RS_MIN(json_array_size(h->removals), (size_t)REMOVALS);
     if (r == 0 && h->given != h->giving) r = add_kdks(d, h, args, &secrets);
     if (r == 0 && n != 0) r = rs_secrets_put(&secrets, "keks", h->keks, n * RS_KEK_LEN);
     if (r == 0)

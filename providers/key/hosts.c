@@ -237,6 +237,14 @@ void rs_hosts_provider_removed(struct rs_keyd *d, const char *tenant, const char
     rs_hosts_wake(d);
 }
 
+void rs_hosts_key_gone(struct rs_keyd *d, const char *tenant, const char *provider, const char *key)
+{
+    if (d->hosts == NULL || d->hosts->first == NULL) return;
+    for (struct rs_host *h = d->hosts->first; h != NULL; h = h->next)
+        (void)json_array_append_new(h->removals, json_pack("[s, s, s]", tenant, provider, key));
+    rs_hosts_wake(d);
+}
+
 struct seed {
     struct rs_keyd *d;
     const char *tenant;

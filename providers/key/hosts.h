@@ -27,7 +27,7 @@ struct rs_host {
     char instance[33]; /* "": not met since this manager began */
     char state[16];    /* "unknown", "incapable", "prepared", "safe" */
     char why[300];     /* of the last failure; "": none */
-    json_t *removals;  /* [[tenant, name]]: providers whose keys it has to forget */
+    json_t *removals;  /* [[tenant, provider]] or [[tenant, provider, key]]: what it has to forget */
     bool running, down, prepare;
     unsigned failures;
     uint64_t again_ns; /* when it is asked again; 0: at once */
@@ -77,6 +77,8 @@ void rs_hosts_providers_changed(struct rs_keyd *d);
 void rs_hosts_provider_back(struct rs_keyd *d, struct rs_provider *p);
 /* Hosts forget its keys, and a native one itself. */
 void rs_hosts_provider_removed(struct rs_keyd *d, const char *tenant, const char *name);
+/* Hosts forget one key. On disk with the next rs_hosts_save(). */
+void rs_hosts_key_gone(struct rs_keyd *d, const char *tenant, const char *provider, const char *key);
 
 /* ---- hosts-sync.c ---- */
 

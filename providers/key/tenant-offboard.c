@@ -5,6 +5,7 @@
  * signed receipt says what was. What fails on the way leaves the tenant suspended, and the same request goes
  * on.
  */
+#include "providers/key/hosts.h"
 #include "providers/key/keyd.h"
 #include "providers/key/provider.h"
 #include "providers/key/receipt.h"
@@ -13,6 +14,7 @@
 
 #include "offload/base/keymem.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -20,7 +22,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#define KEYS_MAX (16u << 20) /* bytes of the list of a tenant's keys */
+#define KEYS_MAX (64u << 20) /* bytes of the list of a tenant's keys */
 
 struct offboarding {
     char tenant[64];
@@ -28,8 +30,10 @@ struct offboarding {
     json_t *made; /* [[provider, key]]: what its providers made */
     size_t at;
     json_t *keys;    /* of the receipt */
+    json_t *begun;   /* "destroyed", "retired": what is on disk of this try, and of earlier ones */
     unsigned failed; /* keys that could not be retired */
-    char why[200];   /* the first reason */
+    unsigned forgotten;
+    char why[200]; /* the first reason */
 };
 
 /* ---- the list of a tenant's keys ----------------------------------------------------------- */
@@ -56,17 +60,19 @@ void rs_tenants_key_made(struct rs_keyd *d, const char *tenant, const char *prov
         (void)fprintf(stderr, "reseal-keyd: a key of tenant %s is missing in its list of keys\n", tenant);
 }
 
+/* NULL: it cannot be read whole, so that nobody can say which keys there were. */
 static json_t *read_list(const struct rs_keyd *d, const char *tenant)
 {
     char name[64];
     struct stat st;
-    json_t *all = json_array();
-    if (d->store == NULL) return all;
     list_name(tenant, name);
-    RS_CLOSE int fd = openat(rs_store_folder(d->store), name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
-    if (fd < 0 || fstat(fd, &st) != 0 || st.st_size > (off_t)KEYS_MAX) return all;
+    RS_CLOSE int fd =
+        d->store == NULL ? -1 : openat(rs_store_folder(d->store), name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+    if (fd < 0) return d->store == NULL || errno == ENOENT ? json_array() : NULL;
+    if (fstat(fd, &st) != 0 || st.st_size > (off_t)KEYS_MAX) return NULL;
     RS_FREE char *text = calloc(1, (size_t)st.st_size + 1);
-    if (text == NULL || rs_pread_full(fd, text, (size_t)st.st_size, 0) != 0) return all;
+    if (text == NULL || rs_pread_full(fd, text, (size_t)st.st_size, 0) != 0) return NULL;
+    json_t *all = json_array();
     for (char *at = text, *end; (end = strchr(at, '\n')) != NULL; at = end + 1) {
         json_t *line = json_loadb(at, (size_t)(end - at), 0, NULL);
         if (json_array_size(line) == 2)
@@ -118,27 +124,67 @@ void rs_tenant_audit_key(struct rs_rpc *call)
 
 /* ---- destroying -------------------------------------------------------------------------------- */
 
-/* Every provider of the tenant, and what of it was destroyed. RESEAL_E...: one stayed. */
-static int destroy_providers(struct rs_keyd *d, const char *tenant, json_t *destroyed)
+static void begun_name(const char *tenant, char out[64])
+{
+    char digest[65];
+    rs_receipt_digest(tenant, strlen(tenant), digest);
+    (void)snprintf(out, 64, "offboarding-%.32s.json", digest);
+}
+
+static bool is_in(const json_t *list, const json_t *line)
+{
+    const json_t *one;
+    size_t i;
+    json_array_foreach(list, i, one)
+    {
+        if (json_equal(one, line)) return true;
+    }
+    return false;
+}
+
+/* What an earlier try that did not end has done: {"destroyed": [line of a receipt], "retired":
+ * {PROVIDER/SHA-256: true}}. */
+static json_t *read_begun(const struct rs_keyd *d, const char *tenant)
+{
+    char name[64];
+    json_t *begun = NULL, *destroyed, *retired;
+    begun_name(tenant, name);
+    if (d->store != NULL && rs_store_get_json(d->store, name, &begun) == 0 &&
+        json_unpack(begun, "{s:o, s:o}", "destroyed", &destroyed, "retired", &retired) == 0 &&
+        json_is_array(destroyed) && json_is_object(retired))
+        return begun;
+    json_decref(begun);
+    return json_pack("{s:[], s:{}}", "destroyed", "retired");
+}
+
+/* What is going to be destroyed is on disk before any of it is. */
+static int note_destroyed(struct rs_keyd *d, struct offboarding *o)
+{
+    char name[64];
+    json_t *destroyed = json_object_get(o->begun, "destroyed");
+    begun_name(o->tenant, name);
+    for (const struct rs_provider *p = d->providers.first; p != NULL; p = p->next) {
+        if (strcmp(p->tenant, o->tenant) != 0) continue;
+        json_t *line = json_pack("{s:s, s:s, s:s}", "provider", p->name, "kind", p->kind->name, "what",
+                                 p->kind == &rs_provider_native ? "key derivation key" : "credentials");
+        if (!is_in(destroyed, line)) (void)json_array_append(destroyed, line);
+        json_decref(line);
+    }
+    return rs_store_put_json(d->store, name, o->begun);
+}
+
+/* Every provider of the tenant. RESEAL_E...: one stayed. */
+static int destroy_providers(struct rs_keyd *d, const char *tenant)
 {
     for (struct rs_provider *p = d->providers.first, *next; p != NULL; p = next) {
         next = p->next;
-        if (strcmp(p->tenant, tenant) != 0) continue;
-        bool native = strcmp(p->kind->name, "native") == 0;
-        json_t *line = json_pack("{s:s, s:s, s:s}", "provider", p->name, "kind", p->kind->name, "what",
-                                 native ? "key derivation key" : "credentials");
-        int r = rs_providers_remove(d, p);
-        if (r != 0) {
-            json_decref(line);
-            return r;
-        }
-        (void)json_array_append_new(destroyed, line);
+        int r = strcmp(p->tenant, tenant) == 0 ? rs_providers_remove(d, p) : 0;
+        if (r != 0) return r;
     }
     return 0;
 }
 
-static json_t *receipt_of(struct rs_keyd *d, const struct offboarding *o, json_t *destroyed,
-                          unsigned forgotten)
+static json_t *receipt_of(struct rs_keyd *d, const struct offboarding *o)
 {
     char when[32], instance[33];
     struct tm tm;
@@ -146,47 +192,56 @@ static json_t *receipt_of(struct rs_keyd *d, const struct offboarding *o, json_t
     (void)gmtime_r(&now, &tm);
     (void)strftime(when, sizeof(when), "%Y-%m-%dT%H:%M:%SZ", &tm);
     rs_hex(d->instance, sizeof(d->instance), instance);
-    return json_pack("{s:i, s:s, s:s, s:s, s:o, s:O, s:i}", "format", 1, "tenant", o->tenant, "time", when,
-                     "service", instance, "destroyed", destroyed, "keys", o->keys, "forgotten",
-                     (int)forgotten);
+    return json_pack("{s:i, s:s, s:s, s:s, s:O, s:O, s:i}", "format", 1, "tenant", o->tenant, "time", when,
+                     "service", instance, "destroyed", json_object_get(o->begun, "destroyed"), "keys",
+                     o->keys, "forgotten", (int)o->forgotten);
 }
 
-static void keep_receipt(struct rs_keyd *d, const struct offboarding *o, const json_t *sealed)
+static int keep_receipt(struct rs_keyd *d, const struct offboarding *o, const json_t *sealed)
 {
     char name[96], digest[65];
     rs_receipt_digest(o->tenant, strlen(o->tenant), digest);
     (void)snprintf(name, sizeof(name), "receipts/%.16s-%lld.json", digest, (long long)time(NULL));
-    if (rs_store_put_json(d->store, name, sealed) != 0)
-        (void)fprintf(stderr,
-                      "reseal-keyd: the receipt of an offboarded tenant is not in the state folder\n");
+    return rs_store_put_json(d->store, name, sealed);
+}
+
+/* The tenant itself, once its receipt is on disk. */
+static int forget_tenant(struct rs_keyd *d, const char *tenant, char *why, size_t why_len)
+{
+    char made[64], begun[64];
+    list_name(tenant, made);
+    begun_name(tenant, begun);
+    rs_webhooks_remove(d, tenant);
+    int r = rs_store_remove(d->store, made);
+    if (r == 0) r = rs_store_remove(d->store, begun);
+    return r == 0 ? rs_tenants_change(d, tenant, RS_TENANT_GONE, why, why_len) : r;
+}
+
+static bool is_suspended(const struct rs_keyd *d, const char *tenant)
+{
+    const struct rs_tenant *t = rs_policy_tenant_named(d->policy, tenant);
+    return t != NULL && t->suspended;
 }
 
 /* All keys are retired, or need not be: the rest happens at once. */
-static int destroy(struct rs_rpc *call, struct offboarding *o, json_t **sealed, char *why, size_t why_len)
+static int destroy(struct rs_keyd *d, struct offboarding *o, json_t **sealed, char *why, size_t why_len)
 {
-    struct rs_keyd *d = call->d;
     struct rs_secrets secrets = {0};
-    char made[64];
-    json_t *destroyed = json_array();
     int r = audit_key(d, &secrets);
-    if (r == 0) r = destroy_providers(d, o->tenant, destroyed);
-    if (r != 0) {
-        (void)snprintf(why, why_len, "the tenant is suspended, but not all of its keys are destroyed: %s",
-                       reseal_strerror(r));
-        rs_secrets_free(&secrets);
-        json_decref(destroyed);
-        return r;
+    if (r == 0) r = note_destroyed(d, o);
+    if (r == 0 && d->hosts != NULL && d->hosts->first != NULL) r = rs_hosts_save(d); /* what they forget */
+    if (r == 0) r = destroy_providers(d, o->tenant);
+    if (r == 0) {
+        o->forgotten += rs_kek_forget(d, o->tenant, NULL, NULL);
+        *sealed = rs_receipt_sign(rs_secrets_find(&secrets, "key")->bytes, receipt_of(d, o));
+        r = *sealed != NULL ? keep_receipt(d, o, *sealed) : RESEAL_ENOMEM;
     }
-    unsigned forgotten = rs_kek_forget(d, o->tenant, NULL, NULL);
-    list_name(o->tenant, made);
-    rs_webhooks_remove(d, o->tenant);
-    r = rs_store_remove(d->store, made);
-    if (r == 0) r = rs_tenants_change(d, o->tenant, RS_TENANT_GONE, why, why_len);
-    *sealed =
-        rs_receipt_sign(rs_secrets_find(&secrets, "key")->bytes, receipt_of(d, o, destroyed, forgotten));
     rs_secrets_free(&secrets);
-    if (*sealed == NULL) return RESEAL_ENOMEM;
-    keep_receipt(d, o, *sealed);
+    if (r == 0) return forget_tenant(d, o->tenant, why, why_len);
+    (void)snprintf(why, why_len,
+                   "the tenant is suspended, but not all of its keys are destroyed, or there is no receipt "
+                   "yet: %s: try again",
+                   reseal_strerror(r));
     return r;
 }
 
@@ -204,7 +259,11 @@ static void finish(struct rs_rpc *call)
                     o->failed, o->why);
         return;
     }
-    int r = destroy(call, o, &sealed, why, sizeof(why));
+    if (!is_suspended(call->d, o->tenant)) {
+        rs_rpc_fail(call, RESEAL_ECANCELED, "the tenant was resumed meanwhile: nothing is destroyed");
+        return;
+    }
+    int r = destroy(call->d, o, &sealed, why, sizeof(why));
     (void)snprintf(object, sizeof(object), "tenant:%s", o->tenant);
     rs_audit(call->d, &who, call->method, object, r, NULL);
     if (r != 0) {
@@ -223,24 +282,39 @@ static void next_key(struct rs_rpc *call);
 
 static void note_key(struct offboarding *o, bool retired)
 {
-    char digest[65];
+    char digest[65], name[RS_PROVIDER_NAME_MAX + 66];
+    json_t *before = json_object_get(o->begun, "retired");
     const json_t *pair = json_array_get(o->made, o->at++);
     const char *key = json_string_value(json_array_get(pair, 1));
     const char *provider = json_string_value(json_array_get(pair, 0));
     if (key == NULL || provider == NULL) return;
     rs_receipt_digest(key, strlen(key), digest);
+    (void)snprintf(name, sizeof(name), "%.*s/%s", (int)RS_PROVIDER_NAME_MAX, provider, digest);
+    if (retired) (void)json_object_set_new(before, name, json_true());
+    retired = json_object_get(before, name) != NULL;
     (void)json_array_append_new(
         o->keys, json_pack("{s:s, s:s, s:b}", "provider", provider, "sha256", digest, "retired", retired));
 }
 
+/* Nobody opens anything with it any more, here and on hosts. Those of its own providers go with them. */
+static void forget_key(struct rs_keyd *d, struct offboarding *o)
+{
+    const json_t *pair = json_array_get(o->made, o->at);
+    const char *name = json_string_value(json_array_get(pair, 0));
+    const char *key = json_string_value(json_array_get(pair, 1));
+    const struct rs_provider *p = name != NULL ? rs_providers_find(d, o->tenant, name) : NULL;
+    if (p == NULL || key == NULL || p->tenant[0] != '\0') return;
+    o->forgotten += rs_kek_forget(d, "", p->name, key);
+    rs_hosts_key_gone(d, "", p->name, key);
+}
+
 static void retired(struct rs_keyd *d, void *arg, struct rs_task_answer *answer)
 {
-    (void)d;
     struct rs_rpc *call = arg;
     struct offboarding *o = call->state;
-    /* One that is not there any more was retired before. */
-    bool ok = answer->status == 0 || answer->status == RESEAL_ENOKEY;
+    bool ok = answer->status == 0; /* also when it was retired before */
     if (!ok && o->failed++ == 0) (void)snprintf(o->why, sizeof(o->why), "%s", answer->why);
+    if (ok) forget_key(d, o);
     note_key(o, ok);
     next_key(call);
 }
@@ -253,8 +327,9 @@ static void next_key(struct rs_rpc *call)
         const json_t *pair = json_array_get(o->made, o->at);
         const char *name = json_string_value(json_array_get(pair, 0));
         struct rs_provider *p = name != NULL ? rs_providers_find(call->d, o->tenant, name) : NULL;
-        /* What a native provider made ends with its key derivation key. */
-        if (o->retire && p != NULL && strcmp(p->kind->name, "native") != 0) {
+        /* What a native provider made ends with its key derivation key; and those of a trusted one are in
+         * their ids alone, which its service opens for every host that it trusts. */
+        if (o->retire && p != NULL && p->kind == &rs_provider_standard) {
             rs_provider_ask(call->d, p, "retire", json_pack("{s:O}", "key", json_array_get(pair, 1)), retired,
                             call);
             return;
@@ -270,6 +345,7 @@ static void drop(struct rs_rpc *call)
     rs_provider_cancel(call->d, call);
     json_decref(o->made);
     json_decref(o->keys);
+    json_decref(o->begun);
     free(o);
 }
 
@@ -299,8 +375,19 @@ void rs_tenant_offboard(struct rs_rpc *call)
     o->retire = retire == 1;
     o->made = read_list(call->d, name);
     o->keys = json_array();
+    o->begun = read_begun(call->d, name);
     call->state = o;
     call->drop = drop;
+    if (o->made == NULL) {
+        char list[64];
+        list_name(name, list);
+        rs_rpc_fail(call, RESEAL_EFORMAT,
+                    "the list of the tenant's keys, %s in the state folder, cannot be read or has more than "
+                    "%u MiB: nothing is destroyed; without it no receipt can name them: move it away if that "
+                    "is right",
+                    list, KEYS_MAX >> 20);
+        return;
+    }
     int r = rs_tenants_change(call->d, o->tenant, RS_TENANT_SUSPEND, why, sizeof(why));
     if (r != 0) {
         rs_rpc_fail(call, r, "%s", why);
