@@ -77,6 +77,7 @@ refused() { # refused TEXT ARGUMENTS...
     case $out in *"$text"*) ;; *) fail "$*: $out" ;; esac
 }
 refused 'by https only' http://example.org/hook
+refused 'by https only' http://127.example.org/hook
 refused 'user name' https://me:secret@example.org/hook
 printf 'short' >"$work/short"
 refused 'at least 16 bytes' "$url" --secret-file "$work/short"

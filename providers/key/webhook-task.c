@@ -9,6 +9,7 @@
 #include "providers/key/source.h"
 #include "reseal/reseal.h"
 
+#include <arpa/inet.h>
 #include <curl/curl.h>
 #include <dlfcn.h>
 #include <openssl/evp.h>
@@ -58,9 +59,12 @@ static int load(struct rs_task *t, struct curl *c)
 
 /* ---- "webhook-check" ------------------------------------------------------------------ */
 
+/* Not a name that only begins like an address: "127.example.org" is anywhere. */
 static bool is_loopback(const char *host)
 {
-    return strcmp(host, "localhost") == 0 || strncmp(host, "127.", 4) == 0 || strcmp(host, "[::1]") == 0;
+    struct in_addr v4;
+    if (inet_pton(AF_INET, host, &v4) == 1) return ntohl(v4.s_addr) >> 24 == 127;
+    return strcmp(host, "localhost") == 0 || strcmp(host, "[::1]") == 0;
 }
 
 /* https, or http to this machine; nothing in it but a place. */

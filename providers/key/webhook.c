@@ -11,7 +11,8 @@
 #include <stdlib.h>
 #include <time.h>
 
-#define LINES        32u /* of one delivery */
+#define LINES        32u                /* of one delivery, */
+#define LINES_BYTES  ((size_t)64 << 10) /* and their bytes: twice as much, as text of a task, must fit */
 #define PAUSE_MAX_S  300u
 #define URL_ROOM     512u
 #define CA_ROOM      (32u << 10)
@@ -102,11 +103,13 @@ static char *body_of(const struct rs_keyd *d, struct rs_webhook *w)
         w->at = j->first;
     }
     uint64_t at = w->at;
-    for (; at <= j->last && json_array_size(list) < LINES; at++) {
+    size_t bytes = 0;
+    for (; at <= j->last && json_array_size(list) < LINES && bytes < LINES_BYTES; at++) {
         const struct rs_journal_line *line = &j->ring[at % RS_JOURNAL_RING];
         bool its = w->tenant[0] == '\0' || strcmp(w->tenant, line->tenant) == 0;
-        if (its && rs_pattern_match(w->pattern, line->what))
-            (void)json_array_append_new(list, json_loadb(line->text, line->len, 0, NULL));
+        if (!its || !rs_pattern_match(w->pattern, line->what)) continue;
+        (void)json_array_append_new(list, json_loadb(line->text, line->len, 0, NULL));
+        bytes += line->len;
     }
     w->until = at - 1;
     char *text = NULL;
