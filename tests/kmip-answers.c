@@ -281,6 +281,30 @@ static void test_texts_are_utf8_without_nul(void **state)
     assert_int_equal(rs_ttlv_text(&longer, out, 5), RESEAL_EPROTO);
 }
 
+/* An id that no request could name again is none; what a server calls itself goes to a terminal. */
+static void test_ids_and_names_are_printable(void **state)
+{
+    static const char *const texts[] = {"a\nb", "\x1b]0;x\a", "\x7f"};
+    char id[RS_KMIP_ID_MAX], vendor[RS_KMIP_TEXT_MAX];
+    (void)state;
+    for (size_t i = 0; i < RS_ARRAY_LEN(texts); i++) {
+        struct answer a;
+        struct rs_kmip_result result;
+        begin_answer(&a, 1);
+        begin_item(&a, RS_KMIP_CREATE, 1, RS_KMIP_SUCCESS);
+        rs_ttlv_begin(&a.w, RS_TAG_RESPONSE_PAYLOAD);
+        rs_ttlv_put_text(&a.w, RS_TAG_UNIQUE_IDENTIFIER, texts[i]);
+        rs_ttlv_put_text(&a.w, RS_TAG_VENDOR_IDENTIFICATION, texts[i]);
+        rs_ttlv_end(&a.w);
+        rs_ttlv_end(&a.w);
+        end_answer(&a);
+        assert_int_equal(rs_kmip_answer(a.bytes, a.len, 1, RS_KMIP_CREATE, &result), 0);
+        assert_int_equal(rs_kmip_payload_id(&result, id), RESEAL_EPROTO);
+        assert_int_equal(rs_kmip_payload_vendor(&result, vendor), 0);
+        assert_string_equal(vendor, "");
+    }
+}
+
 static void test_depth_and_number_of_items_are_limited(void **state)
 {
     static uint8_t message[RS_TTLV_MESSAGE_MAX];
@@ -341,6 +365,7 @@ int main(void)
         cmocka_unit_test(test_answers_to_something_else_are_refused),
         cmocka_unit_test(test_a_batch_may_come_in_another_order),
         cmocka_unit_test(test_texts_are_utf8_without_nul),
+        cmocka_unit_test(test_ids_and_names_are_printable),
         cmocka_unit_test(test_depth_and_number_of_items_are_limited),
         cmocka_unit_test(test_requests_need_their_room),
     };

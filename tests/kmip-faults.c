@@ -444,6 +444,51 @@ static void test_what_changes_something_is_asked_once(void **state)
     }
 }
 
+/* One item, without batch id, that says no more than this. */
+static void answer_status(uint32_t status, uint32_t reason)
+{
+    uint8_t answer[256];
+    struct rs_ttlv_writer w;
+    size_t len;
+    rs_ttlv_writer_init(&w, answer, sizeof(answer));
+    rs_ttlv_begin(&w, RS_TAG_RESPONSE_MESSAGE);
+    rs_ttlv_begin(&w, RS_TAG_BATCH_ITEM);
+    rs_ttlv_put_enumeration(&w, RS_TAG_RESULT_STATUS, status);
+    if (reason != 0) rs_ttlv_put_enumeration(&w, RS_TAG_RESULT_REASON, reason);
+    rs_ttlv_end(&w);
+    rs_ttlv_end(&w);
+    assert_int_equal(rs_ttlv_finish(&w, &len), 0);
+    replay_answer(&bad, answer, len, REPLAY_KEEPS);
+}
+
+/* A key is asked for again, without what is to be kept with it, where that may be what is refused; not where
+ * another key may come of it, nor where a user would be locked out. */
+static void test_a_refusal_is_asked_about_again_only_where_it_helps(void **state)
+{
+    static const struct {
+        uint32_t status, reason;
+        unsigned asked;
+        const char *says;
+    } rows[] = {
+        {RS_KMIP_FAILED, RS_KMIP_INVALID_FIELD, 2, "invalid field"},
+        {RS_KMIP_FAILED, RS_KMIP_AUTHENTICATION_NOT_SUCCESSFUL, 1, "does not accept our certificate"},
+        {RS_KMIP_PENDING, 0, 1, "answers later, which is not supported; it may have done what was asked"},
+    };
+    const struct rs_kmip_config config = config_for(1, bad.port, 0);
+    const struct rs_kmip_detail detail = {"x-Product", "Reseal"};
+    (void)state;
+    for (size_t i = 0; i < RS_ARRAY_LEN(rows); i++) {
+        struct rs_kmip_client *c = open_with(&config);
+        struct rs_kmip_made made;
+        unsigned before = atomic_load(&bad.requests);
+        answer_status(rows[i].status, rows[i].reason);
+        assert_int_not_equal(rs_kmip_make(c, &(struct rs_kmip_new_key){.bits = 256}, &detail, 1, &made), 0);
+        assert_error(rs_kmip_client_error(c), RS_KMIP_SERVER_REFUSES, rows[i].says, rows[i].says);
+        assert_int_equal(atomic_load(&bad.requests), before + rows[i].asked);
+        rs_kmip_client_close(c);
+    }
+}
+
 /* ---- the group --------------------------------------------------------------------------- */
 
 static const char *text_of(const char *name)
@@ -528,6 +573,7 @@ int main(void)
         cmocka_unit_test(test_what_is_not_kmip),
         cmocka_unit_test(test_a_bad_first_answer_too),
         cmocka_unit_test(test_what_changes_something_is_asked_once),
+        cmocka_unit_test(test_a_refusal_is_asked_about_again_only_where_it_helps),
     };
     return cmocka_run_group_tests(tests, start, stop);
 }

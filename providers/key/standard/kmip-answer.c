@@ -25,15 +25,21 @@ static int need_structure(const struct rs_ttlv_reader *r, uint32_t tag, struct r
 
 /* ---- results ----------------------------------------------------------------------- */
 
-/* A server's text goes to logs and terminals: printable, or nothing. */
+/* A server's text goes to logs, files and terminals. */
+static bool is_printable(const char *text)
+{
+    for (const char *c = text; *c != '\0'; c++)
+        if ((unsigned char)*c < ' ' || *c == 0x7f) return false;
+    return true;
+}
+
+/* Printable, or nothing. */
 static void take_message(const struct rs_ttlv_reader *item, char out[RS_KMIP_TEXT_MAX])
 {
     struct rs_ttlv text;
     out[0] = '\0';
     if (rs_ttlv_find(item, RS_TAG_RESULT_MESSAGE, &text) != 1) return;
-    if (rs_ttlv_text(&text, out, RS_KMIP_TEXT_MAX) != 0) out[0] = '\0';
-    for (const char *c = out; *c != '\0'; c++)
-        if ((unsigned char)*c < ' ' || *c == 0x7f) out[0] = '\0';
+    if (rs_ttlv_text(&text, out, RS_KMIP_TEXT_MAX) != 0 || !is_printable(out)) out[0] = '\0';
 }
 
 static int take_result(const struct rs_ttlv_reader *item, struct rs_kmip_result *out)
@@ -135,8 +141,8 @@ int rs_kmip_payload_id(const struct rs_kmip_result *r, char id[RS_KMIP_ID_MAX])
 {
     struct rs_ttlv item;
     if (!r->has_payload || need(&r->payload, RS_TAG_UNIQUE_IDENTIFIER, &item) != 0) return RESEAL_EPROTO;
-    if (item.len == 0) return RESEAL_EPROTO;
-    return rs_ttlv_text(&item, id, RS_KMIP_ID_MAX);
+    if (item.len == 0 || rs_ttlv_text(&item, id, RS_KMIP_ID_MAX) != 0) return RESEAL_EPROTO;
+    return is_printable(id) ? 0 : RESEAL_EPROTO; /* nobody could ask for it again */
 }
 
 static int take_version(const struct rs_ttlv *item, struct rs_kmip_version *v)
@@ -305,5 +311,7 @@ int rs_kmip_payload_vendor(const struct rs_kmip_result *r, char text[RS_KMIP_TEX
     text[0] = '\0';
     if (!r->has_payload) return RESEAL_EPROTO;
     int found = rs_ttlv_find(&r->payload, RS_TAG_VENDOR_IDENTIFICATION, &item);
-    return found == 1 ? rs_ttlv_text(&item, text, RS_KMIP_TEXT_MAX) : found;
+    if (found == 1) found = rs_ttlv_text(&item, text, RS_KMIP_TEXT_MAX);
+    if (found != 0 || !is_printable(text)) text[0] = '\0';
+    return found;
 }

@@ -303,7 +303,10 @@ static int misread(struct rs_kmip_client *c, int err, const char *what)
 static int ask_one(struct rs_kmip_client *c, struct question *q, const char *what)
 {
     int err = ask(c, q);
-    return err != 0 ? err : judge(c, &q->results[0], what);
+    if (err != 0) return err;
+    err = judge(c, &q->results[0], what);
+    if (q->changes && q->results[0].status == RS_KMIP_PENDING) say_unknown(c);
+    return err;
 }
 
 /* ---- making ---------------------------------------------------------------------------- */
@@ -383,6 +386,14 @@ static unsigned keep_details(struct rs_kmip_client *c, const struct details *d)
     return kept;
 }
 
+/* A refusal that what was to be kept with the key may be the reason of, and that created nothing. One of who
+ * we are is not: servers count those, and lock a user out. */
+static bool refuses_details(const struct rs_kmip_client *c, const struct question *create)
+{
+    return c->error.fault == RS_KMIP_SERVER_REFUSES && create->results[0].status == RS_KMIP_FAILED &&
+           c->error.reason != RS_KMIP_AUTHENTICATION_NOT_SUCCESSFUL;
+}
+
 int rs_kmip_make(struct rs_kmip_client *c, const struct rs_kmip_new_key *key,
                  const struct rs_kmip_detail *details, unsigned n, struct rs_kmip_made *out)
 {
@@ -402,10 +413,10 @@ int rs_kmip_make(struct rs_kmip_client *c, const struct rs_kmip_new_key *key,
         with.asi_data = folded;
     }
     int err = ask_one(c, &create, "creating a key");
-    if (has_asi && !is_plain && err != 0 && c->error.fault == RS_KMIP_SERVER_REFUSES &&
-        fold_details(plain.details, n, folded)) /* a refusal created nothing */
+    if (has_asi && !is_plain && err != 0 && refuses_details(c, &create) &&
+        fold_details(plain.details, n, folded))
         err = ask_one(c, &create, "creating a key");
-    if (has_asi && err != 0 && c->error.fault == RS_KMIP_SERVER_REFUSES) {
+    if (has_asi && err != 0 && refuses_details(c, &create)) {
         /* Refused with our namespace: once more without it. */
         with = *key;
         has_asi = false;
