@@ -45,6 +45,7 @@ service_start
 first=$(pgrep -P "$service_pid" -x reseald-work)
 kill -TERM "$first"
 tail --pid="$first" -f /dev/null
+for _ in $(seq 600); do ! reseal status >/dev/null 2>&1 || break; sleep 0.1; done
 reseal status >/dev/null || fail "no status after a restart"
 second=$(pgrep -P "$service_pid" -x reseald-work)
 [ "$first" != "$second" ] || fail "not restarted"

@@ -21,10 +21,8 @@ int rs_ask(struct rs_ask *a, const char *method, json_t *args, const int *fds, u
     char why[RS_KEYSERVICE_WHY];
     json_t *answer = NULL;
     if (a->r == NULL) {
-        struct reseal_options options = {.size = sizeof(options),
-                                         .reconnect_ms = 1000,
-                                         .runtime_dir = a->runtime_dir,
-                                         .tenant = a->tenant};
+        struct reseal_options options = {
+            .size = sizeof(options), .runtime_dir = a->runtime_dir, .tenant = a->tenant};
         int r = reseal_open(&a->r, &options);
         if (r != 0) {
             json_decref(args);

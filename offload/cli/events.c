@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
+#include <poll.h>
 #include <pwd.h>
 #include <signal.h>
 #include <stdio.h>
@@ -140,13 +141,20 @@ static void on_signal(int sig)
     interrupted = 1;
 }
 
-/* One message is one line. */
+/* One message is one line. A signal is heard while it waits for one, and not a moment before it does. */
 static int follow_fd(const struct wants *w, int fd)
 {
     char line[LINE_ROOM];
+    sigset_t stop, before;
+    sigemptyset(&stop);
+    sigaddset(&stop, SIGINT);
+    sigaddset(&stop, SIGTERM);
+    (void)sigprocmask(SIG_BLOCK, &stop, &before);
     for (;;) {
-        ssize_t n = recv(fd, line, sizeof(line), 0);
+        struct pollfd p = {.fd = fd, .events = POLLIN};
+        int ready = interrupted ? 0 : ppoll(&p, 1, NULL, &before);
         if (interrupted) return RS_EXIT_INTERRUPTED;
+        ssize_t n = ready < 0 ? -1 : recv(fd, line, sizeof(line), 0);
         if (n < 0 && errno == EINTR) continue;
         if (n <= 0)
             return rs_cli_fail(RS_EXIT_SERVICE, "events",

@@ -225,8 +225,7 @@ static void add_key_service(const char *runtime_dir, json_t *status)
 
 static int fetch(const char *runtime_dir, json_t **out)
 {
-    struct reseal_options options = {
-        .size = sizeof(options), .reconnect_ms = 1000, .runtime_dir = runtime_dir};
+    struct reseal_options options = {.size = sizeof(options), .runtime_dir = runtime_dir};
     reseal *r;
     int err = reseal_open(&r, &options);
     if (err != 0) return err;
