@@ -100,18 +100,24 @@ static int start(struct rs_private_service *s, const char *program, const char *
     int ready[2];
     if (pipe2(ready, O_CLOEXEC) != 0) return RESEAL_EIO;
     pid_t parent = getpid();
+    sigset_t all, before;
+    /* A signal that ends the program finds the process: not one that nobody knows of yet. */
+    sigfillset(&all);
+    (void)sigprocmask(SIG_BLOCK, &all, &before);
     s->pid = fork();
     if (s->pid == 0) {
+        (void)sigprocmask(SIG_SETMASK, &before, NULL);
         (void)fcntl(ready[1], F_SETFD, 0);
         run_program(s, program, cpus, ready[1], parent);
     }
+    if (s->pid > 0) rs_temporary_process(s->pid);
+    (void)sigprocmask(SIG_SETMASK, &before, NULL);
     close(ready[1]);
     int r = RESEAL_EIO;
     if (s->pid < 0) {
         s->pid = 0;
         snprintf(s->why, sizeof(s->why), "cannot fork: %s", strerror(errno));
     } else {
-        rs_temporary_process(s->pid);
         r = wait_ready(s, ready[0]);
     }
     close(ready[0]);
