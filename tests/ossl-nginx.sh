@@ -27,12 +27,13 @@ configuration() {
 daemon off;
 pid $work/nginx.pid;
 worker_processes $2;
-worker_shutdown_timeout 60s;
+worker_shutdown_timeout 300s;
 error_log $work/error.log notice;
 events { worker_connections 64; }
 http {
     access_log off;
     client_max_body_size 100m;
+    send_timeout 300s;
     client_body_temp_path $work/body;
     proxy_temp_path $work/proxy;
     fastcgi_temp_path $work/fastcgi;
@@ -88,7 +89,7 @@ stop_nginx() {
 get() {
     local side=$1
     shift
-    with "$side" curl curl -sS --fail --cacert cert.pem --resolve "localhost:$port:127.0.0.1" "$@"
+    with "$side" curl curl -sS --fail --noproxy '*' --cacert cert.pem --resolve "localhost:$port:127.0.0.1" "$@"
 }
 
 # files SIDE CURL-OPTIONS...: every size over one connection, unless nginx closes it
@@ -139,15 +140,16 @@ reloads() {
     RESEAL_OSSL_ENGINE=auto start_nginx reseal 3
     for i in 1 2 3; do
         before=$(grep -c 'start worker process [0-9]' error.log)
-        # So slow that it is sure to be there when the workers change; the rest at full speed.
         rm -f slow
-        background slow get default --limit-rate 20M -o slow "https://localhost:$port/52428800"
+        touch hold
+        background slow held_download
         until_true slow test -s slow
         background fast many_downloads
         kill -HUP "${pids[nginx]}"
         until_true nginx workers_started $((before + 3))
-        kill -0 "${pids[slow]}" || fail "the download had ended before the reload"
+        [ "$(stat -c %s slow)" -le 1000000 ] || fail "the download had ended before the reload"
         files default --tlsv1.3
+        rm hold
         touch enough
         wait "${pids[fast]}" || fail "a download failed during reload $i"
         wait "${pids[slow]}" || fail "the download over reload $i failed"
@@ -158,6 +160,14 @@ reloads() {
     stop_nginx
     used_only nginx reseal AES-256-GCM 300000000
     [ "$(grep -c 'start worker process [0-9]' error.log)" = 12 ] || fail "not twelve workers"
+}
+# Its beginning, and the rest when "hold" is gone: it is sure to be under way when the workers change.
+held_download() {
+    get default "https://localhost:$port/52428800" | {
+        head -c 1000000
+        while [ -e hold ]; do sleep 0.02; done
+        cat
+    } >slow
 }
 many_downloads() {
     local version

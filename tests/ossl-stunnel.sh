@@ -24,8 +24,12 @@ tunnel() {
     port=$(sed -n 's/.*bound to 127.0.0.1:\([0-9]*\).*/\1/p' "$name.log")
 }
 
+# Each connection came to its end: one that is cut would be an error of TLS.
+all_closed() { [ "$(grep -c ' Connection \(closed\|reset\): ' "$1.log")" -ge $many ]; }
+
 end_tunnels() {
     local name
+    for name in near far; do until_true "$name" all_closed "$name"; done
     for name in near far; do
         kill -TERM "${pids[$name]}"
         wait "${pids[$name]}" || fail "stunnel: $(tail "$name.log")"
