@@ -16,9 +16,9 @@ work_pid=$(child_of "$service_pid" reseald-work) || fail "no reseald-work"
 holds reseald "$service_pid" $start $start
 holds reseald-work "$work_pid" $ipc_lock
 holds reseal-keyd "$keyd" 0
-holds "the nursery" "$nursery" $ipc_lock
-holds reseal-flusher "$(child_of "$keyd" reseal-flusher)" 0
-holds reseal-agent "$(child_of "$keyd" reseal-agent)" 0
+comes_to_hold "the nursery" "$nursery" $ipc_lock
+comes_to_hold reseal-flusher "$(child_of "$keyd" reseal-flusher)" 0
+comes_to_hold reseal-agent "$(child_of "$keyd" reseal-agent)" 0
 
 # A child that waits for a pass phrase that does not come.
 make_disk disk.luks 4M luks2 4096
@@ -26,7 +26,7 @@ mkfifo slow
 exec 7<>slow
 reseal transcode -q --source-passphrase-fd 7 luks:disk.luks plain:out.img >/dev/null 2>&1 </dev/null &
 slow_pid=$!
-holds "a child" "$(child_of "$nursery" reseal-keyd)" 0
+comes_to_hold "a child" "$(child_of "$nursery" reseal-keyd)" 0
 kill $slow_pid
 wait $slow_pid 2>/dev/null
 exec 7>&-
