@@ -29,9 +29,13 @@ dirty() {
     rm -f b.sock
     qemu-nbd --read-only --format=qcow2 --persistent --socket="$work/b.sock" --bitmap="$2" "$1" </dev/null >"$work/nbd.log" 2>&1 &
     local nbd=$! i
-    for i in $(seq 600); do [ -S b.sock ] && break; sleep 0.1; done
-    nbdinfo --map="qemu:dirty-bitmap:$2" --json "nbd+unix:///?socket=$work/b.sock" |
-        python3 -c 'import json,sys; print(*["%d+%d" % (e["offset"], e["length"]) for e in json.load(sys.stdin) if e["type"]])'
+    # A socket that is there need not listen yet.
+    for i in $(seq 600); do
+        nbdinfo --map="qemu:dirty-bitmap:$2" --json "nbd+unix:///?socket=$work/b.sock" >map.json 2>"$work/said" && break
+        sleep 0.1
+    done
+    [ -s map.json ] || fail "no bitmap $2 after $i looks: $(cat "$work/nbd.log" "$work/said")"
+    python3 -c 'import json,sys; print(*["%d+%d" % (e["offset"], e["length"]) for e in json.load(sys.stdin) if e["type"]])' <map.json
     kill $nbd
     wait $nbd || true
 }
