@@ -25,8 +25,10 @@ echo "guest: data $(busybox sha256sum </data)"
 busybox head -c 6000000 /dev/urandom >/answer
 busybox sync
 echo "guest: answer $(busybox sha256sum </answer)"
-# Until the host has looked into QEMU's memory.
-read -r go </dev/ttyS1
+# Until the host has looked into QEMU's memory. What comes before somebody listens would be lost.
+exec 3</dev/ttyS1
+echo "guest: listens"
+read -r go <&3
 busybox dd if=/dev/urandom of=/answer bs=4096 count=100 seek=50 conv=notrunc,fsync 2>/dev/null
 echo "guest: answer $(busybox sha256sum </answer)"
 busybox mount -o remount,ro /
@@ -72,11 +74,11 @@ guest_start "$work/initrd" "$work/serial" -serial "pipe:$work/go" \
 
 # Both have the disk in use now.
 for _ in $(seq 3000); do
-    grep -q '^guest: answer' "$work/serial" 2>/dev/null && break
+    grep -q '^guest: listens' "$work/serial" 2>/dev/null && break
     kill -0 "$guest_pid" 2>/dev/null || break
     sleep 0.1
 done
-grep -q '^guest: answer' "$work/serial" || fail "the guest did not come so far: $(cat "$work/serial" "$work/serial.qemu" "$work/serve.log")"
+grep -q '^guest: listens' "$work/serial" || fail "the guest did not come so far: $(cat "$work/serial" "$work/serial.qemu" "$work/serve.log")"
 qemu=$(pgrep -P "$guest_pid" qemu)
 for p in "$qemu" "$server"; do
     /usr/bin/python3 "$RESEAL_SOURCE/tests/support/memory-has.py" "$p" "$work/key"
