@@ -38,7 +38,7 @@ until_true() { # until_true TEXT COMMAND...
     done
 }
 fingerprint() { sed -n 's/.*"fingerprint": "\([0-9a-f]*\)".*/\1/p'; }
-provider() { reseal provider add "$1" --server "127.0.0.1:$2" --ca "$pki/ca.crt" --cert "$pki/alice.crt" --key "$pki/alice.key" "${@:3}" >/dev/null; }
+provider() { reseal provider add "$1" --server "127.0.0.1:$2" --ca "$pki/ca.crt" --cert "$pki/alice.crt" --key "$pki/alice.key" --timeout 30 "${@:3}" >/dev/null; }
 has() { on key status --cached "$2" --provider "$1"; }
 
 slow=$(kmip_port)

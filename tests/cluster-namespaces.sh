@@ -85,7 +85,8 @@ for h in "${hosts[@]}"; do on "$h" host trust "$manager"; done
 on a host state | grep -q 'state: prepared' || fail "a host with a manager is prepared"
 
 # One key for all; the manager keeps its id.
-reseal provider add vault --server "127.0.0.1:$kmip" --ca "$pki/ca.crt" --cert "$pki/alice.crt" --key "$pki/alice.key" >/dev/null
+reseal provider add vault --server "127.0.0.1:$kmip" --ca "$pki/ca.crt" --cert "$pki/alice.crt" --key "$pki/alice.key" \
+    --timeout 30 >/dev/null
 key=$(reseal key make --provider vault)
 for h in "${hosts[@]}"; do until_true "host $h has no key" on "$h" key status --cached "$key" --provider vault; done
 grep -q "\"$key\"" "$RESEAL_RUNTIME_DIR/state/cluster-keys.jsonl" || fail "the id is not kept"
@@ -94,7 +95,7 @@ grep -q "\"$key\"" "$RESEAL_RUNTIME_DIR/state/cluster-keys.jsonl" || fail "the i
 vm() { "$@" --safe-dir "$work/vmx" -q >"$work/out" 2>&1 || fail "$*: $(cat "$work/out")"; }
 vm reseal vm create "$work/web" --disk 8M --provider vault --policy-dir "$RESEAL_SOURCE/docs/examples/storage-policies"
 last=$(sed -n 's/.*"vault","\([^"]*\)".*/\1/p' "$RESEAL_RUNTIME_DIR/state/cluster-keys.jsonl" | tail -n 1)
-for h in a b; do
+for h in "${hosts[@]}"; do
     until_true "host $h has no key of the VM" on "$h" key status --cached "$last" --provider vault
     vm on "$h" vm unlock "$work/web"
 done

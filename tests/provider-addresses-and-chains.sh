@@ -44,16 +44,16 @@ relay() { # relay ADDRESS PORT: to the server with the chain; its port in $relay
     helpers+=($!)
     read -r relayed <"$work/relayed" || relayed=
 }
-alice=(--cert "$pki/alice.crt" --key "$pki/alice.key")
+alice=(--cert "$pki/alice.crt" --key "$pki/alice.key" --timeout 30)
 service_start </dev/null >"$work/reseald.log" 2>&1
 
 reseal provider add chain --server "127.0.0.1:$chained" --ca "$pki/ca.crt" "${alice[@]}" >/dev/null
 reseal provider test chain | grep -q ' ok ' || fail "a server with an intermediate CA"
 reseal provider add issuing --server "127.0.0.1:$chained" --ca "$pki/middle.crt" "${alice[@]}" >/dev/null
 reseal provider test issuing | grep -q ' ok ' || fail "only the issuing CA is given"
-reseal provider add carol --server "127.0.0.1:$port" --ca "$pki/ca.crt" --cert "$pki/carol-chain.crt" --key "$pki/carol.key" >/dev/null
+reseal provider add carol --server "127.0.0.1:$port" --ca "$pki/ca.crt" --cert "$pki/carol-chain.crt" --key "$pki/carol.key" --timeout 30 >/dev/null
 reseal provider test carol | grep -q ' ok ' || fail "a client certificate with its chain"
-reseal provider add alone --server "127.0.0.1:$port" --ca "$pki/ca.crt" --cert "$pki/carol.crt" --key "$pki/carol.key" >/dev/null
+reseal provider add alone --server "127.0.0.1:$port" --ca "$pki/ca.crt" --cert "$pki/carol.crt" --key "$pki/carol.key" --timeout 30 >/dev/null
 refused 1 'does not accept our client certificate' reseal provider test alone
 reseal provider add another --server "127.0.0.1:$port" --ca "$pki/middle.crt" "${alice[@]}" >/dev/null
 refused 1 'not from a CA that is trusted' reseal provider test another # its certificate is of the root, which was not given
@@ -110,5 +110,5 @@ I
 unshare -m bash "$work/inside" </dev/null >>"$work/reseald.log" 2>&1 9>"$work/ready" &
 service_pid=$!
 read -r _ <"$work/ready" || fail "the service does not start: $(cat "$work/reseald.log")"
-reseal provider add both --server "localhost:$full" --ca "$pki/ca.crt" "${alice[@]}" --timeout 20 >/dev/null
+reseal provider add both --server "localhost:$full" --ca "$pki/ca.crt" "${alice[@]}" >/dev/null
 reseal key status "$(reseal key make --provider both)" --provider both >/dev/null || fail "the second address is not asked"

@@ -58,7 +58,7 @@ until kmip_do alice "
 rows = {str(a.attribute_value.application_namespace): str(a.attribute_value.application_data)
         for a in c.get_attributes('$bare', ['Application Specific Information'])[1]}
 assert rows.get('x-Component') == 'Reseal' and rows.get('x-Name') == '$(hostname)', rows" 2>"$work/err"; do
-    [ $((tries += 1)) -lt 60 ] || fail "the server does not know of the use: $(cat "$work/err")"
+    [ $((tries += 1)) -lt 300 ] || fail "the server does not know of the use: $(cat "$work/err")"
     sleep 0.2
 done
 service_stop

@@ -14,9 +14,9 @@ cat >"$work/policy.json" <<J
 {"version": 1, "tenants": {"acme": {"users": [0], "roles": ["Administrator"]}, "globex": {"users": [0], "roles": ["Administrator"]}}}
 J
 service_start --policy "$work/policy.json" </dev/null >"$work/reseald.log" 2>&1
-reseal provider add well --server "127.0.0.1:$well" --ca "$pki/ca.crt" --cert "$pki/alice.crt" --key "$pki/alice.key" --tenant globex >/dev/null
+reseal provider add well --server "127.0.0.1:$well" --ca "$pki/ca.crt" --cert "$pki/alice.crt" --key "$pki/alice.key" --timeout 30 --tenant globex >/dev/null
 key=$(reseal key make --provider well --tenant globex)
-reseal provider add well --server "127.0.0.1:$well" --ca "$pki/ca.crt" --cert "$pki/alice.crt" --key "$pki/alice.key" --tenant acme >/dev/null
+reseal provider add well --server "127.0.0.1:$well" --ca "$pki/ca.crt" --cert "$pki/alice.crt" --key "$pki/alice.key" --timeout 30 --tenant acme >/dev/null
 waiting=()
 begun=$SECONDS
 for i in $(seq 20); do

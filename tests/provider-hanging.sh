@@ -23,6 +23,7 @@ chmod 600 "$work/password"
 
 # More of them than reseal-keyd has children for one user.
 waiting=()
+begun=$SECONDS
 for i in $(seq 12); do
     reseal key status "$i" --provider slow >"$work/slow-$i" 2>&1 </dev/null &
     waiting+=($!)
@@ -55,7 +56,10 @@ wait $pid || code=$?
 [ $code -eq 130 ] || fail "exit code $code: $(cat "$work/told")"
 grep -q 'interrupted; nothing was changed' "$work/told" || fail "$(cat "$work/told")"
 [ ! -e never ] || fail "there is a destination"
-for pid in "${waiting[@]}"; do kill -0 "$pid" 2>/dev/null || fail "one of those who wait has ended: $(cat "$work"/slow-*)"; done
+# All of it while they waited, where it did not take as long as they may.
+for pid in "${waiting[@]}"; do
+    kill -0 "$pid" 2>/dev/null || [ $((SECONDS - begun)) -ge 59 ] || fail "one of those who wait has ended: $(cat "$work"/slow-*)"
+done
 
 # Whoever tests a key provider again and again, one of whose servers hangs, keeps its keys from nobody.
 reseal provider add both --server "127.0.0.1:$well" --server "127.0.0.1:$port" --ca "$pki/ca.crt" --cert "$pki/alice.crt" --key "$pki/alice.key" \

@@ -53,7 +53,7 @@ reseal tenant list | grep -q '^acme *added *300 *10 *2 ' || fail "$(reseal tenan
 
 # Its own providers and keys.
 as() { "$@" --tenant acme; }
-as reseal provider add vault --server "127.0.0.1:$kmip" --ca "$pki/ca.crt" --cert "$pki/alice.crt" --key "$pki/alice.key" >/dev/null
+as reseal provider add vault --server "127.0.0.1:$kmip" --ca "$pki/ca.crt" --cert "$pki/alice.crt" --key "$pki/alice.key" --timeout 30 >/dev/null
 as reseal provider add safe --native >/dev/null
 printf 'a long enough password\n' >"$work/password" && chmod 600 "$work/password"
 as reseal provider export safe --output "$work/safe.p12" --password-file "$work/password" >/dev/null
