@@ -4,6 +4,7 @@
 # supervisor keeps no root rights, others are told that they may not.
 set -u
 bad=0
+umask 022
 fail() { printf 'FAIL: %s\n' "$*"; bad=1; }
 [ "$(id -u)" -eq 0 ] || { echo "only root can become another user"; exit 77; }
 if ! command -v setpriv >/dev/null || ! getent passwd daemon nobody >/dev/null; then

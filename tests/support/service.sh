@@ -12,6 +12,7 @@ RESEAL_BUILD=${RESEAL_BUILD:-build/release}
 # The packages' programs first: another python3, or a wrapper that looks for one, has not the modules, and costs more than the test.
 PATH="$RESEAL_BUILD/bin:/usr/bin:/bin:$PATH"
 work=$(mktemp -d "${TMPDIR:-/tmp}/reseal-test-XXXXXX")
+umask 022 # whatever the caller's is: users of the service read its policy, and nobody else writes it
 service_pid=
 
 fail() {
