@@ -18,6 +18,7 @@
 #include <unistd.h>
 
 #define DEADLINE_MS 60000u
+#define CONNECTIONS 8u /* that the server takes at a time */
 
 static struct end {
     char *cert, *key;
@@ -49,8 +50,11 @@ static void handle(void *arg, const struct rs_wire_caller *caller, const struct 
 
 static void serve(int listener, const struct rs_wire_trust *trust)
 {
-    struct rs_wire_server_config config = {
-        .listener = listener, .trust = *trust, .handle = handle, .request_ms = 10000, .connections = 8};
+    struct rs_wire_server_config config = {.listener = listener,
+                                           .trust = *trust,
+                                           .handle = handle,
+                                           .request_ms = 4 * DEADLINE_MS,
+                                           .connections = CONNECTIONS};
     struct rs_wire_server *s;
     struct rs_wire_error error;
     prctl(PR_SET_PDEATHSIG, SIGKILL);
@@ -223,6 +227,27 @@ static void who_hangs_does_not_stop_others(void **state)
     for (unsigned i = 0; i < RS_ARRAY_LEN(fds); i++) close(fds[i]);
 }
 
+/* Nor do as many that are known, and do not come to the end of a request: they make room before their time is
+ * over. */
+static void who_asks_slowly_makes_room(void **state)
+{
+    struct rs_wire_link *slow[CONNECTIONS], *link;
+    struct rs_wire_error error;
+    struct rs_wire_message answer;
+    static const uint8_t begun[] = {0, 0, 0, 6, 0, 0, 0, 2, '{'};
+    (void)state;
+    for (unsigned i = 0; i < CONNECTIONS; i++) {
+        assert_int_equal(dial_as(&client, server.id.spki, &slow[i], &error), 0);
+        assert_int_equal(rs_wire_send(slow[i], begun, i % 2 == 0 ? 3 : sizeof(begun), DEADLINE_MS, &error),
+                         0);
+    }
+    assert_int_equal(dial_as(&client, server.id.spki, &link, &error), 0);
+    assert_int_equal(ask(link, "who", NULL, &answer, &error), 0);
+    rs_wire_message_free(&answer);
+    rs_wire_disconnect(link);
+    for (unsigned i = 0; i < CONNECTIONS; i++) rs_wire_disconnect(slow[i]);
+}
+
 static void a_server_that_is_not_there(void **state)
 {
     struct rs_wire_link *link;
@@ -257,13 +282,10 @@ static void addresses(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(messages_with_a_block_go_both_ways),
-        cmocka_unit_test(another_server_is_not_asked),
-        cmocka_unit_test(another_client_is_not_answered),
-        cmocka_unit_test(garbage_ends_one_connection),
-        cmocka_unit_test(who_hangs_does_not_stop_others),
-        cmocka_unit_test(a_server_that_is_not_there),
-        cmocka_unit_test(addresses),
+        cmocka_unit_test(messages_with_a_block_go_both_ways), cmocka_unit_test(another_server_is_not_asked),
+        cmocka_unit_test(another_client_is_not_answered),     cmocka_unit_test(garbage_ends_one_connection),
+        cmocka_unit_test(who_hangs_does_not_stop_others),     cmocka_unit_test(who_asks_slowly_makes_room),
+        cmocka_unit_test(a_server_that_is_not_there),         cmocka_unit_test(addresses),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }

@@ -394,7 +394,9 @@ static TSS2_RC read_pcrs(struct rs_tpm *t, uint32_t mask, struct rs_pcrs *out)
         unsigned n = 0;
         for (unsigned i = 0; rc == TSS2_RC_SUCCESS && got->count == 1 && i < RS_PCRS; i++) {
             if ((got->pcrSelections[0].pcrSelect[i / 8] >> (i % 8) & 1) == 0) continue;
-            if (n >= values->count || values->digests[n].size != RS_PCR_LEN) break;
+            /* One that was not asked for would be asked for again, and again. */
+            if ((mask & ~out->mask & 1u << i) == 0) rc = TSS2_ESYS_RC_GENERAL_FAILURE;
+            if (rc != TSS2_RC_SUCCESS || n >= values->count || values->digests[n].size != RS_PCR_LEN) break;
             memcpy(out->value[i], values->digests[n++].buffer, RS_PCR_LEN);
             out->mask |= 1u << i;
         }

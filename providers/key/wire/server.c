@@ -23,7 +23,8 @@
 /* When others wait to be let in: time to say who one is, and to ask something more. */
 #define SHY_MS       1000u
 #define IDLE_ROOM_MS 5000u
-#define FULL_MS      100u /* how often it is looked at then */
+#define SLOW_ROOM_MS 3000u /* a request on its way, or an answer */
+#define FULL_MS      100u  /* how often it is looked at then */
 #define EVENTS       16
 #define STEPS        64u /* of one connection, before others have their turn */
 
@@ -97,21 +98,22 @@ static bool is_older(uint64_t until_ns, unsigned lives_ms, unsigned ms)
 
 /*
  * Whoever says nothing makes room for whoever comes: the oldest that took its time to say who it is, else the
- * oldest that has asked nothing for a while. False: there is none.
+ * oldest that has asked nothing for a while, else the oldest that takes its time with a request or an answer.
+ * False: there is none.
  */
 static bool make_room(struct rs_wire_server *s)
 {
-    struct connection *unknown = NULL, *idle = NULL;
+    struct connection *unknown = NULL, *idle = NULL, *slow = NULL;
     for (struct connection *c = s->connections; c != NULL; c = c->next) { /* the newest first */
         if (c->ended) continue;
         if (c->phase == LEAVING ||
             (c->phase == HANDSHAKE && is_older(c->until_ns, s->config.request_ms, SHY_MS)))
             unknown = c;
-        if (c->phase == READING && c->frame == NULL && c->done == 0 &&
-            is_older(c->until_ns, s->config.idle_ms, IDLE_ROOM_MS))
-            idle = c;
+        bool asks = c->phase == WRITING || (c->phase == READING && (c->frame != NULL || c->done != 0));
+        if (c->phase == READING && !asks && is_older(c->until_ns, s->config.idle_ms, IDLE_ROOM_MS)) idle = c;
+        if (asks && is_older(c->until_ns, s->config.request_ms, SLOW_ROOM_MS)) slow = c;
     }
-    struct connection *oldest = unknown != NULL ? unknown : idle;
+    struct connection *oldest = unknown != NULL ? unknown : idle != NULL ? idle : slow;
     if (oldest == NULL) return false;
     oldest->ended = true;
     return true;
