@@ -130,3 +130,24 @@ wait $stranger
 lines=$(grep -rhc '"operation":"host.refused"' "$work/a/state" | awk "{n += \$1} END {print n}")
 [ "$lines" -ge 1 ] && [ "$lines" -le 5 ] || fail "$lines lines for one stranger"
 ! grep -rq '"tenant":"acme"' "$work/a/state" || fail "a stranger writes into a tenant's audit"
+
+# A manager of many: its keys push out none that it gave before.
+cat >"$work/manager.py" <<'P'
+import json, os, socket, ssl, struct, sys
+context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT); context.check_hostname = False; context.verify_mode = ssl.CERT_NONE
+context.load_cert_chain(sys.argv[2], sys.argv[3])
+s = context.wrap_socket(socket.create_connection(("127.0.0.1", int(sys.argv[1])), 60))
+def take(n):
+    out = b""
+    while len(out) < n: out += s.recv(n - len(out)) or sys.exit("closed")
+    return out
+for batch in range(24):
+    keys = [["", "many", "key-%d" % (64 * batch + i)] for i in range(64)]
+    text = json.dumps({"method": "put", "keys": keys}).encode()
+    s.sendall(struct.pack(">II", len(text) + 4 + 32 * 64, len(text)) + text + os.urandom(32 * 64))
+    answer = json.loads(take(struct.unpack(">II", take(8))[0] - 4))
+    assert answer["status"] == 0 and answer["refused"] == [], answer
+P
+on host trust "$(openssl x509 -in "$work/stranger.pem" -outform DER | sha256sum | cut -d' ' -f1)"
+/usr/bin/python3 "$work/manager.py" "$agent" "$work/stranger.pem" "$work/stranger.key" || fail "a put is refused"
+for key in key-0 key-700 key-1535; do has many "$key" || fail "the host has lost $key"; done

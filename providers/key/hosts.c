@@ -183,6 +183,21 @@ static size_t index_of(const json_t *keys, const json_t *entry)
     return i;
 }
 
+/* Whose key it is does not matter to who has to see to it: an event of the service. */
+static void tell_full(struct rs_keyd *d, const char *tenant, const char *provider, const char *key)
+{
+    const struct rs_who self = {.uid = geteuid(), .gid = getegid()};
+    char line[300];
+    (void)snprintf(
+        line, sizeof(line),
+        "%u keys are in use by hosts, more are not given to them: where many of those are of the past, "
+        "stop the service, remove " KEYS " from its state folder and start it again",
+        RS_HOST_KEYS_MAX);
+    if (rs_events_times(d, &self, "", RS_EVENT_HOST_KEY_ERROR, line, KEYS) == 0) return;
+    rs_event(d, "", RS_EVENT_HOST_KEY_ERROR, line,
+             json_pack("{s:s, s:s, s:s}", "of", tenant, "provider", provider, "key", key));
+}
+
 void rs_hosts_key_used(struct rs_keyd *d, const char *tenant, const char *provider, const char *key)
 {
     if (d->hosts == NULL || d->hosts->first == NULL) return;
@@ -193,6 +208,7 @@ void rs_hosts_key_used(struct rs_keyd *d, const char *tenant, const char *provid
     size_t index = index_of(d->hosts->keys, entry), n = json_array_size(d->hosts->keys);
     if (entry != NULL && index < n) rs_late_found(d, index);
     if (entry == NULL || index < n || n >= RS_HOST_KEYS_MAX) {
+        if (entry != NULL && index == n) tell_full(d, tenant, provider, key);
         json_decref(entry);
         return;
     }

@@ -108,19 +108,17 @@ static bool is_this(const struct rs_kek_entry *e, const void *arg)
     return e == arg;
 }
 
-/* The one of a tenant (NULL: any) that was not used for the longest time; those that cannot be fetched again
- * only when there are no others. */
-static void make_room(struct rs_keyd *d, const char *tenant, unsigned most)
+/* The one of a tenant (NULL: any) that was not used for the longest time. Those that a manager gave are
+ * counted apart: they cannot be fetched again. */
+static void make_room(struct rs_keyd *d, const char *tenant, bool given, unsigned most)
 {
     const struct rs_kek_entry *oldest = NULL;
     unsigned n = 0;
     for (unsigned i = 0; i < RS_KEK_ROWS; i++)
         for (const struct rs_kek_entry *e = d->keks.rows[i]; e != NULL; e = e->next) {
-            if (tenant != NULL && strcmp(e->tenant, tenant) != 0) continue;
+            if ((tenant != NULL && strcmp(e->tenant, tenant) != 0) || (e->expires == 0) != given) continue;
             n++;
-            if (oldest == NULL || (oldest->expires == 0 && e->expires != 0) ||
-                ((oldest->expires == 0) == (e->expires == 0) && e->used < oldest->used))
-                oldest = e;
+            if (oldest == NULL || e->used < oldest->used) oldest = e;
         }
     if (n >= most) (void)forget(d, is_this, oldest);
 }
@@ -130,8 +128,8 @@ static int put(struct rs_keyd *d, const char *tenant, const char *provider, cons
 {
     struct rs_kek_entry *e = entry_of(d, tenant, provider, key);
     if (e == NULL) {
-        make_room(d, tenant, KEKS_OF_TENANT);
-        make_room(d, NULL, RS_KEKS_MAX);
+        if (expires != 0) make_room(d, tenant, false, KEKS_OF_TENANT);
+        make_room(d, NULL, expires == 0, expires == 0 ? RS_HOST_KEYS_MAX : RS_KEKS_MAX);
         e = calloc(1, sizeof(*e));
         if (e == NULL) return RESEAL_ENOMEM;
         e->bytes = rs_keymem_alloc(RS_KEK_LEN);
