@@ -74,13 +74,33 @@ p="--passphrase-file $work/pass"
     service_stop
 
     # Without the grant plain-out, and without a service.
-    cat >"$work/policy" <<POLICY
+    # policy GRANTS
+    policy() {
+        cat >"$work/policy" <<POLICY
 {"version": 1, "tenants": {"t": {"users": [$(id -u)]}}, "privileges": [{"to": "tenant:t", "allow": ["Cryptographer.Access"]}],
- "pairs": [{"for": "tenant:t", "from": "luks:*", "to": "plain", "grants": []}, {"for": "tenant:t", "from": "plain", "to": "luks:*", "grants": []}]}
+ "pairs": [{"for": "tenant:t", "from": "luks:*", "to": "plain", "grants": [$1]}, {"for": "tenant:t", "from": "plain", "to": "luks:*", "grants": [$1]}]}
 POLICY
-    chmod 600 "$work/policy"
+        chmod 600 "$work/policy"
+    }
+    policy ''
     service_start --policy "$work/policy"
     refused 3 "$work/disk.luks" --disk "$work/disk.luks" $p
+    service_stop
+    # Taken back while it serves: requests fail, and no key is left behind by each attempt to go on.
+    policy '"plain-out"'
+    service_start --policy "$work/policy"
+    serve_start --disk "$work/disk.luks"
+    qemu-io -r -f raw -c 'read 0 4096' "$uri" >/dev/null || fail "it does not serve"
+    policy ''
+    pkill -KILL -P "$service_pid" -x reseal-keyd
+    pkill -KILL -P "$service_pid" -x reseald-work
+    if qemu-io -r -f raw -c 'read 0 4096' "$uri" >"$work/io" 2>&1 && ! grep -q failed "$work/io"; then
+        fail "it goes on without the grant"
+    fi
+    grep -q 'its key cannot be opened again' "$work/serve.err" || fail "it does not say why: $(cat "$work/serve.err")"
+    keys=$(reseal status --json | python3 -c 'import json, sys; print(json.load(sys.stdin)["key_service"]["keys"])')
+    [ "$keys" = 0 ] || fail "$keys keys are left behind"
+    serve_stop
     service_stop
     refused 7 'service' --disk "$work/disk.luks" $p
 }

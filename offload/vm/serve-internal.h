@@ -134,6 +134,7 @@ struct rs_vs_disk {
     struct reseal_luks luks;
     uint32_t grain; /* bytes: what is read and written whole */
     reseal_key key;
+    bool has_key;                     /* `key` was opened and not closed */
     reseal_session *open, *seal;      /* XTS -> plain and back */
     uint32_t keys;                    /* how often the key was opened */
     uint64_t no_key_ns;               /* when that failed last; 0: it did not */

@@ -31,6 +31,15 @@ void rs_vs_key_close(struct rs_vs_disk *d)
     d->open = d->seal = NULL;
 }
 
+/* A key that nobody uses any more counts for its user until it is closed; one that went with the service is
+ * not known there. */
+static void give_up(struct rs_vmserve *s, struct rs_vs_disk *d)
+{
+    rs_vs_key_close(d);
+    if (d->has_key) (void)reseal_key_close(s->o.service, d->key);
+    d->has_key = false;
+}
+
 int rs_vs_key_open(struct rs_vmserve *s, unsigned disk)
 {
     struct rs_vs_disk *d = &s->disks[disk];
@@ -45,11 +54,15 @@ int rs_vs_key_open(struct rs_vmserve *s, unsigned disk)
         (void)reseal_key_close(s->o.service, key);
         return RESEAL_EFORMAT;
     }
-    rs_vs_key_close(d);
+    give_up(s, d);
     d->luks = luks;
     d->key = key;
+    d->has_key = true;
     code = open_sessions(s, d);
-    if (code == 0) d->keys++;
+    if (code == 0)
+        d->keys++;
+    else
+        give_up(s, d);
     return code;
 }
 
