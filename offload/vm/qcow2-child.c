@@ -34,11 +34,16 @@ static void limit(__rlimit_resource_t what, uint64_t value)
 static int confine(const struct rs_qcow2_start *s)
 {
     struct rs_protections p = {0};
+    /* Of /etc what libraries read: with root's rights the rest has secrets, and the image is its owner's. */
     const struct rs_path paths[] = {{"/usr", RS_PATH_READ | RS_PATH_EXECUTE},
                                     {"/bin", RS_PATH_READ | RS_PATH_EXECUTE},
                                     {"/lib", RS_PATH_READ | RS_PATH_EXECUTE},
                                     {"/lib64", RS_PATH_READ | RS_PATH_EXECUTE},
-                                    {"/etc", RS_PATH_READ},
+                                    {"/etc/ld.so.cache", RS_PATH_READ},
+                                    {"/etc/gnutls", RS_PATH_READ},
+                                    {"/etc/crypto-policies", RS_PATH_READ},
+                                    {"/etc/ssl/openssl.cnf", RS_PATH_READ},
+                                    {"/etc/localtime", RS_PATH_READ},
                                     {"/proc/self", RS_PATH_READ},
                                     {"/sys", RS_PATH_READ},
                                     {"/dev/null", RS_PATH_READ | RS_PATH_WRITE},
