@@ -110,8 +110,12 @@ static void begin_anew(struct rs_keyd *d, struct rs_host *h, const char *instanc
 {
     char line[200];
     if (h->instance[0] != '\0') {
+        uint64_t now = rs_now_ns();
         (void)snprintf(line, sizeof(line), "host %s began anew: it gets its keys again", h->name);
         rs_event(d, "", "reseal.host.Restarted", line, json_pack("{s:s}", "host", h->name));
+        /* One that says so whenever it is asked is not asked, and told of, without end. */
+        h->pause_ns = now - h->anew_ns < 2 * HEARTBEAT_NS ? now + HEARTBEAT_NS : 0;
+        h->anew_ns = now;
     }
     (void)snprintf(h->instance, sizeof(h->instance), "%s", instance);
     rs_late_clear(d, h);
@@ -282,7 +286,7 @@ void rs_host_wake(struct rs_keyd *d, struct rs_host *h)
     uint64_t now = rs_now_ns();
     bool due = h->again_ns == 0 || now >= h->again_ns;
     /* A host that is well is told at once; one that is away when its pause is over. */
-    if (h->running || (!due && (h->down || !lacks(d, h)))) return;
+    if (h->running || now < h->pause_ns || (!due && (h->down || !lacks(d, h)))) return;
     h->batch = json_array();
     h->keks = rs_keymem_alloc((size_t)RS_AGENT_KEYS * RS_KEK_LEN);
     if (h->batch == NULL || h->keks == NULL) {
@@ -315,7 +319,8 @@ int rs_hosts_tick(struct rs_keyd *d)
         if (h->instance[0] != '\0' && !h->down) rs_late_fetch(d, h);
     rs_hosts_wake(d);
     for (const struct rs_host *h = d->hosts->first; h != NULL; h = h->next) {
-        if (!h->running && h->again_ns != 0) least = RS_MIN(least, h->again_ns);
+        if (!h->running && (h->again_ns != 0 || h->pause_ns > now))
+            least = RS_MIN(least, RS_MAX(h->again_ns, h->pause_ns));
         if (h->late != NULL && h->instance[0] != '\0' && !h->down) least = RS_MIN(least, h->late_ns);
     }
     if (least == UINT64_MAX) return -1;

@@ -31,6 +31,8 @@ struct rs_host {
     bool running, down, prepare;
     unsigned failures;
     uint64_t again_ns; /* when it is asked again; 0: at once */
+    uint64_t anew_ns;  /* when it began anew last, */
+    uint64_t pause_ns; /* and until when it is left alone, where it does so again and again */
     size_t at;         /* the next of hosts->keys that it wants */
     size_t told;       /* keys that there were when a failure was told last */
     uint32_t given;    /* generation of native providers that it has */
