@@ -12,9 +12,11 @@
 
 #include <netinet/in.h>
 #include <poll.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/socket.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -196,11 +198,31 @@ static void keys_outlive_the_server_for_a_while(void **state)
     rs_task_own_free(&own);
 }
 
+/* Without the process that asks key servers it would serve until its primary key is over, and never again: it
+ * ends, for whoever watches it to start it again. */
+static void it_ends_when_its_helper_does(void **state)
+{
+    char path[64];
+    int helper = 0, status = 0;
+    pid_t pid = trusted.keyproviderd;
+    (void)state;
+    (void)snprintf(path, sizeof(path), "/proc/%d/task/%d/children", (int)pid, (int)pid);
+    FILE *f = fopen(path, "r");
+    assert_non_null(f);
+    assert_int_equal(fscanf(f, "%d", &helper), 1);
+    (void)fclose(f);
+    assert_int_equal(kill(helper, SIGKILL), 0);
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_int_not_equal(status, 0);
+    trusted.keyproviderd = 0;
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(keys_outlive_the_server_for_a_while),
         cmocka_unit_test(one_of_several_services_is_away),
+        cmocka_unit_test(it_ends_when_its_helper_does),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }

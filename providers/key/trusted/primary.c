@@ -266,7 +266,10 @@ void rs_primaries_tick(struct rs_primaries *p)
     uint64_t now = rs_now_ns();
     if (p->helper < 0) return;
     RS_KEYMEM struct reply *r = rs_keymem_alloc(sizeof(*r));
-    if (r != NULL && recv(p->helper, r, sizeof(*r), MSG_DONTWAIT) == (ssize_t)sizeof(*r)) {
+    ssize_t n = r != NULL ? recv(p->helper, r, sizeof(*r), MSG_DONTWAIT) : -1;
+    /* Nobody else asks key servers, and a new one cannot be started from within the sandbox. */
+    if (n == 0) rs_daemon_die(p->daemon, "the helper that asks key servers died: ending too, to begin anew");
+    if (n == (ssize_t)sizeof(*r)) {
         r->why[sizeof(r->why) - 1] = '\0';
         take(p, r);
     }
