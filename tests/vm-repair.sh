@@ -68,6 +68,16 @@ mkdir web/safe
 vm_expect 3 "VM's own folder" reseal vm unlock -q --safe-dir web/safe web
 cmp "$place/10.vmx" web/web.vmx || fail "not version 10"
 
+# Another VM's .vmx in the place of the new one, before there is a copy of that: none is made of it.
+code=0
+RESEAL_VM_STOP_AT=rename vm recrypt --shallow web 2>expect.err || code=$?
+[ "$code" = 137 ] || fail "it was not killed: exit code $code: $(cat expect.err)"
+cp shop/shop.vmx web/web.vmx
+vm_expect 5 'of another VM' vm recrypt --shallow web
+for copy in "$place"/*.vmx; do ! cmp -s "$copy" shop/shop.vmx || fail "$copy is another VM's"; done
+vm repair web
+vm unlock web
+
 # After decrypt the .vmx is in the clear and sound: no copy of before takes its place, unless it is named.
 vm decrypt shop
 cp shop/shop.vmx plain

@@ -423,16 +423,23 @@ int rs_vmc_give_up(struct rs_vmc_change *ch, int code)
     return code;
 }
 
-/* The VM as it is now: the key safe of the new .vmx opens what it locks. */
-static int keep_safe(struct rs_vmc *c)
+/* The VM as it is now: the key safe of the new .vmx opens what it locks. One of another VM, put there since
+ * the command was interrupted, would count as this one's from then on. */
+static int keep_safe(struct rs_vmc_change *ch)
 {
+    struct rs_vmc *c = ch->c;
     char why[RS_VM_WHY];
     struct rs_vm *now = NULL;
     uint64_t version;
+    const char *uuid = rs_vmc_get(ch, "uuid");
     int err = rs_vm_open(c->vm->vmx_path, &now, why, sizeof(why));
     if (err != 0) return rs_vmc_refuse(c, err, why);
-    bool sealed = now->sealed;
+    bool sealed = now->sealed, other = sealed && *uuid != '\0' && strcmp(now->uuid, uuid) != 0;
     rs_vm_close(now);
+    if (other)
+        return rs_failure_set(&c->f, RS_EXIT_FORMAT,
+                              "%s is of another VM: reseal vm repair puts the safe copy back",
+                              c->vm->vmx_path);
     return sealed ? rs_vmc_keep_safe(c, &version) : 0;
 }
 
@@ -458,7 +465,7 @@ int rs_vmc_finish(struct rs_vmc_change *ch)
                 "remove it\n",
                 ch->intent.kept, rs_intent_operation(&ch->intent));
     if (err != 0) return rs_vmc_refuse(c, err, why);
-    int code = keep_safe(c);
+    int code = keep_safe(ch);
     rs_intent_step("safe");
     memcpy(c->ended, ch->intent.path, sizeof(c->ended));
     if (code != 0) return no_copy(ch, code);
