@@ -144,8 +144,7 @@ static json_t *attributes_of(const struct rs_crash *crash)
 
 static int seal(struct dump *d)
 {
-    const struct reseal_options options = {
-        .size = sizeof(options), .reconnect_ms = 1000, .runtime_dir = d->c->runtime_dir};
+    const struct reseal_options options = {.size = sizeof(options), .runtime_dir = d->c->runtime_dir};
     reseal *r = NULL;
     json_t *result = NULL;
     char why[RS_KEYSERVICE_WHY];

@@ -300,6 +300,7 @@ void rs_children_say_ready(struct rs_supervisor *s)
     /* In a process of its own: this one never waits for another. */
     pid_t pid = fork();
     if (pid == 0) {
+        close(s->lock); /* it may outlive the service, which can be started again then */
         alarm(READY_S);
         bool ok = answers(s, "control.sock") && answers(s, "keys.sock");
         _exit(ok && rs_write_full(fd, "ready\n", 6) == 0 ? 0 : 1);
