@@ -52,7 +52,8 @@ unsigned rs_kek_forget(struct rs_keyd *d, const char *tenant, const char *provid
 int rs_kek_tick(struct rs_keyd *d);
 
 /* The cache and the requests under way; a member of struct rs_keyd. */
-#define RS_KEKS_MAX 4096u /* in memory, besides RS_HOST_KEYS_MAX of a manager; the one not used longest goes */
+#define RS_KEKS_MAX                                                                                          \
+    4096u /* in memory, besides RS_HOST_KEYS_MAX of a manager; the one not used longest goes */
 #define RS_KEK_ROWS 1024u
 
 struct rs_kek_entry;
