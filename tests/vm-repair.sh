@@ -40,6 +40,13 @@ grep -v encryption.data web/web.vmx >torn && cp torn web/web.vmx
 back 'torn'
 cp shop/shop.vmx web/web.vmx
 vm show web | grep -q '^  problem .* of another VM' || fail "show does not say that it is another VM's"
+vm_expect 5 "to stay, move $place away" vm unlock web
+# On purpose, it is taken once they are gone.
+mv "$place" gone
+vm unlock web
+cmp "$place/1.vmx" shop/shop.vmx || fail "there is no copy of it"
+rm -r "$place"
+mv gone "$place"
 back 'of another VM'
 # The key safe is this VM's, what it locks is another's: the MAC tells.
 { grep -v encryption.data web/web.vmx; grep encryption.data shop/shop.vmx; } >mixed && cp mixed web/web.vmx

@@ -240,15 +240,17 @@ static void safe_uuid(const char *folder, const char *vmx_path, char out[RS_VM_U
 
 int rs_vmc_same_vm(struct rs_vmc *c)
 {
-    char folder[PATH_MAX], uuid[RS_VM_UUID_LEN];
-    if (!c->vm->sealed || !rs_vmc_safe_folder(c, true, folder)) return 0;
+    char folder[PATH_MAX], place[RS_SAFE_PLACE_MAX], uuid[RS_VM_UUID_LEN];
+    if (!c->vm->sealed || !rs_vmc_safe_folder(c, true, folder) ||
+        !rs_safe_place(folder, c->vm->vmx_path, place))
+        return 0;
     safe_uuid(folder, c->vm->vmx_path, uuid);
     if (uuid[0] == '\0' || strcmp(uuid, c->vm->uuid) == 0) return 0;
     return rs_failure_set(
         &c->f, RS_EXIT_FORMAT,
         "%s is of another VM: it says %s, and the safe copies of this place are of %s; reseal vm "
-        "repair puts the newest back",
-        c->vm->vmx_path, c->vm->uuid[0] != '\0' ? c->vm->uuid : "no VM", uuid);
+        "repair puts the newest back; if the other one is to stay, move %s away",
+        c->vm->vmx_path, c->vm->uuid[0] != '\0' ? c->vm->uuid : "no VM", uuid, place);
 }
 
 static int safe_failed(struct rs_vmc *c, int err, const char *why)

@@ -16,8 +16,6 @@
 #include <sys/vfs.h>
 #include <unistd.h>
 
-#define PLACE_MAX (PATH_MAX - 32) /* room for a file in it */
-
 bool rs_safe_folder(const char *given, char out[PATH_MAX])
 {
     const char *state = getenv("XDG_STATE_HOME"), *home = getenv("HOME");
@@ -57,15 +55,15 @@ static uint64_t name_of(const char *path)
     return rs_fnv_text(RS_FNV_START, path);
 }
 
-static bool place_of(const char *folder, const char *vmx_path, char out[PLACE_MAX])
+bool rs_safe_place(const char *folder, const char *vmx_path, char out[RS_SAFE_PLACE_MAX])
 {
     const char *base = strrchr(vmx_path, '/');
     base = base != NULL ? base + 1 : vmx_path;
     size_t len = strlen(base);
     if (rs_vm_has_suffix(base, ".vmx")) len -= 4;
-    int n = snprintf(out, PLACE_MAX, "%s/%.*s-%016llx", folder, (int)RS_MIN(len, (size_t)100), base,
+    int n = snprintf(out, RS_SAFE_PLACE_MAX, "%s/%.*s-%016llx", folder, (int)RS_MIN(len, (size_t)100), base,
                      (unsigned long long)name_of(vmx_path));
-    return n > 0 && n < PLACE_MAX;
+    return n > 0 && n < RS_SAFE_PLACE_MAX;
 }
 
 /* A folder and those above it, mode 0700. */
@@ -126,7 +124,7 @@ static int look(const char *place, struct rs_safe_copy out[RS_SAFE_VERSIONS])
 
 static void file_of(const char *place, uint64_t version, char out[PATH_MAX])
 {
-    (void)snprintf(out, PATH_MAX, "%.*s/%llu.vmx", PLACE_MAX, place, (unsigned long long)version);
+    (void)snprintf(out, PATH_MAX, "%.*s/%llu.vmx", RS_SAFE_PLACE_MAX, place, (unsigned long long)version);
 }
 
 /* The note says whose place it is. */
@@ -135,7 +133,7 @@ static bool is_of(const char *place, const char *vmx_path)
     char note[PATH_MAX];
     RS_FREE char *text = NULL;
     size_t len = 0;
-    (void)snprintf(note, sizeof(note), "%.*s/path", PLACE_MAX, place);
+    (void)snprintf(note, sizeof(note), "%.*s/path", RS_SAFE_PLACE_MAX, place);
     if (rs_vm_read_file(note, PATH_MAX, &text, &len) != 0) return errno == ENOENT;
     return strcmp(text, vmx_path) == 0;
 }
@@ -143,8 +141,8 @@ static bool is_of(const char *place, const char *vmx_path)
 int rs_safe_list(const char *folder, const char *vmx_path, struct rs_safe_copy out[RS_SAFE_VERSIONS],
                  char *why, size_t why_len)
 {
-    char place[PLACE_MAX];
-    if (!place_of(folder, vmx_path, place)) return failed("find", folder, ENAMETOOLONG, why, why_len);
+    char place[RS_SAFE_PLACE_MAX];
+    if (!rs_safe_place(folder, vmx_path, place)) return failed("find", folder, ENAMETOOLONG, why, why_len);
     int n = look(place, out);
     if (n < 0) return failed("find", place, -n, why, why_len);
     return n == 0 || is_of(place, vmx_path)
@@ -155,8 +153,8 @@ int rs_safe_list(const char *folder, const char *vmx_path, struct rs_safe_copy o
 int rs_safe_get(const char *folder, const char *vmx_path, uint64_t version, char **text, size_t *len,
                 char *why, size_t why_len)
 {
-    char place[PLACE_MAX], path[PATH_MAX];
-    if (!place_of(folder, vmx_path, place)) return failed("find", folder, ENAMETOOLONG, why, why_len);
+    char place[RS_SAFE_PLACE_MAX], path[PATH_MAX];
+    if (!rs_safe_place(folder, vmx_path, place)) return failed("find", folder, ENAMETOOLONG, why, why_len);
     file_of(place, version, path);
     int code = rs_vm_read_file(path, RS_VMX_MAX, text, len);
     return code == 0 ? 0 : failed("read", path, code == RESEAL_EIO ? errno : EFBIG, why, why_len);
@@ -186,7 +184,7 @@ static bool is_newest(const char *place, uint64_t version, const char *text, siz
 static int write_copy(const char *place, const char *vmx_path, uint64_t version, const char *text, size_t len)
 {
     char path[PATH_MAX];
-    (void)snprintf(path, sizeof(path), "%.*s/path", PLACE_MAX, place);
+    (void)snprintf(path, sizeof(path), "%.*s/path", RS_SAFE_PLACE_MAX, place);
     int code = access(path, F_OK) == 0 ? 0 : rs_vm_replace_file(path, vmx_path, strlen(vmx_path));
     if (code != 0) return code;
     file_of(place, version, path);
@@ -195,8 +193,8 @@ static int write_copy(const char *place, const char *vmx_path, uint64_t version,
 
 int rs_safe_prepare(const char *folder, const char *vmx_path, char *why, size_t why_len)
 {
-    char place[PLACE_MAX];
-    if (!place_of(folder, vmx_path, place)) return failed("make", folder, ENAMETOOLONG, why, why_len);
+    char place[RS_SAFE_PLACE_MAX];
+    if (!rs_safe_place(folder, vmx_path, place)) return failed("make", folder, ENAMETOOLONG, why, why_len);
     int code = make_folders(folder);
     if (code != 0) return failed("make", folder, -code, why, why_len);
     if (is_within(folder, vmx_path))
@@ -228,11 +226,11 @@ static bool is_current(const char *vmx_path, const char *text, size_t len)
 int rs_safe_put(const char *folder, const char *vmx_path, const char *text, size_t len, uint64_t *version,
                 char *why, size_t why_len)
 {
-    char place[PLACE_MAX];
+    char place[RS_SAFE_PLACE_MAX];
     struct rs_safe_copy have[RS_SAFE_VERSIONS];
     int code = rs_safe_prepare(folder, vmx_path, why, why_len);
     if (code != 0) return code;
-    if (!place_of(folder, vmx_path, place)) return failed("make", folder, ENAMETOOLONG, why, why_len);
+    if (!rs_safe_place(folder, vmx_path, place)) return failed("make", folder, ENAMETOOLONG, why, why_len);
     RS_CLOSE int lock = lock_place(place);
     if (lock < 0) return failed("open", place, errno, why, why_len);
     int n = rs_safe_list(folder, vmx_path, have, why, why_len);

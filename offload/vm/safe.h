@@ -15,7 +15,8 @@
 
 #include "offload/vm/vm.h"
 
-#define RS_SAFE_VERSIONS 8u
+#define RS_SAFE_VERSIONS  8u
+#define RS_SAFE_PLACE_MAX (PATH_MAX - 32) /* room for a file in it */
 
 /* The folder of all safe copies: `given`, else /var/lib/reseal/vmx for root, $XDG_STATE_HOME/reseal/vmx or
  * ~/.local/state/reseal/vmx for others. False: there is no such place, or too long. */
@@ -26,6 +27,9 @@ RS_MUST_CHECK bool rs_safe_folder(const char *given, char out[PATH_MAX]);
  * the rest that it keeps. False: it has none, it is another user's, or a restart of the machine empties it.
  */
 RS_MUST_CHECK bool rs_safe_own_folder(const char *runtime, char out[PATH_MAX]);
+
+/* The folder of one VM's copies; false: too long. */
+RS_MUST_CHECK bool rs_safe_place(const char *folder, const char *vmx_path, char out[RS_SAFE_PLACE_MAX]);
 
 /* Makes the place, before anything is changed that shall be kept there. RESEAL_EINVAL: it is within the VM's
  * own folder; RESEAL_EIO; with a line. */
