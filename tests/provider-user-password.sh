@@ -41,6 +41,11 @@ done
 # The password stays where only the user changes, and both where something else does.
 reseal provider update vault --cache 100 >/dev/null
 reseal provider test vault >/dev/null
+# Not where it would go to another server.
+refused 1 'give it again' reseal provider update vault --server "127.0.0.1:$port" --server 127.0.0.2 --ca "$pki/ca.crt"
+reseal provider update vault --server "127.0.0.1:$port" --server 127.0.0.2 --ca "$pki/ca.crt" --user vault-client --password-file "$work/right" >/dev/null
+reseal provider update vault --server "127.0.0.1:$port" --ca "$pki/ca.crt" >/dev/null
+reseal provider test vault >/dev/null
 
 # Nobody sees it: not in what is shown, written or logged, nor in arguments or environments.
 reseal provider list --json >"$work/listed"

@@ -175,14 +175,6 @@ void rs_hosts_close(struct rs_keyd *d)
 
 /* ---- keys in use --------------------------------------------------------------------------- */
 
-/* As many as there are: not listed. */
-static size_t index_of(const json_t *keys, const json_t *entry)
-{
-    size_t i = 0;
-    while (i < json_array_size(keys) && !json_equal(json_array_get(keys, i), entry)) i++;
-    return i;
-}
-
 /* Whose key it is does not matter to who has to see to it: an event of the service. */
 static void tell_full(struct rs_keyd *d, const char *tenant, const char *provider, const char *key)
 {
@@ -205,7 +197,7 @@ void rs_hosts_key_used(struct rs_keyd *d, const char *tenant, const char *provid
     /* With a native provider's primary key a host makes its keys itself. */
     if (p != NULL && strcmp(p->kind->name, "native") == 0) return;
     json_t *entry = json_pack("[s, s, s]", tenant, provider, key);
-    size_t index = index_of(d->hosts->keys, entry), n = json_array_size(d->hosts->keys);
+    size_t index = rs_json_index(d->hosts->keys, entry), n = json_array_size(d->hosts->keys);
     if (entry != NULL && index < n) rs_late_found(d, index);
     if (entry == NULL || index < n || n >= RS_HOST_KEYS_MAX) {
         if (entry != NULL && index == n) tell_full(d, tenant, provider, key);

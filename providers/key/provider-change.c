@@ -7,6 +7,7 @@
 
 #include "providers/key/hosts.h"
 #include "providers/key/source.h"
+#include "providers/key/store.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -178,6 +179,22 @@ static void looked_at(struct rs_keyd *d, void *arg, struct rs_task_answer *a)
     take(call);
 }
 
+/* A server that is new would be sent the password that somebody else may have given for the others. */
+static bool shows_password(const struct rs_provider *p, const json_t *config, const json_t *names)
+{
+    const json_t *before = json_object_get(p->config, "servers"), *server;
+    json_t *password = json_string("password");
+    size_t i;
+    bool given = rs_json_has(names, password);
+    json_decref(password);
+    if (given || rs_secrets_find(&p->secrets, "password") == NULL) return false;
+    json_array_foreach(json_object_get(config, "servers"), i, server)
+    {
+        if (!rs_json_has(before, server)) return true;
+    }
+    return false;
+}
+
 /* Checks the configuration and lets a child look at it, with the call's descriptors. */
 static void look_at(struct rs_rpc *call, json_t *names)
 {
@@ -188,6 +205,15 @@ static void look_at(struct rs_rpc *call, json_t *names)
     if (r != 0) {
         json_decref(names);
         rs_rpc_refuse(call, name, r, "%s", why[0] != '\0' ? why : reseal_strerror(r));
+        return;
+    }
+    const struct rs_provider *p = c->serial != 0 ? rs_providers_by_serial(call->d, c->serial) : NULL;
+    if (p != NULL && shows_password(p, c->config, names)) {
+        json_decref(names);
+        rs_rpc_refuse(call, name, RESEAL_EINVAL,
+                      "key provider %s has a password, which is for the servers that it has now: give it "
+                      "again, with --user and --password-file, for others",
+                      name);
         return;
     }
     if (call->nfds == 0 && c->kind->inspect == NULL) {

@@ -15,7 +15,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#define FILE_ROOM ((size_t)4 << 20)
+#define FILE_ROOM ((size_t)256 << 20) /* a receipt has a line for each key that its tenant ever had */
 #define LINE_ROOM ((size_t)64 << 10)
 
 int rs_store_fail(char *why, size_t why_len, int status, const char *format, ...)
@@ -124,6 +124,13 @@ int rs_store_read(const struct rs_store *s, const char *name, uint8_t **out, siz
     *len = (size_t)st.st_size;
     *out = bytes;
     return 0;
+}
+
+size_t rs_json_index(const json_t *list, const json_t *value)
+{
+    size_t i = 0;
+    while (i < json_array_size(list) && !json_equal(json_array_get(list, i), value)) i++;
+    return i;
 }
 
 int rs_store_put_json(struct rs_store *s, const char *name, const json_t *value)

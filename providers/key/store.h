@@ -50,6 +50,12 @@ int rs_store_folder(const struct rs_store *s);
 /* "file", or the keeper's name: what keeps the host key. */
 const char *rs_store_seal(const struct rs_store *s);
 
+/* The place of a value in a list, such as those in the store's objects; as many as there are: it has none. */
+size_t rs_json_index(const json_t *list, const json_t *value);
+static inline bool rs_json_has(const json_t *list, const json_t *value)
+{
+    return rs_json_index(list, value) < json_array_size(list);
+}
 RS_MUST_CHECK int rs_store_put_json(struct rs_store *s, const char *name, const json_t *value);
 /* RESEAL_ENOKEY: no such object; RESEAL_EFORMAT. *out is the caller's. */
 RS_MUST_CHECK int rs_store_get_json(struct rs_store *s, const char *name, json_t **out);

@@ -131,17 +131,6 @@ static void begun_name(const char *tenant, char out[64])
     (void)snprintf(out, 64, "offboarding-%.32s.json", digest);
 }
 
-static bool is_in(const json_t *list, const json_t *line)
-{
-    const json_t *one;
-    size_t i;
-    json_array_foreach(list, i, one)
-    {
-        if (json_equal(one, line)) return true;
-    }
-    return false;
-}
-
 /* What an earlier try that did not end has done: {"destroyed": [line of a receipt], "retired":
  * {PROVIDER/SHA-256: true}}. */
 static json_t *read_begun(const struct rs_keyd *d, const char *tenant)
@@ -167,7 +156,7 @@ static int note_destroyed(struct rs_keyd *d, struct offboarding *o)
         if (strcmp(p->tenant, o->tenant) != 0) continue;
         json_t *line = json_pack("{s:s, s:s, s:s}", "provider", p->name, "kind", p->kind->name, "what",
                                  p->kind == &rs_provider_native ? "key derivation key" : "credentials");
-        if (!is_in(destroyed, line)) (void)json_array_append(destroyed, line);
+        if (!rs_json_has(destroyed, line)) (void)json_array_append(destroyed, line);
         json_decref(line);
     }
     return rs_store_put_json(d->store, name, o->begun);
