@@ -8,7 +8,7 @@ need cryptsetup qemu-img qemu-nbd
 cd "$work" || exit 1
 ipc_lock=4000 files=6 start=18045ef
 
-port=$(/usr/bin/python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
+port=$(/usr/bin/python3 "$RESEAL_SOURCE/tests/support/free-port.py")
 service_start --agent "127.0.0.1:$port" --state-dir "$work/state"
 keyd=$(child_of "$service_pid" reseal-keyd) || fail "no reseal-keyd"
 nursery=$(child_of "$keyd" reseal-keyd) || fail "no nursery"

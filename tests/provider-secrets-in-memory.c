@@ -15,6 +15,7 @@
 #include "tests/support/keyd.h"
 #include "tests/support/kmip-server.h"
 #include "tests/support/needles.h"
+#include "tests/support/port.h"
 #include "tests/support/service.h"
 
 #include <fcntl.h>
@@ -257,10 +258,7 @@ static void assert_not_on_disk(const struct secrets *s)
 
 static void host_start(struct service *host, char address[32])
 {
-    uint16_t port;
-    int listener = kmip_listen(&port); /* a port that was free */
-    close(listener);
-    (void)snprintf(address, 32, "127.0.0.1:%u", port);
+    (void)snprintf(address, 32, "127.0.0.1:%u", free_port());
     service_start_with(host, (const char *const[]){"--agent", address, NULL});
 }
 

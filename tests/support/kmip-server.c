@@ -2,6 +2,7 @@
 #include "tests/support/kmip-server.h"
 
 #include "tests/support/cmocka.h"
+#include "tests/support/port.h"
 
 #include <arpa/inet.h>
 #include <poll.h>
@@ -36,7 +37,7 @@ static bool answers(uint16_t port)
 void kmip_server_start(const char *folder, struct kmip_server *s, const char *cert)
 {
     char script[4096], port[8];
-    if (s->port == 0) close(kmip_listen(&s->port));
+    if (s->port == 0) s->port = free_port();
     (void)snprintf(script, sizeof(script), "%s/tests/support/pykmip.sh", getenv("RESEAL_SOURCE"));
     (void)snprintf(port, sizeof(port), "%u", s->port);
     s->pid = fork();

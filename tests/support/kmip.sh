@@ -22,7 +22,7 @@ declare -A kmip_pids=()
 helpers=()
 
 kmip_port() {
-    /usr/bin/python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'
+    /usr/bin/python3 "$RESEAL_SOURCE/tests/support/free-port.py"
 }
 
 kmip_start() {

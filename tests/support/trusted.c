@@ -5,6 +5,7 @@
 #include "providers/key/wire/dial.h"
 #include "providers/key/wire/frame.h"
 #include "tests/support/cmocka.h"
+#include "tests/support/port.h"
 
 #include <fcntl.h>
 #include <openssl/rand.h>
@@ -28,16 +29,6 @@ static void write_json(const struct trusted *t, const char *name, json_t *value)
     assert_non_null(value);
     assert_int_equal(json_dump_file(value, path, JSON_INDENT(2)), 0);
     json_decref(value);
-}
-
-static uint16_t free_port(void)
-{
-    struct rs_wire_error error;
-    uint16_t port;
-    int fd = rs_wire_listen("127.0.0.1:0", &port, &error);
-    assert_true(fd >= 0);
-    close(fd);
-    return port;
 }
 
 /* Its last line: what it publishes is there then, and it listens. */

@@ -42,7 +42,7 @@ trusted_tpm() {
 trusted_pcr() { od -An -v -tx1 -j "$1" -N 32 "$site/pcrs" | tr -d ' \n'; }
 
 trusted_port() {
-    /usr/bin/python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'
+    /usr/bin/python3 "$RESEAL_SOURCE/tests/support/free-port.py"
 }
 
 trusted_services() {
