@@ -38,12 +38,22 @@ struct offboarding {
 
 /* ---- the list of a tenant's keys ----------------------------------------------------------- */
 
-/* The file of a tenant: its name may have any characters. */
-static void list_name(const char *tenant, char out[64])
+/* A file of a tenant, whose name may have any characters. */
+static void file_name(const char *what, const char *tenant, const char *end, char out[64])
 {
     char digest[65];
     rs_receipt_digest(tenant, strlen(tenant), digest);
-    (void)snprintf(out, 64, "made-%.32s.jsonl", digest);
+    (void)snprintf(out, 64, "%s-%.32s.%s", what, digest, end);
+}
+
+static void list_name(const char *tenant, char out[64])
+{
+    file_name("made", tenant, "jsonl", out);
+}
+
+static void begun_name(const char *tenant, char out[64])
+{
+    file_name("offboarding", tenant, "json", out);
 }
 
 void rs_tenants_key_made(struct rs_keyd *d, const char *tenant, const char *provider, const char *key)
@@ -123,13 +133,6 @@ void rs_tenant_audit_key(struct rs_rpc *call)
 }
 
 /* ---- destroying -------------------------------------------------------------------------------- */
-
-static void begun_name(const char *tenant, char out[64])
-{
-    char digest[65];
-    rs_receipt_digest(tenant, strlen(tenant), digest);
-    (void)snprintf(out, 64, "offboarding-%.32s.json", digest);
-}
 
 /* What an earlier try that did not end has done: {"destroyed": [line of a receipt], "retired":
  * {PROVIDER/SHA-256: true}}. */
